@@ -1,0 +1,1 @@
+"""From counselling text to a served, empathetic language model."""

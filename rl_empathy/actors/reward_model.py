@@ -1,0 +1,57 @@
+"""The reward model: every term of the reward with a mailbox."""
+
+import functools
+import os
+
+from rl_empathy.config.sections import RewardTermConfig
+from rl_empathy.engines.embedding import RewardModel as EmbeddingModel
+from rl_empathy.observability.role_log import divert_output
+from rl_empathy.rewards.answer import AnswerReward
+from rl_empathy.rewards.form import format_reward
+from rl_empathy.rewards.interface import RewardTerm, load_function, score_group
+from rl_empathy.schema import OutputSchema
+from rl_empathy.types import GroupRewards, RolloutGroup
+
+
+class RewardModel:
+    """Scores whole groups."""
+
+    def __init__(
+        self,
+        terms: tuple[RewardTermConfig, ...],
+        log: str,
+        *,
+        schema: OutputSchema,
+        tokenizer_path: str,
+        embedding_path: str | None,
+    ) -> None:
+        divert_output(log)
+        from transformers import AutoTokenizer
+
+        self._schema = schema
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+        self._decode = functools.partial(
+            tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
+        self._terms = [self._term(term) for term in terms]
+
+    def ready(self) -> int:
+        """Answer once every term can score: the process id."""
+        return os.getpid()
+
+    def score(self, group: RolloutGroup) -> GroupRewards:
+        """Score every completion of a group by every term."""
+        return score_group(group, schema=self._schema, terms=self._terms, decode=self._decode)
+
+    def _term(self, term: RewardTermConfig) -> RewardTerm:
+        name = term.function.rpartition(".")[2]
+        if term.function == "format":
+            return RewardTerm(name=name, function=format_reward, weight=term.weight)
+        if term.function == "answer":
+            assert self._embedding is not None, "the run gives a reward model to every run with this term"
+            arguments = {"mode": "raw", "threshold": self._embedding.threshold} | term.arguments
+            answer = AnswerReward(self._embedding.similarity, self._schema, **arguments)  # type: ignore[arg-type]
+            return RewardTerm(name=name, function=answer, weight=term.weight)
+        function = functools.partial(load_function(term.function), **term.arguments)
+        return RewardTerm(name=name, function=function, weight=term.weight)

@@ -1,0 +1,70 @@
+"""The rollout worker: a generation engine with a mailbox."""
+
+import os
+import time
+from pathlib import Path
+
+from rl_empathy.config.sections import SamplingConfig
+from rl_empathy.engines.generation import GenerationEngine
+from rl_empathy.engines.weight_arrays import PublishedWeights
+from rl_empathy.observability.role_log import divert_output
+from rl_empathy.types import GroupHeader, PolicyVersion, Prompt, RolloutGroup
+
+
+class RolloutWorker:
+    """Samples groups; takes new weights in between."""
+
+    def __init__(
+        self,
+        name: str,
+        model_path: str,
+        log: str,
+        *,
+        dtype: str,
+        max_model_tokens: int,
+        max_running_sequences: int,
+        kv_cache_mib: int,
+        seed: int,
+        synchronous: bool,
+        deterministic: bool,
+    ) -> None:
+        divert_output(log)
+        self._name = name
+        self._engine = GenerationEngine(
+            model_path,
+            dtype=dtype,
+            max_model_tokens=max_model_tokens,
+            max_running_sequences=max_running_sequences,
+            kv_cache_mib=kv_cache_mib,
+            seed=seed,
+            prefix_caching=not deterministic,
+            clear_cache_on_load=synchronous,
+        )
+
+    async def ready(self) -> int:
+        """Answer once the engine is up: the process id."""
+        return os.getpid()
+
+    async def sample(
+        self, prompt: Prompt, sampling: SamplingConfig, group_size: int, seed: int, together: int
+    ) -> tuple[GroupHeader, RolloutGroup]:
+        """Write a group: the header for the driver, and the payload, which stays in the object store."""
+        started = time.monotonic()
+        group = await self._engine.sample(
+            prompt, sampling=sampling, group_size=group_size, seed=seed, together=together
+        )
+        return GroupHeader.of(group, worker=self._name, sample_s=time.monotonic() - started), group
+
+    async def load_weights(self, weights: PublishedWeights) -> tuple[PolicyVersion, dict[str, float]]:
+        """Load a published version: what is held now, and the engine's counters with the pause that the load made."""
+        pause_s = await self._engine.load_weights(weights)
+        stats = self._engine.stats
+        return self._engine.version, {
+            "pause_s": pause_s,
+            "busy_s": stats.busy_s,
+            "generated_tokens": float(stats.generated_tokens),
+        }
+
+    async def load_model(self, folder: str, version: PolicyVersion) -> None:
+        """Load the weights of a model folder of the same architecture."""
+        await self._engine.load_weights(PublishedWeights.from_folder(Path(folder), version))

@@ -1,0 +1,35 @@
+"""Learning rate by step, as a factor of the peak."""
+
+import math
+
+COSINE_FLOOR = 0.1
+
+
+def warmup_cosine(step: int, *, warmup_steps: int, num_steps: int) -> float:
+    """Linear warm-up, then a half cosine down to a tenth (SGDR without restarts, arXiv:1608.03983, eq. 5).
+
+    Args:
+        step: The optimizer step about to be made, from 1.
+        warmup_steps: Steps until the peak; step `warmup_steps` has the factor 1.
+        num_steps: Steps in all; step `num_steps` has the factor 0.1.
+
+    Returns:
+        The factor of the peak learning rate, in (0, 1].
+    """
+    if step <= warmup_steps:
+        return step / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
+    return COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_constant(step: int, *, warmup_steps: int) -> float:
+    """Linear warm-up, then the peak.
+
+    Args:
+        step: The optimizer step about to be made, from 1.
+        warmup_steps: Steps until the peak.
+
+    Returns:
+        The factor of the peak learning rate, in (0, 1].
+    """
+    return min(1.0, step / warmup_steps) if warmup_steps else 1.0

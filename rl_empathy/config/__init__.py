@@ -1,0 +1,11 @@
+"""Typed configuration: a run file in, one frozen object out. No torch, no Ray.
+
+sections    the sections of a run file, with every default
+run_file    the sections as one object, and the rules between them
+keys        the keys of the run file, read off the types
+source      run file and overrides as plain data that knows its lines
+loading     load, dump and compare run files; all problems at once
+reference   the page of all keys
+model_size  parameters of a model, without loading it
+plan        stages, roles and resources, before anything is started
+"""

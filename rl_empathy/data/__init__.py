@@ -1,0 +1,14 @@
+"""Counselling text in, typed rows out, and traces added to them.
+
+rows.py            our own JSON lines <-> `types.Row`
+sources.py         where text comes from: a file, the bundled set, a hub name; records with file and line
+readers.py         one reader a format: rows, counselchat, smile, psyqa, columns
+text.py            cleaning, folding for comparison, shortening for error texts
+risk.py            lexicon of acute risk, and the fixed safe reply
+loading.py         read, screen, de-duplicate, filter, split by prompt: `load_data`
+teachers.py        teachers of traces, and what they are asked
+templates.py       the offline template teacher; its words are in template_phrases.py and …_zh.py
+openai_teacher.py  the teacher behind an OpenAI-compatible URL: concurrent, cached, resumable
+annotation.py      traces for a whole file: `annotate_file`
+bundled/           an original synthetic set, English and Chinese
+"""

@@ -1,0 +1,193 @@
+"""Traces for a whole file of question-answer rows, in their order; nothing that was done is done twice."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rl_empathy.config.sections import ColumnsConfig
+from rl_empathy.data.loading import read_source
+from rl_empathy.data.openai_teacher import OpenAISettings, OpenAITeacher
+from rl_empathy.data.readers import HUB_FORMATS, LANGUAGES
+from rl_empathy.data.rows import row_to_dict, write_json_lines, write_rows
+from rl_empathy.data.sources import locate
+from rl_empathy.data.teachers import (
+    Language,
+    RejectedTraceError,
+    Teacher,
+    TemplateTeacher,
+    require_template_schema,
+)
+from rl_empathy.errors import ConfigError, DataError, RlEmpathyError, Stopped
+from rl_empathy.schema import OutputSchema
+from rl_empathy.types import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A row that got no trace, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotationSummary:
+    """What became of the rows of a file: num_rows = num_annotated + num_already_annotated + num_rejected."""
+
+    num_rows: int
+    num_annotated: int
+    """Got their trace now, from the teacher or from the cache."""
+    num_cached: int
+    """Of these, from the cache."""
+    num_already_annotated: int
+    """Had a trace, which was kept."""
+    num_rejected: int
+    num_bad_rows: int
+    """Could not be read, and were skipped."""
+    output: Path
+    rejected: Path | None
+    """Holds the rows that were set aside, each with its reason; none when there are none."""
+
+
+async def annotate(
+    rows: Sequence[Row], teacher: Teacher, *, concurrency: int, on_done: Callable[[], None] = lambda: None
+) -> list[Row | Rejected]:
+    """Ask the teacher for the traces of the rows that have none, at most `concurrency` at a time.
+
+    Raises:
+        RlEmpathyError: The teacher cannot be used at all.
+    """
+    gate = asyncio.Semaphore(concurrency)
+
+    async def annotated(row: Row) -> Row | Rejected:
+        if row.trace is not None:
+            return row
+        async with gate:
+            try:
+                return replace(row, trace=await teacher.trace(row))
+            except RejectedTraceError as error:
+                return Rejected(row=row, reason=str(error))
+            finally:
+                on_done()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(annotated(row)) for row in rows]
+    except* RlEmpathyError as group:
+        first = group.exceptions[0]
+    else:
+        return [task.result() for task in made]
+    raise first
+
+
+def annotate_file(  # noqa: PLR0913 - one argument for each option of the command
+    input: str,
+    output: Path,
+    *,
+    format: str = "rows",
+    language: Language,
+    teacher: Literal["template", "openai"],
+    schema: OutputSchema,
+    base_url: str | None = None,
+    model: str | None = None,
+    api_key_name: str | None = None,
+    concurrency: int = 8,
+    columns: ColumnsConfig | None = None,
+    on_bad_row: Literal["stop", "skip"] = "stop",
+    settings: OpenAISettings | None = None,
+) -> AnnotationSummary:
+    """Write `output`, rows with traces, and `<output>.rejected.jsonl`, the rows that got none.
+
+    `settings` takes the place of base_url, model and api_key_name where patience matters. Teacher openai
+    keeps its replies in `<output>.cache.jsonl`: stopped or killed, the next call goes on from there.
+
+    Raises:
+        ConfigError: The teacher lacks a setting, or cannot write this schema.
+        DataError: The input is missing or has bad rows.
+        ModelError: The teacher's server refuses, or is away for too long.
+        Stopped: Ctrl-C.
+    """
+    _require_own_output(input, output)
+    if teacher == "openai" and settings is None:
+        if not base_url or not model:
+            raise ConfigError("teacher openai needs base_url (up to /v1) and model")
+        settings = OpenAISettings(base_url=base_url, model=model, api_key_name=api_key_name)
+    if teacher == "template":
+        require_template_schema(schema)
+    source = locate(
+        input, language=LANGUAGES.get(format, language), columns=columns, hub=format in HUB_FORMATS
+    )
+    rows, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
+    cache = Path(f"{output}.cache.jsonl")
+
+    def made() -> Teacher:
+        if settings is None:
+            return TemplateTeacher(language=language)
+        return OpenAITeacher(settings, schema, language=language, cache=cache)
+
+    try:
+        results, num_cached = asyncio.run(_annotate_all(rows, made, concurrency))
+    except KeyboardInterrupt:
+        kept = f"; the replies so far are in {cache}" if settings else ""
+        raise Stopped(f"annotation stopped{kept}; run the same command again to go on") from None
+    return _written(rows, results, output, num_cached=num_cached, num_bad_rows=num_bad_rows)
+
+
+async def _annotate_all(
+    rows: Sequence[Row], made: Callable[[], Teacher], concurrency: int
+) -> tuple[list[Row | Rejected], int]:
+    async with contextlib.AsyncExitStack() as stack:
+        teacher = made()
+        if isinstance(teacher, OpenAITeacher):
+            await stack.enter_async_context(teacher)
+        progress = stack.enter_context(_progress())
+        todo = progress.add_task("annotate", total=sum(row.trace is None for row in rows))
+        results = await annotate(
+            rows, teacher, concurrency=concurrency, on_done=lambda: progress.advance(todo)
+        )
+        return results, teacher.num_cached if isinstance(teacher, OpenAITeacher) else 0
+
+
+def _written(
+    rows: Sequence[Row],
+    results: Sequence[Row | Rejected],
+    output: Path,
+    *,
+    num_cached: int,
+    num_bad_rows: int,
+) -> AnnotationSummary:
+    kept = [result for result in results if isinstance(result, Row)]
+    rejected = [result for result in results if isinstance(result, Rejected)]
+    aside = Path(f"{output}.rejected.jsonl")
+    write_rows(output, kept)
+    if rejected:
+        write_json_lines(aside, (row_to_dict(one.row) | {"reason": one.reason} for one in rejected))
+    else:
+        aside.unlink(missing_ok=True)
+    already = sum(row.trace is not None for row in rows)
+    return AnnotationSummary(
+        num_rows=len(rows),
+        num_annotated=len(kept) - already,
+        num_cached=num_cached,
+        num_already_annotated=already,
+        num_rejected=len(rejected),
+        num_bad_rows=num_bad_rows,
+        output=output,
+        rejected=aside if rejected else None,
+    )
+
+
+def _require_own_output(input: str, output: Path) -> None:
+    if output.exists() and Path(input).exists() and output.samefile(input):
+        raise DataError(f"output {output} is the input itself; name another file, so that nothing is lost")
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))

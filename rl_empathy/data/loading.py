@@ -1,0 +1,209 @@
+"""The counselling text of a run: read, screened for risk, de-duplicated, filtered, and split by prompt.
+
+    source ──> rows ──> risk ──> equal prompts merged ──> references filtered ──> train | held out
+                │ bad rows: stop or skip
+
+Every row that is left out or changed is counted. Nothing depends on the order of the rows in the source.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rl_empathy.config.sections import DataConfig
+from rl_empathy.data.readers import HUB_FORMATS, LANGUAGES, read
+from rl_empathy.data.risk import SAFE_REPLY, speaks_of_risk
+from rl_empathy.data.rows import row_to_dict
+from rl_empathy.data.sources import Source, locate
+from rl_empathy.data.templates import template_trace
+from rl_empathy.data.text import folded
+from rl_empathy.errors import DataError
+from rl_empathy.types import Reference, Row, conversation_text
+
+COUNTS = (
+    "rows_read",
+    "bad_rows",
+    "risk_kept",
+    "risk_excluded",
+    "risk_templated",
+    "duplicates",
+    "short_references",
+    "extra_references",
+    "rows_without_reference",
+)
+"""Keys of `DataSet.counts`, in the order in which things happen.
+
+Rows that end without a reference are kept: they are prompts for reinforcement learning, while fine-tuning and
+reward modelling pass over them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """The rows of a run. No prompt, and no conversation with the same first post, is on both sides.
+
+    Both sides are in an order drawn from the seed, so that a prefix is a fair sample.
+    """
+
+    train: tuple[Row, ...]
+    held_out: tuple[Row, ...]
+    counts: Mapping[str, int]
+    """What became of the rows, by the names of COUNTS."""
+    sha256: str
+    """Of the source file; for a data set of a hub, of its rows as they were read."""
+    source: str
+    """Path or hub name."""
+
+
+def load_data(config: DataConfig, *, seed: int) -> DataSet:
+    """Read, clean and split the counselling text of a run.
+
+    Raises:
+        DataError: The file is missing, a row is wrong (`on_bad_row`: stop), or the split asks for too much.
+    """
+    expected = LANGUAGES.get(config.format, config.language)
+    if config.train is not None and config.language != expected:
+        raise DataError(
+            f"data.format {config.format} is a set in {expected}, but data.language is {config.language}; "
+            f"set data.language: {expected}"
+        )
+    if config.train is None and config.format != "rows":
+        raise DataError(f"data.format {config.format} reads no bundled set; name a file in data.train")
+    source = locate(
+        config.train, language=config.language, columns=config.columns, hub=config.format in HUB_FORMATS
+    )
+    rows, bad_rows = read_source(source, config.format, on_bad_row=config.on_bad_row)
+    counts = Counter(rows_read=len(rows), bad_rows=bad_rows)
+    digest = _digest(source.path, rows)
+    rows = _screened(rows, config.on_risk, counts)
+    rows = [_filtered(row, config, counts) for row in _merged(rows, counts)]
+    held_out, train = _split(rows, config.held_out_prompts, seed=seed, name=source.name)
+    return DataSet(
+        train=train,
+        held_out=held_out,
+        counts={name: counts[name] for name in COUNTS},
+        sha256=digest,
+        source=source.name,
+    )
+
+
+def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Row], int]:
+    """Read all rows; returns them and the number of bad rows that were skipped.
+
+    Raises:
+        DataError: Rows are wrong and `on_bad_row` is stop (names the first ten), or there is no row at all.
+    """
+    rows: list[Row] = []
+    errors: list[str] = []
+    for item in read(source, format):
+        if isinstance(item, Row):
+            rows.append(item)
+        else:
+            errors.append(str(item))
+    listed = "".join(f"\n  {error}" for error in errors[:10]) + ("\n  …" if len(errors) > 10 else "")
+    if errors and on_bad_row == "stop":
+        raise DataError(
+            f"data: {len(errors)} bad row(s) in {source.name}, beside {len(rows)} good ones; "
+            f"mend them, or set data.on_bad_row: skip{listed}"
+        )
+    if not rows:
+        raise DataError(f"data: {source.name} has no row that format {format} can read{listed}")
+    return rows, len(errors)
+
+
+def _screened(rows: Sequence[Row], on_risk: str, counts: Counter[str]) -> list[Row]:
+    """Treat the rows in which the help-seeker speaks of acute risk; nobody else's words are looked at."""
+    kept: list[Row] = []
+    for row in rows:
+        if not any(m.role == "user" and speaks_of_risk(m.content) for m in row.messages):
+            kept.append(row)
+        elif on_risk == "keep":
+            counts["risk_kept"] += 1
+            kept.append(row)
+        elif on_risk == "template":
+            counts["risk_templated"] += 1
+            language = _language(row)
+            reply = Reference(text=SAFE_REPLY[language])
+            kept.append(replace(row, references=(reply,), trace=template_trace(row, language)))
+        else:
+            counts["risk_excluded"] += 1
+    return kept
+
+
+def _language(row: Row) -> Literal["en", "zh"]:
+    return "zh" if row.metadata.get("language") == "zh" else "en"
+
+
+def _merged(rows: Sequence[Row], counts: Counter[str]) -> list[Row]:
+    """Merge rows of equal conversations: one row with all their references, best first, each text once."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(folded(conversation_text(row.messages)), []).append(row)
+    counts["duplicates"] += len(rows) - len(groups)
+    return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _merge(group: list[Row]) -> Row:
+    group = sorted(group, key=lambda row: (row.id, json.dumps(row_to_dict(row), sort_keys=True)))
+    references = sorted((r for row in group for r in row.references), key=lambda r: -(r.votes or 0))
+    distinct: dict[str, Reference] = {}
+    for reference in references:
+        distinct.setdefault(folded(reference.text), reference)
+    best = tuple(distinct.values())
+    traced = [row.trace for row in group if row.trace and row.references[:1] == best[:1]]
+    return replace(group[0], references=best, trace=traced[0] if traced else None)
+
+
+def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:
+    """Leave out short and surplus references; a trace goes with the reference that it leads to."""
+    long = tuple(r for r in row.references if len(r.text.strip()) >= config.min_answer_characters)
+    kept = long[: config.max_references]
+    counts["short_references"] += len(row.references) - len(long)
+    counts["extra_references"] += len(long) - len(kept)
+    counts["rows_without_reference"] += not kept
+    return replace(row, references=kept, trace=row.trace if row.references[:1] == kept[:1] else None)
+
+
+def _split(
+    rows: Sequence[Row], wanted: int, *, seed: int, name: str
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    if 2 * wanted > len(rows):
+        raise DataError(
+            f"data.held_out_prompts ({wanted}) is more than half of the {len(rows)} prompts of {name}; "
+            f"set data.held_out_prompts: {max(1, len(rows) // 4)}, or give more data"
+        )
+    openings: dict[str, list[Row]] = {}
+    for row in rows:
+        openings.setdefault(_opening(row), []).append(row)
+    held_out: list[Row] = []
+    train: list[Row] = []
+    for opening in sorted(openings, key=lambda text: _drawn(seed, text)):
+        group = sorted(
+            openings[opening], key=lambda row: (len(row.messages), folded(conversation_text(row.messages)))
+        )
+        (held_out if len(held_out) + len(group) <= wanted else train).extend(group)
+    if len(held_out) < wanted:
+        raise DataError(
+            f"data.held_out_prompts ({wanted}) cannot be met: only {len(held_out)} prompts of {name} can be "
+            "held out without parting conversations that begin with the same post; ask for fewer"
+        )
+    return tuple(held_out), tuple(train)
+
+
+def _opening(row: Row) -> str:
+    return folded(next(message.content for message in row.messages if message.role == "user"))
+
+
+def _drawn(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+
+
+def _digest(path: Path | None, rows: Sequence[Row]) -> str:
+    if path is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    lines = (json.dumps(row_to_dict(row), sort_keys=True, ensure_ascii=False) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""The endless stream of prompts: seeded, in epochs, and resumable to the occurrence."""
+
+import random
+from collections.abc import Sequence
+
+from rl_empathy.types import Occurrence, Prompt, Row
+
+
+class PromptStream:
+    """Gives out occurrences in order: those opened again first, then the epochs' orders from the cursor on."""
+
+    def __init__(
+        self,
+        prompts: Sequence[tuple[Row, Sequence[int]]],
+        *,
+        seed: int,
+        cursor: Occurrence = Occurrence(0, 0),
+        opened: Sequence[Occurrence] = (),
+    ) -> None:
+        """Stand where a run stood.
+
+        Args:
+            prompts: Rows with their token ids.
+            seed: Every epoch has an order of its own, drawn from it.
+            cursor: The first occurrence that was never given out.
+            opened: Occurrences to give out again, before all others.
+        """
+        self._prompts = prompts
+        self._seed = seed
+        self._cursor = cursor
+        self._opened = sorted(opened)
+
+    @property
+    def cursor(self) -> Occurrence:
+        return self._cursor
+
+    @property
+    def opened(self) -> list[Occurrence]:
+        """Occurrences still to be given out again."""
+        return list(self._opened)
+
+    def take(self, count: int) -> list[Prompt]:
+        """The next prompts."""
+        return [self._next() for _ in range(count)]
+
+    def _next(self) -> Prompt:
+        if self._opened:
+            return self._prompt(self._opened.pop(0))
+        here = self._cursor
+        last = here.index + 1 == len(self._prompts)
+        self._cursor = Occurrence(here.epoch + 1, 0) if last else Occurrence(here.epoch, here.index + 1)
+        return self._prompt(here)
+
+    def _prompt(self, occurrence: Occurrence) -> Prompt:
+        order = list(range(len(self._prompts)))
+        random.Random(f"{self._seed}/{occurrence.epoch}").shuffle(order)
+        row, token_ids = self._prompts[order[occurrence.index]]
+        return Prompt(occurrence=occurrence, row=row, token_ids=tuple(token_ids))

@@ -1,0 +1,1 @@
+"""Floor 2: one process, one heavy thing each, no Ray."""

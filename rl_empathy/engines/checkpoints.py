@@ -1,0 +1,174 @@
+"""Checkpoints that are whole or absent (contract C7): safetensors and JSON, a manifest with sizes and sha256.
+
+    step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json manifest.json
+    ── fsync, rename ──>  step_000020/   ── then the pointer ──>  latest
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rl_empathy.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+POINTER = "latest"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    path: Path
+    step: int
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of `<name>.safetensors`."""
+        return load_file(self.path / f"{name}.safetensors")
+
+    def document(self, name: str) -> Any:
+        """The content of `<name>.json`."""
+        return json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def write_checkpoint(
+    folder: Path, step: int, *, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], keep: int
+) -> Checkpoint:
+    """Write, read back, then let the pointer name it and delete older ones.
+
+    Args:
+        folder: Holds the checkpoints of one stage.
+        step: The step that it was taken after.
+        tensors: Tensors by name, by file.
+        documents: JSON values by file.
+        keep: Checkpoints to leave in the folder, this one included.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: It could not be written (a full disk, for example); what was there before still is.
+    """
+    target = folder / f"step_{step:06d}"
+    temporary = folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        temporary.mkdir()
+        for name, content in tensors.items():
+            save_file({k: v.contiguous() for k, v in content.items()}, temporary / f"{name}.safetensors")
+        for name, document in documents.items():
+            (temporary / f"{name}.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        _write_manifest(temporary, step)
+        if target.exists():  # the same step of an attempt that a resume undid
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _fsync(folder)
+        checkpoint = verify_checkpoint(target)
+        _point_to(folder, target.name)
+    except (OSError, RuntimeError, ValueError) as error:  # safetensors raises its own error for a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"checkpoint {target} could not be written ({error}); earlier checkpoints are untouched. "
+            f"Free {shutil.disk_usage(folder.anchor or '/').free >> 20} MiB or more on the disk of {folder}, "
+            "then start the run again: it goes on from the last checkpoint"
+        ) from error
+    for old in list(_checkpoint_folders(folder))[keep:]:
+        shutil.rmtree(old)
+    return checkpoint
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint; damaged ones are named and passed over.
+
+    Returns:
+        None when the folder holds no checkpoint at all.
+
+    Raises:
+        CheckpointError: There are checkpoints and every one is damaged; a run never starts anew by itself.
+    """
+    problems = []
+    for path in _checkpoint_folders(folder):
+        try:
+            return verify_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("%s: using the one before", error)
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError(
+            "no checkpoint can be used:\n  " + "\n  ".join(problems) + "\nstart with --fresh to begin anew"
+        )
+    return None
+
+
+def verify_checkpoint(path: Path) -> Checkpoint:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: The manifest is missing or a file has another size or sha256; the text names the file.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, wanted in manifest["files"].items():
+            size = (path / name).stat().st_size
+            if size != wanted["bytes"]:
+                raise CheckpointError(f"checkpoint {path}: {name} has {size} bytes, not {wanted['bytes']}")
+            if _sha256(path / name) != wanted["sha256"]:
+                raise CheckpointError(f"checkpoint {path}: {name} has another sha256 than the manifest says")
+        return Checkpoint(path=path, step=manifest["step"])
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())
+    }
+    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        _fsync(path)
+    _fsync(folder)
+
+
+def _point_to(folder: Path, name: str) -> None:
+    temporary = folder / f"{POINTER}.tmp"
+    temporary.write_text(name + "\n", encoding="utf-8")
+    _fsync(temporary)
+    temporary.replace(folder / POINTER)
+    _fsync(folder)
+
+
+def _checkpoint_folders(folder: Path) -> Iterator[Path]:
+    """Newest first."""
+    if folder.is_dir():
+        yield from sorted((p for p in folder.glob("step_*") if ".tmp-" not in p.name), reverse=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob("step_*.tmp-*"):
+        log.warning("removing %s, which a kill left half written", leftover)
+        shutil.rmtree(leftover)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,179 @@
+"""One GRPO step on the trainer: groups and their rewards in, updates and metrics out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_empathy.algorithms.advantages import group_advantages
+from rl_empathy.algorithms.kl import k3_plain, kl_estimate
+from rl_empathy.algorithms.losses import policy_loss
+from rl_empathy.algorithms.masking import masked_sum
+from rl_empathy.config.sections import GRPOConfig
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine, UpdateReport
+from rl_empathy.types import Completion, GroupRewards, PolicyVersion, RolloutGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredGroup:
+    """A group as the trainer gets it."""
+
+    group: RolloutGroup
+    rewards: GroupRewards
+    reference_logprobs: np.ndarray | None
+    """[completion tokens of the whole group] nats; None without a KL term."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBatch:
+    """Groups flattened: everything but `samples` is aligned with the tokens of their completions, in order."""
+
+    samples: list[Sample]
+    rollout_logprobs: Tensor
+    """[predicted] nats"""
+    reference_logprobs: Tensor | None
+    """[predicted] nats"""
+    advantages: Tensor
+    """[predicted]"""
+    loss_mask: Tensor
+    """[predicted] bool"""
+
+    @property
+    def num_trained_tokens(self) -> int:
+        return int(self.loss_mask.sum())
+
+
+def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> TrainingBatch:
+    """Set advantages group by group, leave out completions whose reward failed, and flatten."""
+    samples, rollout, reference, advantages, mask = [], [], [], [], []
+    for scored in groups:
+        kept = [i for i, total in enumerate(scored.rewards.totals) if total is not None]
+        completions = [scored.group.completions[i] for i in kept]
+        samples.append(Sample(scored.group.prompt.token_ids, [c.token_ids for c in completions]))
+        rewards = torch.tensor([[scored.rewards.totals[i] for i in kept]], dtype=torch.float64)
+        per_completion = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage)
+        lengths = torch.tensor([len(c.token_ids) for c in completions])
+        advantages.append(per_completion[0].float().repeat_interleave(lengths))
+        trained = torch.tensor([_is_trained(c, config) for c in completions])
+        mask.append(trained.repeat_interleave(lengths))
+        rollout.extend(logprob for c in completions for logprob in c.rollout_logprobs)
+        if scored.reference_logprobs is not None:
+            reference.append(_of_completions(scored.reference_logprobs, scored.group.completions, kept))
+    return TrainingBatch(
+        samples=samples,
+        rollout_logprobs=torch.tensor(rollout, dtype=torch.float32),
+        reference_logprobs=torch.cat(reference) if reference else None,
+        advantages=torch.cat(advantages),
+        loss_mask=torch.cat(mask),
+    )
+
+
+def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRPOConfig) -> dict[str, float]:
+    """Make the optimizer updates of one step.
+
+    Args:
+        engine: The policy trainer's engine.
+        groups: Taken for this step, in order of occurrence.
+        config: Section grpo.
+
+    Returns:
+        Metrics by name, without time and ledger.
+    """
+    size = len(groups) // config.updates_per_step
+    parts = [training_batch(groups[i : i + size], config) for i in range(0, len(groups), size)]
+    start_logprobs = (
+        [engine.logprobs(part.samples, temperature=config.sampling.temperature) for part in parts]
+        if config.updates_per_step > 1
+        else [None]
+    )
+    sums: dict[str, float] = {}
+    reports = [
+        _update(engine, part, start, config, sums) for part, start in zip(parts, start_logprobs, strict=True)
+    ]
+    return _metrics(reports, sums)
+
+
+def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) -> dict[str, float]:
+    """Versions between the one being trained and the ones that wrote; a group counts from its admission.
+
+    Args:
+        groups: Trained in this step.
+        trained: The version that the trainer held when the step began.
+
+    Returns:
+        `staleness/token_mean` and `staleness/max`, versions.
+    """
+    spans = [span for group in groups for c in group.completions for span in c.version_spans]
+    tokens = sum(span.end - span.start for span in spans)
+    lag = sum((trained.number - span.version.number) * (span.end - span.start) for span in spans)
+    oldest = min(group.admitted.number for group in groups)
+    return {"staleness/token_mean": lag / max(1, tokens), "staleness/max": float(trained.number - oldest)}
+
+
+def _update(
+    engine: TrainingEngine, batch: TrainingBatch, start: Tensor | None, config: GRPOConfig, sums: dict[str, float]
+) -> UpdateReport:
+    count = max(1, batch.num_trained_tokens)
+
+    def add(name: str, value: Tensor | float) -> None:
+        sums[name] = sums.get(name, 0.0) + float(value)
+
+    def loss(logprobs: Tensor, entropies: Tensor, part: slice) -> Tensor:
+        rollout, mask = batch.rollout_logprobs[part], batch.loss_mask[part]
+        surrogate = policy_loss(
+            logprobs,
+            logprobs.detach() if start is None else start[part],
+            rollout,
+            batch.advantages[part],
+            mask,
+            correction=config.correction,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            tis_cap=config.tis_cap,
+            num_tokens=count,
+        )
+        now = logprobs.detach()
+        add("tokens", mask.sum())
+        add("clipped", surrogate.clipped)
+        add("ratio", surrogate.ratio_sum)
+        sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(surrogate.ratio_max))
+        add("entropy", masked_sum(entropies, mask))
+        add("rollout_kl", masked_sum(k3_plain(rollout, now), mask))
+        if batch.reference_logprobs is None:
+            return surrogate.loss
+        reference = batch.reference_logprobs[part]
+        kl = kl_estimate(logprobs, reference, rollout, estimator=config.kl_estimator)
+        add("kl_reference", masked_sum(k3_plain(now, reference), mask))
+        return surrogate.loss + config.kl_coef * masked_sum(kl, mask) / count
+
+    return engine.update(batch.samples, loss, temperature=config.sampling.temperature)
+
+
+def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[str, float]:
+    tokens = max(1.0, sums["tokens"])
+    metrics = {
+        "policy/loss": sum(r.loss for r in reports) / len(reports),
+        "policy/grad_norm": max(r.grad_norm for r in reports),
+        "policy/learning_rate": reports[-1].learning_rate,
+        "policy/skipped_updates": float(sum(r.skipped for r in reports)),
+        "policy/clip_fraction": sums["clipped"] / tokens,
+        "policy/importance_ratio_mean": sums["ratio"] / tokens,
+        "policy/importance_ratio_max": sums["ratio_max"],
+        "policy/entropy": sums["entropy"] / tokens,
+        "policy/rollout_kl": sums["rollout_kl"] / tokens,
+    }
+    if "kl_reference" in sums:
+        metrics["policy/kl_reference"] = sums["kl_reference"] / tokens
+    return metrics
+
+
+def _is_trained(completion: Completion, config: GRPOConfig) -> bool:
+    return config.truncated == "train" or completion.finish_reason == "stop"
+
+
+def _of_completions(logprobs: np.ndarray, completions: Sequence[Completion], kept: Sequence[int]) -> Tensor:
+    pieces = torch.tensor(logprobs).split([len(c.token_ids) for c in completions])
+    return torch.cat([pieces[i] for i in kept])

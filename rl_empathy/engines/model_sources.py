@@ -1,0 +1,193 @@
+"""Where the starting model comes from: a folder, a hub, a package, or made on the spot. Always ends as a folder."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl_empathy.config.model_size import intermediate_size, package_file
+from rl_empathy.config.sections import FromScratchConfig, ModelConfig, OptimizerConfig
+from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.errors import ModelError
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
+END, PAD = "<|end|>", "<|pad|>"
+
+Progress = Callable[[int, dict[str, float]], None]
+"""(step, metrics) of the language modelling of a model made on the spot."""
+
+
+def starting_model(
+    config: ModelConfig, folder: Path, *, texts: Sequence[str], delimiters: Sequence[str], seed: int, progress: Progress
+) -> Path:
+    """Bring the run's starting model into a folder; a finished one is used again.
+
+    Args:
+        config: Section model.
+        folder: Where to put what has to be made or converted.
+        texts: The run's own text, for a tokenizer and a model made on the spot.
+        delimiters: The schema's, which get a token each in a tokenizer made on the spot.
+        seed: Of a model made on the spot.
+        progress: Told of the steps of language modelling.
+
+    Returns:
+        A folder with config.json, safetensors and a tokenizer with a chat template.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    if config.from_scratch is None:
+        assert config.path is not None
+        if not config.path.startswith("package://"):
+            return _local_or_hub(config.path, config.revision)
+    if not (folder / "config.json").is_file():
+        temporary = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        if config.from_scratch is not None:
+            make_from_scratch(config.from_scratch, temporary, texts, delimiters, seed, progress)
+        else:
+            convert_gguf(package_file(str(config.path)), temporary)
+        temporary.rename(folder)
+    return folder
+
+
+def make_from_scratch(
+    config: FromScratchConfig,
+    folder: Path,
+    texts: Sequence[str],
+    delimiters: Sequence[str],
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train a tokenizer on the texts, make a small Llama, and let it model the texts for `num_steps`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = train_tokenizer(texts, delimiters, vocabulary_size=config.vocabulary_size)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=intermediate_size(config.hidden_size),
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_heads,
+            max_position_embeddings=config.context_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    if config.num_steps:
+        _model_language(config, folder, tokenizer, texts, seed, progress)
+
+
+def train_tokenizer(texts: Iterable[str], delimiters: Sequence[str], *, vocabulary_size: int) -> Any:
+    """A byte-level BPE tokenizer; roles, end and the schema's delimiters are one token each."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[PAD, END, *ROLE_TOKENS, *delimiters],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[*ROLE_TOKENS, *delimiters],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Dequantise a GGUF file into a transformers folder with safetensors (half a minute for 135M parameters)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"{file} cannot be converted: {error}") from error
+    settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    # A model that was loaded from GGUF refuses to be saved; one made from its configuration does not.
+    model = AutoModelForCausalLM.from_config(type(loaded.config)(**settings), dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _local_or_hub(path: str, revision: str | None) -> Path:
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return local
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer*"]
+        return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model.path {path}: there is no such folder, and no such model could be had from the hub "
+            f"({type(error).__name__}); give a local folder, a hub id, or package://<package>/<file.gguf>"
+        ) from error
+
+
+def _model_language(
+    config: FromScratchConfig, folder: Path, tokenizer: Any, texts: Sequence[str], seed: int, progress: Progress
+) -> None:
+    from rl_empathy.engines.training import TrainingEngine
+
+    model = PolicyModel(str(folder), dtype="float32", layout="shared_prompt")
+    settings = OptimizerConfig(
+        learning_rate=config.learning_rate, warmup_steps=max(1, config.num_steps // 20), weight_decay=0.1
+    )
+    engine = TrainingEngine(
+        model, settings, num_steps=config.num_steps, microbatch_tokens=min(config.batch_tokens, 4096)
+    )
+    held_out = max(1, min(64, len(texts) // 20))
+    ids = [tokenizer(text)["input_ids"][: config.context_tokens - 1] for text in texts]
+    sequences = [Sample([tokenizer.eos_token_id], [[*tokens, tokenizer.eos_token_id]]) for tokens in ids if tokens]
+    order = torch.Generator().manual_seed(seed)
+    train = [sequences[i] for i in torch.randperm(len(sequences) - held_out, generator=order).tolist()]
+    at = 0
+    for step in range(1, config.num_steps + 1):
+        batch, tokens = [], 0
+        while tokens < config.batch_tokens and len(batch) < len(train):
+            batch.append(train[at % len(train)])
+            tokens += len(batch[-1].completions[0])
+            at += 1
+        report = engine.update(batch, lambda logprobs, _, __, n=tokens: -logprobs.sum() / n)
+        if step % 20 == 0 or step == config.num_steps:
+            progress(step, {"base/loss": report.loss, "base/learning_rate": report.learning_rate})
+    held = sequences[-held_out:]
+    with torch.no_grad():
+        logprobs = engine.logprobs(held, temperature=1.0)
+    perplexity = float((-logprobs.mean()).exp())
+    progress(config.num_steps, {"base/held_out_perplexity": perplexity})
+    (folder / "perplexity.json").write_text(json.dumps({"held_out_perplexity": perplexity, "texts": held_out}))
+    save_language_model(engine.model.language_model, folder.with_name("language_model"), tokenizer_from=str(folder))
+    for path in folder.with_name("language_model").iterdir():
+        path.replace(folder / path.name)
+    folder.with_name("language_model").rmdir()

@@ -1,0 +1,34 @@
+"""Log-probs under a frozen model."""
+
+import torch
+from torch import Tensor
+
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Layout, Sample, split_by_tokens
+
+
+class ReferenceEngine:
+    """The starting policy, kept as it was."""
+
+    def __init__(self, model_path: str, *, dtype: str, layout: Layout, microbatch_tokens: int) -> None:
+        self._model = PolicyModel(model_path, dtype=dtype, layout=layout).eval().requires_grad_(False)
+        self._microbatch_tokens = microbatch_tokens
+
+    def logprobs(self, sample: Sample, *, temperature: float) -> Tensor:
+        """Log-probs of the completions' tokens.
+
+        Args:
+            sample: A prompt with its completions.
+            temperature: As in sampling.
+
+        Returns:
+            [predicted] log-probs in order of completions, then tokens, nats.
+        """
+        with torch.no_grad():
+            return completion_logprobs(self._model, [sample], self._microbatch_tokens, temperature)
+
+
+def completion_logprobs(model: PolicyModel, samples: list[Sample], max_tokens: int, temperature: float) -> Tensor:
+    """[predicted] log-probs of all samples' completions, nats, micro-batch by micro-batch."""
+    batches = split_by_tokens(samples, max_tokens=max_tokens, layout=model.layout)
+    return torch.cat([model(model.pack(batch), temperature=temperature)[0] for batch in batches])

@@ -1,0 +1,260 @@
+"""The trainer's layout: a prompt once, then its completions, each attending to the prompt and to itself.
+
+    tokens     p0 p1 p2 | a0 a1 a2 | b0 b1            one tree: a prompt with two completions
+    positions   0  1  2    3  4  5    3  4            restart after the prompt
+    predicts         a0   a1 a2 ·    b1 ·             a completion's first token comes from the prompt's last one
+
+G completions of a long prompt cost P + G·C tokens instead of G·(P + C). The last token of a completion predicts
+nothing and is not fed. The idea is Prefix Grouper (arXiv:2506.05433); a row may hold several trees, so a micro-batch
+is filled by tokens and never padded. Only attention sees the trees: everything else in a model works token by token.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Layout = Literal["shared_prompt", "packed"]
+ATTENTION = "shared_prompt"
+
+
+class Tree(NamedTuple):
+    """Lengths of a prompt and of its completions as fed to the model, tokens."""
+
+    prompt_tokens: int
+    completion_tokens: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.prompt_tokens + sum(self.completion_tokens)
+
+
+class Sample(NamedTuple):
+    """One prompt with any subset of its completions, as token ids."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRow:
+    """Trees side by side in one row, and where their completions' tokens are predicted.
+
+    Tokens of completions are in order of samples, then completions, then tokens: `targets` and everything aligned
+    with it ([predicted]: log-probs, advantages, masks) use this order.
+    """
+
+    input_ids: Tensor
+    """[1, tokens] int"""
+    position_ids: Tensor
+    """[1, tokens] int"""
+    trees: tuple[Tree, ...]
+    predictors: Tensor
+    """[predicted] int, the position in the row whose hidden state predicts each completion token."""
+    targets: Tensor
+    """[predicted] int, the completion tokens."""
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.numel()
+
+    @cached_property
+    def branches(self) -> tuple["Branches | None", ...]:
+        """Index maps of each tree with completions, made once and used in every layer."""
+        starts = torch.tensor([0, *(tree.num_tokens for tree in self.trees)]).cumsum(0).tolist()
+        device = self.input_ids.device
+        return tuple(
+            Branches.of(tree, start, device) if tree.completion_tokens else None
+            for tree, start in zip(self.trees, starts, strict=False)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """The completions of one tree as a padded batch: only inside attention, where padding costs little."""
+
+    start: int
+    """First token of the tree in its row."""
+    gather: Tensor
+    """[branches * longest] int, position in the row of every (padded) completion token."""
+    scatter: Tensor
+    """[completion tokens] int, place of every real token in the padded batch."""
+    mask: Tensor
+    """[longest, prompt_tokens + longest] bool, true where a completion token may look."""
+    shape: tuple[int, int]
+    """Branches, longest."""
+
+    @classmethod
+    def of(cls, tree: Tree, start: int, device: torch.device) -> "Branches":
+        lengths = torch.tensor(tree.completion_tokens, device=device)
+        longest = int(lengths.max())
+        steps = torch.arange(longest, device=device)
+        real = steps[None, :] < lengths[:, None]
+        first = start + tree.prompt_tokens + lengths.cumsum(0) - lengths
+        gather = first[:, None] + torch.minimum(steps[None, :], (lengths - 1).clamp(min=0)[:, None])
+        gather = gather.clamp(max=start + tree.num_tokens - 1)
+        columns = torch.arange(tree.prompt_tokens + longest, device=device)
+        mask = columns[None, :] <= tree.prompt_tokens + steps[:, None]
+        return cls(start, gather.flatten(), real.flatten().nonzero().squeeze(1), mask, (len(lengths), longest))
+
+
+def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | str = "cpu") -> PackedRow:
+    """Lay samples out in one row.
+
+    Args:
+        samples: Prompts of at least one token, with completions of at least one token.
+        layout: "shared_prompt" as above; "packed" repeats the prompt before every completion, for models whose
+            attention cannot be shaped (sliding windows, recurrent layers).
+        device: Where the tensors are made.
+
+    Returns:
+        The row.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    trees: list[Tree] = []
+    predictors: list[int] = []
+    targets: list[int] = []
+
+    def add_tree(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> None:
+        last_of_prompt = len(ids) + len(prompt) - 1
+        ids.extend(prompt)
+        positions.extend(range(len(prompt)))
+        for completion in completions:
+            fed = completion[:-1]
+            predictors.extend([last_of_prompt, *range(len(ids), len(ids) + len(fed))])
+            targets.extend(completion)
+            ids.extend(fed)
+            positions.extend(range(len(prompt), len(prompt) + len(fed)))
+        trees.append(Tree(len(prompt), tuple(len(c) - 1 for c in completions)))
+
+    def add_sequence(prompt: Sequence[int], completion: Sequence[int]) -> None:
+        start = len(ids)
+        ids.extend([*prompt, *completion[:-1]])
+        positions.extend(range(len(ids) - start))
+        predictors.extend(range(start + len(prompt) - 1, len(ids)))
+        targets.extend(completion)
+        trees.append(Tree(len(ids) - start, ()))
+
+    for sample in samples:
+        if layout == "packed" or len(sample.completions) == 1:
+            for completion in sample.completions:
+                add_sequence(sample.prompt, completion)
+        else:
+            add_tree(sample.prompt, sample.completions)
+
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return PackedRow(tensor(ids)[None], tensor(positions)[None], tuple(trees), tensor(predictors), tensor(targets))
+
+
+def fed_tokens(sample: Sample, layout: Layout) -> int:
+    """Tokens that a sample adds to a row."""
+    completions = sum(len(c) - 1 for c in sample.completions)
+    copies = len(sample.completions) if layout == "packed" else 1
+    return copies * len(sample.prompt) + completions
+
+
+def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layout) -> list[list[Sample]]:
+    """Cut samples into micro-batches of at most `max_tokens`, in order; completions of a prompt may be divided.
+
+    A single completion that is longer than the budget gets a micro-batch of its own.
+
+    Args:
+        samples: In the order in which their tokens are to be trained.
+        max_tokens: Tokens a forward pass may hold.
+        layout: See `pack`.
+
+    Returns:
+        Micro-batches whose samples, joined, hold the same completions in the same order.
+    """
+    batches: list[list[Sample]] = [[]]
+    used = 0
+    for prompt, completions in samples:
+        piece: list[Sequence[int]] = []
+        for completion in completions:
+            cost = len(completion) - 1 + (len(prompt) if not piece or layout == "packed" else 0)
+            if used and used + cost > max_tokens:
+                if piece:
+                    batches[-1].append(Sample(prompt, piece))
+                batches.append([])
+                piece, used, cost = [], 0, len(completion) - 1 + len(prompt)
+            piece.append(completion)
+            used += cost
+        batches[-1].append(Sample(prompt, piece))
+    return batches
+
+
+def shared_prompt_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    row: PackedRow,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the trees of a row: each prompt causally, each completion over its prompt and itself.
+
+    Signature and result are those of transformers' `AttentionInterface`.
+
+    Args:
+        module: The attention layer (unused).
+        query: [1, heads, tokens, head_width].
+        key: [1, key_value_heads, tokens, head_width].
+        value: [1, key_value_heads, tokens, head_width].
+        attention_mask: None; the trees say who sees whom.
+        row: The row that is being fed.
+        scaling: Factor of the scores; 1/sqrt(head_width) when None.
+
+    Returns:
+        [1, tokens, heads, head_width] and None.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    pieces = []
+    start = 0
+    for tree, branches in zip(row.trees, row.branches, strict=True):
+        end = start + tree.prompt_tokens
+        keys, values = (_repeat_heads(x[:, :, start:end], repeats) for x in (key, value))
+        pieces.append(scaled_dot_product_attention(query[:, :, start:end], keys, values, is_causal=True, scale=scaling))
+        if branches is not None and branches.scatter.numel():
+            pieces.append(_branch_attention(query, key, value, keys, values, branches, repeats, scaling))
+        start += tree.num_tokens
+    return torch.cat(pieces, dim=2).transpose(1, 2), None
+
+
+def _branch_attention(
+    query: Tensor, key: Tensor, value: Tensor, prompt_keys: Tensor, prompt_values: Tensor,
+    branches: Branches, repeats: int, scaling: float | None,
+) -> Tensor:
+    count, longest = branches.shape
+
+    def as_batch(x: Tensor) -> Tensor:  # [1, heads, tokens, width] -> [branches, heads, longest, width]
+        return x[0].index_select(1, branches.gather).unflatten(1, (count, longest)).transpose(0, 1)
+
+    def after_prompt(prompt: Tensor, own: Tensor) -> Tensor:
+        return torch.cat([prompt.expand(count, -1, -1, -1), _repeat_heads(as_batch(own), repeats)], dim=2)
+
+    keys, values = after_prompt(prompt_keys, key), after_prompt(prompt_values, value)
+    attended = scaled_dot_product_attention(as_batch(query), keys, values, attn_mask=branches.mask, scale=scaling)
+    return attended.transpose(0, 1).flatten(1, 2).index_select(1, branches.scatter)[None]
+
+
+def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
+    return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
+
+
+def install(model: torch.nn.Module) -> None:
+    """Make a transformers model use this attention; it then wants `row=` as a keyword of its forward pass."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTENTION, shared_prompt_attention)
+    AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
+    model.set_attn_implementation(ATTENTION)  # type: ignore[operator]

@@ -1,0 +1,8 @@
+"""Measures of completions on held-out prompts, for any number of models side by side.
+
+measures      text measures: words, ROUGE-L, BLEU, Distinct-n, copying, grounding, character similarity
+stop_words    words that say nothing of a post's subject
+intervals     bootstrap over prompts: a mean, and a paired difference
+completions   scored completions to values per measure and prompt
+report        one model's evaluation, differences between models, JSON, the table on the terminal
+"""

@@ -1,0 +1,52 @@
+"""`metrics.jsonl`: one object a step with the names of design section 4, and whoever else wants to see it."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Sink = Callable[[Mapping[str, Any]], None]
+
+
+class MetricsLog:
+    """Writes lines and hands each to the sinks (terminal, tracker)."""
+
+    def __init__(self, path: Path, *sinks: Sink) -> None:
+        self._path = path
+        self._sinks = sinks
+
+    def write(self, stage: str, step: int, *parts: Mapping[str, float]) -> None:
+        """Append one line; a number that is not finite is written as null, since JSON has no name for it."""
+        values = {key: value for part in parts for key, value in part.items()}
+        line = {"stage": stage, "step": step, "time": round(time.time(), 3)} | {
+            key: value if math.isfinite(value) else None for key, value in sorted(values.items())
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for sink in self._sinks:
+            sink(line)
+
+    def cut_back(self, stage: str, step: int) -> int:
+        """Forget the lines of a stage after a step, which a resume will write again.
+
+        Returns:
+            Lines forgotten.
+        """
+        if not self._path.exists():
+            return 0
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _survives(line, stage, step)]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(self._path)
+        return len(lines) - len(kept)
+
+
+def _survives(line: str, stage: str, step: int) -> bool:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return False  # torn by a kill in the middle of a write
+    return entry["stage"] != stage or entry["step"] <= step

@@ -1,0 +1,21 @@
+"""One log file a role: `logs/attempt_01/<role>.log`."""
+
+import logging
+import os
+from pathlib import Path
+
+
+def divert_output(path: str) -> None:
+    """Send everything this process prints or logs to a file, C++ libraries included.
+
+    Args:
+        path: The file; appended to.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )

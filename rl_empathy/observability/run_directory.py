@@ -1,0 +1,228 @@
+"""`<run.directory>/<run.name>/`: the whole record of a run, private to its owner, held by one living run at a time.
+
+    runs/counselchat_cpu/        0700
+      .lock                      pid and host of the run that holds it
+      config.yaml                the run file as resolved by the last attempt
+      logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
+      sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import Any, Self
+
+from rl_empathy.config.loading import difference, dump_run_file, load_run_file
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.errors import ConfigError, RunDirectoryError
+from rl_empathy.observability.run_lock import RunLock
+
+CONFIG, RESULT = "config.yaml", "result.json"
+_FREE_TO_CHANGE = ("run.name:", "run.directory:", "logging.", "serve.")
+_FREE_CLUSTER = ("cluster.",)
+_FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.")
+_FOLDERS = {"evaluate": "evaluation"}
+_OWN_NAMES = {".lock", f"{CONFIG}.tmp", "logs"}
+
+
+class RunDirectory:
+    """The directory of a run that this process holds; made by `open`, given back by `close`.
+
+    A stage whose folder has a `result.json` is finished, and a resume skips it.
+    """
+
+    def __init__(self, path: Path, run_file: RunFile, lock: RunLock, *, resumed: bool) -> None:
+        self.path = path
+        self.resumed = resumed
+        """Whether an earlier attempt was here."""
+        self._run_file, self._lock = run_file, lock
+        before = [folder.name.removeprefix("attempt_") for folder in path.glob("logs/attempt_*")]
+        self.attempt = max((int(number) for number in before if number.isdecimal()), default=0) + 1
+        """Counts the starts of this run, from 1."""
+        self.logs = path / "logs" / f"attempt_{self.attempt:02d}"
+        self.logs.mkdir(parents=True)
+
+    @classmethod
+    def open(cls, run_file: RunFile, *, fresh: bool, allow_config_change: bool) -> Self:
+        """Create the run's directory, or take over what an earlier attempt left there.
+
+        The sections cluster, logging and serve, and run.directory, may differ from those of the earlier attempt:
+        they say where and how it runs, not what is computed. With run.deterministic the number of workers and
+        threads decides on bits, so there of cluster only address and deadlines may.
+
+        Args:
+            run_file: As `load_run_file` gives it, so with a name.
+            fresh: Rename what is there to `<name>.set-aside-<UTC time>`, and begin anew.
+            allow_config_change: Go on although the configuration is another one.
+
+        Raises:
+            RunDirectoryError: A living run holds the directory, the configuration differs, the folder is something
+                else, or the disk is full or read-only.
+        """
+        assert run_file.run.name is not None
+        path = Path(run_file.run.directory).expanduser() / run_file.run.name
+        with _disk_errors(path):
+            lock = _taken(path, fresh=fresh)
+            try:
+                if not allow_config_change:
+                    _require_same_config(path, run_file)
+                resumed = (path / CONFIG).exists()
+                write_durably(path / CONFIG, dump_run_file(run_file))
+                made = cls(path, run_file, lock, resumed=resumed)
+                write_durably(made.logs / CONFIG, dump_run_file(run_file))
+            except BaseException:
+                lock.release()
+                raise
+        return made
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage, which exists; that of evaluate is called evaluation."""
+        folder = self._folder(name)
+        with _disk_errors(self.path):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def stage_result(self, name: str) -> dict[str, Any] | None:
+        """What a finished stage left; None when it has not finished.
+
+        Raises:
+            RunDirectoryError: Its file is damaged.
+        """
+        path = self._folder(name) / RESULT
+        if not path.exists():
+            return None
+        with _disk_errors(self.path):
+            text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            result = json.loads(text)
+        except ValueError:
+            result = None
+        if not isinstance(result, dict):
+            raise RunDirectoryError(f"{path} is damaged; delete it, and the stage {name} runs again")
+        return result
+
+    def finish_stage(self, name: str, result: Mapping[str, Any]) -> None:
+        """Put down that a stage is finished; from now on a resume skips it."""
+        text = json.dumps(dict(result), indent=1, ensure_ascii=False) + "\n"
+        with _disk_errors(self.path):
+            write_durably(self.stage(name) / RESULT, text)
+
+    def summary(self) -> list[str]:
+        """What is there, a line each: the attempt, every stage of the run, and the metrics."""
+        stages = self._run_file.run.stages
+        width = max(len(stage) for stage in stages) if stages else 0
+        lines = [f"run {self._run_file.run.name}, attempt {self.attempt}, in {self.path}"]
+        lines += [f"  {stage:{width}}  {self._state_of(stage)}" for stage in stages]
+        metrics = self.path / "metrics.jsonl"
+        count = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        return [*lines, f"  metrics.jsonl has {count:,} line{'' if count == 1 else 's'}"]
+
+    def close(self) -> None:
+        """Give the directory back; the lock ends with the process in any case."""
+        self._lock.release()
+
+    def _folder(self, stage: str) -> Path:
+        return self.path / _FOLDERS.get(stage, stage)
+
+    def _state_of(self, stage: str) -> str:
+        folder = self._folder(stage)
+        steps = sorted(path.name for path in folder.glob("step_*") if path.name[5:].isdecimal())
+        pointer = folder / "latest"
+        latest = f", latest {pointer.read_text(encoding='utf-8').strip()}" if pointer.exists() else ""
+        checkpoints = f"checkpoints {' '.join(steps)}{latest}" if steps else ""
+        if (folder / RESULT).exists():
+            return "finished" + (f" ({checkpoints})" if steps else "")
+        if steps:
+            return f"goes on from its {checkpoints}"
+        return "begins anew: no checkpoint" if folder.exists() else "not begun"
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a file so that a kill leaves the old or the new content, on disk before this returns."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _taken(path: Path, *, fresh: bool) -> RunLock:
+    """Create the directory where it is missing, and lock it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fresh and path.exists():
+        _require_run_directory(path)
+        old = RunLock.take(path)
+        try:
+            path.rename(_set_aside_name(path))
+        finally:
+            old.release()
+    if path.exists():
+        _require_run_directory(path)
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    return RunLock.take(path)
+
+
+def _require_run_directory(path: Path) -> None:
+    if not path.is_dir():
+        raise RunDirectoryError(f"{path} is a file, not a run directory; choose another run.name or run.directory")
+    strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN_NAMES)
+    if strangers and not (path / CONFIG).exists():
+        raise RunDirectoryError(
+            f"{path} is not a run directory: it has {strangers[0]} but no {CONFIG}; "
+            "choose another run.name or run.directory"
+        )
+
+
+def _set_aside_name(path: Path) -> Path:
+    name = f"{path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    candidates = (path.with_name(name + suffix) for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def _require_same_config(path: Path, run_file: RunFile) -> None:
+    if not (path / CONFIG).exists():
+        return
+    ways = (
+        "start with --allow-config-change to go on with the new one, with --fresh to begin anew (what is there "
+        "is set aside), or under another run.name"
+    )
+    try:
+        before = load_run_file(path / CONFIG, check_paths=False)
+    except ConfigError as error:
+        text = f"the configuration of run {run_file.run.name} cannot be read: {error}\n{ways}"
+        raise RunDirectoryError(text) from None
+    cluster = _FREE_CLUSTER_IF_DETERMINISTIC if run_file.run.deterministic else _FREE_CLUSTER
+    free = (*_FREE_TO_CHANGE, *cluster)
+    changed = [line for line in difference(before, run_file) if not line.startswith(free)]
+    if changed:
+        lines = [f"  {line}" for line in changed]
+        headline = f"run {run_file.run.name} in {path} was started with another configuration (old -> new)"
+        raise RunDirectoryError("\n".join([headline, *lines, ways]))
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say in our words what the disk said."""
+    try:
+        yield
+    except OSError as error:
+        what = f"run directory {path}: {error.strerror} ({error.filename or path})"
+        if error.errno in (ENOSPC, EDQUOT):
+            existing = next(folder for folder in (path, *path.parents) if folder.exists())
+            free = shutil.disk_usage(existing).free >> 20
+            advice = f"{free} MiB are free there; make room, then start the run again: it goes on"
+        else:
+            advice = "set run.directory to a folder that you may write"
+        raise RunDirectoryError(f"{what}; {advice}") from error

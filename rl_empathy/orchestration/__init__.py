@@ -1,0 +1,10 @@
+"""Floor 4: what happens when.
+
+run              the stages of a run file, one after the other
+grpo             the asynchronous loop
+group_buffer     groups between "prompt started" and "weights published"
+fleet            typed handles over the actors; in training the only `.remote(`
+placement        a Ray cluster that has what the plan needs
+weight_sync      publishing a policy version
+sft, reward_modeling, evaluation   the other stages
+"""

@@ -1,0 +1,332 @@
+"""Typed handles over the actors: one object a role, however many processes. In training the only `.remote(`.
+
+A rollout comes back as a small header and a payload that stays in the object store. The driver owns both, so the
+payload outlives its maker, and passes it on by reference. Every wait has a deadline (C6).
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, SamplingConfig
+from rl_empathy.errors import RlEmpathyError, RoleDiedError, RoleTimeoutError, WeightSyncError
+from rl_empathy.types import GroupHeader, GroupRewards, PolicyVersion, Prompt, RolloutGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupHandle:
+    """A group as the driver sees it: the header here, the payload where it was made."""
+
+    header: GroupHeader
+    payload: "ObjectRef[RolloutGroup]"
+    rewards: GroupRewards | None = None
+    reference_logprobs: "ObjectRef[Any] | None" = None
+
+    def scored(self, rewards: GroupRewards, reference_logprobs: "ObjectRef[Any] | None") -> Self:
+        return replace(self, rewards=rewards, reference_logprobs=reference_logprobs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What an actor of a role gets."""
+
+    num_cpus: float
+    num_gpus: float
+    max_concurrency: int = 1
+    extra_environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Threads as many as CPUs: roles that share cores must not each take all of them."""
+        threads = str(max(1, int(self.num_cpus)))
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self.extra_environment}
+
+
+async def start_roles(
+    actor_class: type, arguments: Mapping[str, Sequence[Any]], resources: Resources, logs: Path, *, start_s: float,
+    **settings: Any,
+) -> list["Role"]:
+    """Start actors of one class and wait until each is up.
+
+    Args:
+        actor_class: A plain class of `actors/`; its last positional argument is the path of its log.
+        arguments: Positional arguments by role name; one actor each.
+        resources: Of each actor.
+        logs: Folder of the log files.
+        start_s: Deadline.
+        **settings: Keyword arguments, the same for all.
+
+    Returns:
+        The roles, in order.
+    """
+    remote = ray.remote(actor_class)
+    roles = []
+    for name, values in arguments.items():
+        log = logs / f"{name}.log"
+        options = remote.options(
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            max_concurrency=resources.max_concurrency,
+            runtime_env={"env_vars": resources.environment},
+        )
+        roles.append(Role(name=name, actor=options.remote(*values, str(log), **settings), log=log))
+    await asyncio.gather(*(role.answer(role.actor.ready.remote(), seconds=start_s, doing="start") for role in roles))
+    return roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """An actor with a name and a log; every call to it ends."""
+
+    name: str
+    actor: Any
+    log: Path
+
+    def kill(self) -> None:
+        """End the actor's process at once."""
+        ray.kill(self.actor)
+
+    async def answer(self, reference: "Awaitable[Any]", *, seconds: float, doing: str) -> Any:
+        """Wait for a call.
+
+        Raises:
+            RoleTimeoutError: It took too long.
+            RoleDiedError: The actor's process is gone.
+            RlEmpathyError: What the actor raised.
+        """
+        try:
+            return await asyncio.wait_for(asyncio.ensure_future(reference), seconds)
+        except TimeoutError as error:
+            if isinstance(error, RlEmpathyError):
+                raise
+            raise RoleTimeoutError(
+                f"{self.name} did not {doing} within {seconds:g} s. Its log: {self.log}. "
+                "If the machine is merely slow, raise cluster.deadlines"
+            ) from error
+        except RayTaskError as error:
+            if isinstance(error.cause, RlEmpathyError):
+                raise error.cause from error
+            raise
+        except RayActorError as error:
+            raise RoleDiedError(f"{self.name} died while it was to {doing}: {error}. Its log: {self.log}") from error
+        except RayError as error:
+            raise RoleDiedError(f"{self.name}, to {doing}: {error}. Its log: {self.log}") from error
+
+
+class RolloutWorkers:
+    """All rollout workers seen as one: `sample` goes to one of them, `load_weights` to every one."""
+
+    def __init__(
+        self, workers: Sequence[Role], deadlines: DeadlinesConfig, *, seed: int, in_step: bool
+    ) -> None:
+        """Take the workers over.
+
+        Args:
+            workers: The actors.
+            deadlines: Of the calls.
+            seed: The run's; a request's seed follows from it and the occurrence.
+            in_step: Worker = index of the prompt modulo workers, and a worker begins only when its whole share of a
+                cohort is there (deterministic runs); otherwise the one with the fewest groups under way is asked.
+        """
+        self._workers = workers
+        self._load = [0] * len(workers)
+        self._deadlines = deadlines
+        self._seed = seed
+        self._in_step = in_step
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    async def sample(
+        self, prompt: Prompt, *, sampling: SamplingConfig, group_size: int, cohort: Sequence[Prompt] = ()
+    ) -> GroupHandle:
+        """Have a group written; `cohort` holds the prompts that start together with this one."""
+        number, together = self._choose(prompt, cohort)
+        worker = self._workers[number]
+        self._load[number] += 1
+        try:
+            header, payload = worker.actor.sample.options(num_returns=2).remote(
+                prompt, sampling, group_size, self._request_seed(prompt), together
+            )
+            doing = f"sample the group of prompt {prompt.row.id}"
+            return GroupHandle(
+                header=await worker.answer(header, seconds=self._deadlines.sample_s, doing=doing), payload=payload
+            )
+        finally:
+            self._load[number] -= 1
+
+    async def load_weights(self, weights: "ObjectRef[Any]", version: PolicyVersion) -> list[dict[str, float]]:
+        """Have every worker load a version: pause, busy seconds and tokens of each.
+
+        Raises:
+            WeightSyncError: A worker holds another version afterwards.
+        """
+        reports = await asyncio.gather(
+            *(
+                worker.answer(
+                    worker.actor.load_weights.remote(weights),
+                    seconds=self._deadlines.publish_s,
+                    doing=f"load policy version {version}",
+                )
+                for worker in self._workers
+            )
+        )
+        for worker, (held, _) in zip(self._workers, reports, strict=True):
+            if held != version:
+                raise WeightSyncError(f"{worker.name} holds version {held} after the publish of {version}: {worker.log}")
+        return [stats for _, stats in reports]
+
+    async def load_model(self, folder: Path, version: PolicyVersion) -> None:
+        """Have every worker load the weights of a model folder of the same architecture."""
+        await asyncio.gather(
+            *(
+                worker.answer(
+                    worker.actor.load_model.remote(str(folder), version),
+                    seconds=self._deadlines.publish_s,
+                    doing=f"load the model {folder}",
+                )
+                for worker in self._workers
+            )
+        )
+
+    async def text_of(self, group: GroupHandle) -> RolloutGroup:
+        """Fetch a payload, for evaluation."""
+        return await self._workers[0].answer(
+            group.payload, seconds=self._deadlines.sample_s, doing=f"hand over the group of {group.header.row_id}"
+        )
+
+    def _choose(self, prompt: Prompt, cohort: Sequence[Prompt]) -> tuple[int, int]:
+        if not self._in_step:
+            return min(range(len(self._workers)), key=self._load.__getitem__), 1
+        number = prompt.occurrence.index % len(self._workers)
+        return number, sum(p.occurrence.index % len(self._workers) == number for p in cohort)
+
+    def _request_seed(self, prompt: Prompt) -> int:
+        return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
+
+
+class RewardModelHandle:
+    """The reward model."""
+
+    def __init__(self, role: Role, deadlines: DeadlinesConfig) -> None:
+        self._role = role
+        self._deadlines = deadlines
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        return await self._role.answer(
+            self._role.actor.score.remote(group.payload),
+            seconds=self._deadlines.score_s,
+            doing=f"score the group of prompt {group.header.row_id}",
+        )
+
+
+class ShuffledRewards:
+    """The control that must not learn: a reward model whose totals are permuted within each group."""
+
+    def __init__(self, rewards: RewardModelHandle, *, seed: int) -> None:
+        self._rewards = rewards
+        self._seed = seed
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        rewards = await self._rewards.score(group)
+        totals = list(rewards.totals)
+        random.Random(f"{self._seed}/shuffle/{group.header.occurrence}").shuffle(totals)
+        return replace(rewards, totals=tuple(totals))
+
+
+class ReferenceModelHandle:
+    """The reference model."""
+
+    def __init__(self, role: Role, config: GRPOConfig, deadlines: DeadlinesConfig) -> None:
+        self._role = role
+        self._temperature = config.sampling.temperature
+        self._deadlines = deadlines
+
+    async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None":
+        done, logprobs = self._role.actor.logprobs.options(num_returns=2).remote(group.payload, self._temperature)
+        doing = f"give the reference log-probs of prompt {group.header.row_id}"
+        await self._role.answer(done, seconds=self._deadlines.score_s, doing=doing)
+        return logprobs
+
+
+class NoReferenceModel:
+    """Stands in where the KL coefficient is 0: no actor, no log-probs."""
+
+    async def logprobs(self, group: GroupHandle) -> None:
+        return None
+
+
+class PolicyTrainerHandle:
+    """The policy trainer, and the version it holds."""
+
+    def __init__(self, role: Role, deadlines: DeadlinesConfig) -> None:
+        self._role = role
+        self._deadlines = deadlines
+        self.version = PolicyVersion(0, 0)
+
+    async def resume(self) -> tuple[dict[str, Any] | None, list[RolloutGroup]]:
+        """Load the newest checkpoint: the driver's part of it, None when there is none, and finished groups."""
+        self.version, state, finished = await self._role.answer(
+            self._role.actor.resume.remote(), seconds=self._deadlines.checkpoint_s, doing="load its checkpoint"
+        )
+        return state, finished
+
+    async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
+        """Train on groups; the trainer then holds the next version."""
+        references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
+        metrics = await self._role.answer(
+            self._role.actor.update.remote(
+                [group.rewards for group in groups], bool(references), *(g.payload for g in groups), *references
+            ),
+            seconds=self._deadlines.update_s,
+            doing="update the policy",
+        )
+        self.version = PolicyVersion(self.version.attempt, self.version.number + 1)
+        return metrics  # type: ignore[no-any-return]
+
+    def weights(self) -> "ObjectRef[Any]":
+        """The weights now held, as a reference into the object store."""
+        return self._role.actor.weights.remote()
+
+    async def save_checkpoint(self, driver: dict[str, Any], finished: Sequence[GroupHandle]) -> float:
+        """Write a checkpoint: seconds taken."""
+        return await self._role.answer(
+            self._role.actor.save_checkpoint.remote(driver, *(group.payload for group in finished)),
+            seconds=self._deadlines.checkpoint_s,
+            doing="write a checkpoint",
+        )
+
+    async def export(self, folder: Path) -> None:
+        """Write the policy as a transformers model."""
+        await self._role.answer(
+            self._role.actor.export.remote(str(folder)), seconds=self._deadlines.checkpoint_s, doing="export the model"
+        )
+
+
+class RewardScorer(Protocol):
+    async def score(self, group: GroupHandle) -> GroupRewards: ...
+
+
+class ReferenceScorer(Protocol):
+    async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None": ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The roles of a GRPO run."""
+
+    trainer: PolicyTrainerHandle
+    rollout_workers: RolloutWorkers
+    reward_model: RewardScorer
+    reference_model: ReferenceScorer
+
+    def adopt(self, group: RolloutGroup) -> GroupHandle:
+        """Put a group of a checkpoint back into the object store."""
+        return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=ray.put(group))

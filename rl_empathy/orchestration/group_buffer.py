@@ -1,0 +1,122 @@
+"""Rollout groups between "prompt started" and "weights published": bounded, in the order they started."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.orchestration.fleet import GroupHandle
+from rl_empathy.types import Occurrence
+
+DropReason = Callable[[GroupHandle], str | None]
+"""Why a group is not worth training on; None when it is."""
+
+
+class GroupBuffer:
+    """Slots bound what is under way; order of start bounds how stale it can get.
+
+    A slot is held from the start of a prompt until the weights that its group trained are published. With
+    (max_staleness + 1) · groups_per_step slots no group is staler than max_staleness.
+    """
+
+    def __init__(self, *, capacity: int, ledger: Ledger, in_rounds: bool) -> None:
+        """Start empty.
+
+        Args:
+            capacity: Slots.
+            ledger: Told what becomes of every group.
+            in_rounds: Give the slots of dropped groups back only when all others of a take are there, so that new
+                prompts start together, whatever the timing (deterministic runs).
+        """
+        self._capacity = capacity
+        self._free = capacity
+        self._freed = asyncio.Event()
+        self._freed.set()
+        self._pending: deque[tuple[Occurrence, asyncio.Task[GroupHandle]]] = deque()
+        self._arrived = asyncio.Event()
+        self._taken: list[GroupHandle] = []
+        self._dropped_in_take: list[GroupHandle] = []
+        self._ledger = ledger
+        self._in_rounds = in_rounds
+
+    async def reserve_slots(self) -> int:
+        """Wait until prompts may start, and take every free slot."""
+        await self._freed.wait()
+        count, self._free = self._free, 0
+        self._freed.clear()
+        return count
+
+    def release_slots(self, count: int) -> None:
+        """Let `count` prompts start."""
+        if count:
+            self._free += count
+            self._freed.set()
+
+    def add(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
+        """Enter a group that is being made, in the order of the calls; its slot was reserved."""
+        self._ledger.move(occurrence, "start")
+        self._pending.append((occurrence, pending))
+        self._arrived.set()
+
+    def adopt(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
+        """Enter a group that an earlier attempt finished, before any prompt starts; takes a slot."""
+        self._free -= 1
+        if not self._free:
+            self._freed.clear()
+        self.add(occurrence, pending)
+
+    def cancel_pending(self) -> None:
+        """Give up what is still being made, at the end of a run."""
+        for _, task in self._pending:
+            task.cancel()
+
+    async def take(self, count: int, *, step: int, drop_reason: DropReason) -> list[GroupHandle]:
+        """Wait for the `count` oldest groups worth training on; the others give their slot back.
+
+        Cancelling it loses nothing: what was taken so far is still among `finished`.
+
+        Args:
+            count: Groups wanted.
+            step: The step that will train them, for the ledger.
+            drop_reason: Which groups are not worth it.
+
+        Returns:
+            The groups, in the order in which they started.
+        """
+        while len(self._taken) < count:
+            dropped = await self._take_round(count - len(self._taken), step, drop_reason)
+            self.release_slots(dropped)
+        groups, self._taken = self._taken, []
+        for group in groups:
+            self._ledger.move(group.header.occurrence, "take")
+        return groups
+
+    def dropped_in_take(self) -> list[GroupHandle]:
+        """Groups that the last take dropped, for the metrics; asking empties the list."""
+        dropped, self._dropped_in_take = self._dropped_in_take, []
+        return dropped
+
+    def finished(self) -> list[GroupHandle]:
+        """Groups that wait for the trainer; they go into a checkpoint."""
+        done = [task.result() for _, task in self._pending if task.done() and not task.cancelled()]
+        return [*self._taken, *done]
+
+    async def _take_round(self, count: int, step: int, drop_reason: DropReason) -> int:
+        dropped = 0
+        for _ in range(count):
+            while not self._pending:
+                self._arrived.clear()
+                await self._arrived.wait()
+            occurrence, task = self._pending[0]
+            group = await asyncio.shield(task)
+            self._pending.popleft()
+            reason = drop_reason(group)
+            if reason is None:
+                self._taken.append(group)
+                continue
+            self._ledger.move(occurrence, "drop", step=step, reason=reason)
+            self._dropped_in_take.append(group)
+            dropped += 1
+            if not self._in_rounds:
+                return dropped
+        return dropped

@@ -1,0 +1,153 @@
+"""Asynchronous GRPO.
+
+    prompts ──> rollout workers ──> reward model ──> group buffer ──> policy trainer
+                      ^             reference model                        │
+                      └────────────── weights of policy version n ─────────┘
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from rl_empathy.config.sections import GRPOConfig
+from rl_empathy.data.prompts import PromptStream
+from rl_empathy.errors import Stopped
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.observability.rollout_metrics import rollout_metrics
+from rl_empathy.orchestration.fleet import Fleet, GroupHandle
+from rl_empathy.orchestration.group_buffer import GroupBuffer
+from rl_empathy.orchestration.stop import StopSignal
+from rl_empathy.orchestration.weight_sync import Publisher
+from rl_empathy.types import GroupHeader, GroupRewards, Prompt, RolloutGroup
+
+MIN_SPREAD = 1e-6
+"""Rewards of a group that differ by less are equal: rounding of an encoder is not a preference."""
+
+
+async def run_grpo(
+    config: GRPOConfig,
+    fleet: Fleet,
+    prompts: PromptStream,
+    ledger: Ledger,
+    log: MetricsLog,
+    *,
+    stop: StopSignal,
+    finished: Sequence[RolloutGroup] = (),
+    in_rounds: bool = False,
+) -> None:
+    """Update the policy until `config.num_steps` steps are done.
+
+    At most `slots(config)` groups are between "started" and "published", and they are trained in the order in which
+    they started; so none is staler than `max_staleness` policy versions. Synchronous GRPO is `max_staleness` 0.
+
+    Raises:
+        Stopped: `stop` was set; a checkpoint of the last whole step was written.
+    """
+    buffer = GroupBuffer(capacity=slots(config), ledger=ledger, in_rounds=in_rounds)
+    publisher = Publisher(fleet.trainer, fleet.rollout_workers)
+    worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
+
+    async def score(group: GroupHandle) -> GroupHandle:
+        rewards, logprobs = await asyncio.gather(
+            fleet.reward_model.score(group), fleet.reference_model.logprobs(group)
+        )
+        ledger.move(group.header.occurrence, "score")
+        return group.scored(rewards, logprobs)
+
+    async def roll_out(prompt: Prompt, cohort: Sequence[Prompt]) -> GroupHandle:
+        group = await fleet.rollout_workers.sample(
+            prompt, sampling=config.sampling, group_size=config.group_size, cohort=cohort
+        )
+        return await score(group)
+
+    async def start_rollouts() -> None:
+        while True:  # endless: the trainer is the clock
+            cohort = prompts.take(await buffer.reserve_slots())
+            for prompt in cohort:
+                buffer.add(prompt.occurrence, tasks.create_task(roll_out(prompt, cohort)))
+
+    async def train() -> None:
+        for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
+            clock = StepClock()
+            groups = await stop.unless_set(buffer.take(config.groups_per_step, step=step, drop_reason=worth))
+            if groups is None:
+                await save_checkpoint(fleet, prompts, ledger, buffer)
+                raise Stopped(f"stopped after step {step - 1} of {config.num_steps}; the same command goes on")
+            clock.waited()
+            report = await fleet.trainer.update(groups)
+            ledger.trained([group.header.occurrence for group in groups], step=step)
+            published = await publisher.publish()
+            buffer.release_slots(len(groups))  # only now may prompts start on the new policy
+            seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
+            log.write("grpo", step, seen, report, published, clock.metrics(groups), ledger.metrics())
+            if step % config.checkpoint_every == 0 or step == config.num_steps:
+                await save_checkpoint(fleet, prompts, ledger, buffer)
+
+    async with asyncio.TaskGroup() as tasks:  # one failure cancels the rest and surfaces here
+        await publisher.publish()  # a worker serves only after a finished refit
+        for group in finished:
+            buffer.adopt(group.prompt.occurrence, tasks.create_task(score(fleet.adopt(group))))
+        producer = tasks.create_task(start_rollouts())
+        await train()
+        producer.cancel()
+        buffer.cancel_pending()
+
+
+def slots(config: GRPOConfig) -> int:
+    """Groups that may be under way at a time."""
+    return (config.max_staleness + 1) * config.groups_per_step
+
+
+def drop_reason(group: GroupHandle) -> str | None:
+    """Why a group cannot be trained at all; None when it can."""
+    return "reward_failed" if len(rewards_of(group).valid) < 2 else None
+
+
+def drop_reason_with_spread(group: GroupHandle) -> str | None:
+    """As `drop_reason`; and a group whose rewards are all equal teaches nothing, so it goes with its KL term."""
+    return drop_reason(group) or ("no_reward_spread" if rewards_of(group).spread < MIN_SPREAD else None)
+
+
+def rewards_of(group: GroupHandle) -> GroupRewards:
+    """The rewards of a group that was scored."""
+    assert group.rewards is not None, "only scored groups reach the trainer"
+    return group.rewards
+
+
+def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupRewards]]:
+    return [(group.header, rewards_of(group)) for group in groups]
+
+
+async def save_checkpoint(fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
+    """Save what a resume needs: weights, where the prompts stand, the ledger, groups that wait for the trainer."""
+    finished = buffer.finished()
+    kept = {group.header.occurrence for group in finished}
+    state = {
+        "cursor": list(prompts.cursor),
+        "opened": [list(o) for o in [*prompts.opened, *ledger.unfinished()] if o not in kept],
+        "ledger": ledger.state(),
+    }
+    await fleet.trainer.save_checkpoint(state, finished)
+
+
+class StepClock:
+    """Times one step."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._waited_s = 0.0
+
+    def waited(self) -> None:
+        """The groups are there."""
+        self._waited_s = time.monotonic() - self._started
+
+    def metrics(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
+        step_s = time.monotonic() - self._started
+        tokens = sum(length for group in groups for length in group.header.completion_tokens)
+        return {
+            "time/step_s": step_s,
+            "time/wait_for_groups_s": self._waited_s,
+            "idle/trainer_fraction": self._waited_s / step_s,
+            "tokens/generated_per_s": tokens / step_s,
+        }

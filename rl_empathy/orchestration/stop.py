@@ -1,0 +1,49 @@
+"""Asked to stop: SIGTERM and Ctrl-C become an event that the loop looks at where it can save."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class StopSignal:
+    """Set once; everything that waits with `unless_set` then ends at once."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def listen(self) -> None:
+        """Let SIGTERM and SIGINT set it, until `unlisten`; a second signal ends the process as usual."""
+        loop = asyncio.get_running_loop()
+
+        def first_signal() -> None:
+            self.set()
+            self.unlisten()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, first_signal)
+
+    def unlisten(self) -> None:
+        """Give the signals back."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    async def unless_set(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do the work, or cancel it and return None as soon as the signal is set."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            stopped.cancel()

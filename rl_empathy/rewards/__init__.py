@@ -1,0 +1,6 @@
+"""Floor 2: a group in, numbers out.
+
+interface   what a reward function is, and how terms become the rewards of a group
+form        does the completion keep the output schema
+answer      how near the answer is to the question, under the embedding reward model
+"""

@@ -1,0 +1,206 @@
+"""The data that crosses modules and processes: frozen, and every token knows the policy version that wrote it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Self
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One entry of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A reply that somebody gave to the prompt, and how many readers approved of it."""
+
+    text: str
+    votes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The reasoning that leads to the best reference, as named spans, and who wrote it.
+
+    `spans` holds the text of every span of the output schema but the answer, for example {"L1": "…", …, "L4": "…"}.
+    `teacher` is "author" (written by hand), "template" (offline rules) or "openai:<model>".
+    """
+
+    spans: Mapping[str, str]
+    teacher: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One help-seeker's conversation, with whatever is known of good replies to it.
+
+    Example:
+        Row(id="en-work-01", messages=(Message(role="user", content="My manager …"),),
+            references=(Reference(text="That sounds exhausting …", votes=9),),
+            trace=Trace(spans={"L1": "…", "L2": "…", "L3": "…", "L4": "…"}, teacher="author"),
+            metadata={"topic": "work", "language": "en"})
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    """The conversation so far; the last message is the user's."""
+    references: tuple[Reference, ...] = ()
+    """Best first."""
+    trace: Trace | None = None
+    """Reasoning before `references[0]`."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def post(self) -> str:
+        """The text of the last user message."""
+        return self.messages[-1].content
+
+    @property
+    def topic(self) -> str:
+        return self.metadata.get("topic", "")
+
+
+class PolicyVersion(NamedTuple):
+    """Names one set of weights: the `number`-th publish of an attempt; vLLM knows it as "attempt.number" (C1)."""
+
+    attempt: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        attempt, number = text.split(".")
+        return cls(int(attempt), int(number))
+
+
+class VersionSpan(NamedTuple):
+    """Tokens [start, end) of a completion were written by `version`."""
+
+    version: PolicyVersion
+    start: int
+    end: int
+
+
+class Occurrence(NamedTuple):
+    """One use of one prompt: the index-th prompt of an epoch's order (C4)."""
+
+    epoch: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.index}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the policy is asked: a row, rendered to token ids once and for all."""
+
+    occurrence: Occurrence
+    row: Row
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy wrote for one prompt. `token_ids` and `rollout_logprobs` align.
+
+    Example with two tokens, the second written after a publish in flight:
+        token_ids        = (311, 2)
+        rollout_logprobs = (-0.7, -0.1)                     nats, of the distribution that was sampled from
+        version_spans    = ((0.3, 0, 1), (0.4, 1, 2))
+        finish_reason    = "stop"                           then the last id is the end token, and is trained
+    """
+
+    token_ids: tuple[int, ...]
+    rollout_logprobs: tuple[float, ...]
+    version_spans: tuple[VersionSpan, ...]
+    finish_reason: FinishReason
+    text: str
+    """Decoded with special tokens kept, without the end token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """The completions of one prompt: sampled, scored, counted and dropped together (C2). The payload of a rollout."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    admitted: PolicyVersion
+    """The version when the first request of the group was admitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupHeader:
+    """What the driver needs to know of a group; its payload stays where it was made."""
+
+    occurrence: Occurrence
+    row_id: str
+    worker: str
+    admitted: PolicyVersion
+    oldest: PolicyVersion
+    """The oldest version that wrote one of its tokens."""
+    prompt_tokens: int
+    completion_tokens: tuple[int, ...]
+    finish_reasons: tuple[FinishReason, ...]
+    sample_s: float
+
+    @classmethod
+    def of(cls, group: RolloutGroup, *, worker: str, sample_s: float) -> Self:
+        spans = [span for completion in group.completions for span in completion.version_spans]
+        return cls(
+            occurrence=group.prompt.occurrence,
+            row_id=group.prompt.row.id,
+            worker=worker,
+            admitted=group.admitted,
+            oldest=min([group.admitted, *(span.version for span in spans)]),
+            prompt_tokens=len(group.prompt.token_ids),
+            completion_tokens=tuple(len(c.token_ids) for c in group.completions),
+            finish_reasons=tuple(c.finish_reason for c in group.completions),
+            sample_s=sample_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRewards:
+    """What the reward terms said of every completion of a group.
+
+    Example with two completions and the terms of Empathy-R1:
+        terms  = {"format": (1.0, 0.0), "answer": (0.71, 0.40)}     raw, before weights
+        totals = (1.71, 0.40)                                        weighted sum
+        errors = ((), ("missing",))                                  kinds of schema error, strict reading
+        span_tokens = ({"L1": 14, …, "answer": 60}, {})              length of each span, tokens
+    A total is None when a term failed on this completion: it is left out of its group's statistics (C3).
+    """
+
+    terms: Mapping[str, tuple[float | None, ...]]
+    totals: tuple[float | None, ...]
+    errors: tuple[tuple[str, ...], ...]
+    span_tokens: tuple[Mapping[str, int], ...]
+    score_s: float = 0.0
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest total of the valid completions."""
+        valid = self.valid
+        return max(valid) - min(valid) if valid else 0.0
+
+    @property
+    def valid(self) -> list[float]:
+        return [total for total in self.totals if total is not None]
+
+
+StepReport = Mapping[str, float]
+"""Metric name to value, as in `metrics.jsonl`."""
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """The conversation as plain text, one message a paragraph (for encoders and measures, never for the policy)."""
+    return "\n\n".join(message.content for message in messages)

@@ -1,0 +1,323 @@
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from rl_empathy.config.loading import difference, dump_run_file, load_run_file
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.errors import ConfigError
+
+MODEL = "model: {from_scratch: {}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str | bytes, *overrides: str, name: str = "run.yaml") -> RunFile:
+    Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_run_file(name, overrides)
+
+
+def problems(text: str | bytes, *overrides: str, name: str = "run.yaml") -> Sequence[str]:
+    """The problems that loading reports, without the headline, whose count must agree."""
+    with pytest.raises(ConfigError) as raised:
+        load(text, *overrides, name=name)
+    headline, *lines = str(raised.value).split("\n")
+    assert headline == f"{len(lines)} problem(s) in the run file"
+    assert all(line.startswith("  ") for line in lines)
+    return [line[2:] for line in lines]
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_the_lines() -> None:
+    text = MODEL + "sft:\n  optimizer: {lerning_rate: 1}\n  batch_tokens: 0\ngrpo:\n  num_steps: abc\n"
+    assert problems(text, "evaluate.num_prompts=-1") == [
+        "run.yaml:3  sft.optimizer.lerning_rate: unknown key; did you mean `learning_rate`?",
+        "run.yaml:4  sft.batch_tokens: Input should be greater than or equal to 1, got 0",
+        "run.yaml:6  grpo.num_steps: Input should be a valid integer, unable to parse string as an integer, "
+        "got 'abc'",
+        "override 'evaluate.num_prompts=-1'  evaluate.num_prompts: "
+        "Input should be greater than or equal to 1, got -1",
+    ]
+
+
+def test_a_key_of_another_section_is_suggested_with_its_section() -> None:
+    assert problems(MODEL + "grpo: {learning_rate: 1}\n") == [
+        "run.yaml:2  grpo.learning_rate: unknown key; did you mean `grpo.optimizer.learning_rate`?"
+    ]
+    assert problems(MODEL + "max_staleness: 0\n") == [
+        "run.yaml:2  max_staleness: unknown key; did you mean `grpo.max_staleness`?"
+    ]
+    assert problems(MODEL + "data: {kl_cof: 0}\n") == [
+        "run.yaml:2  data.kl_cof: unknown key; did you mean `grpo.kl_coef`?"
+    ]
+
+
+def test_the_valid_keys_are_listed_when_none_is_near() -> None:
+    assert problems(MODEL + "cluster: {reward_model: {zzz: 1}}\n") == [
+        "run.yaml:2  cluster.reward_model.zzz: unknown key; the keys here are num_cpus, num_gpus"
+    ]
+
+
+def test_the_python_name_of_schema_is_no_key() -> None:
+    assert problems(MODEL + "output_schema: plain\n") == [
+        "run.yaml:2  output_schema: unknown key; did you mean `schema`?"
+    ]
+
+
+def test_a_rule_between_keys_names_the_line_of_its_section() -> None:
+    text = "# a comment\n" + MODEL + "\ngrpo:\n  groups_per_step: 8\n  updates_per_step: 3\n"
+    assert problems(text) == [
+        "run.yaml:4  grpo: groups_per_step (8) must be a multiple of updates_per_step (3)"
+    ]
+
+
+def test_a_rule_between_sections_stands_at_the_top_level() -> None:
+    assert problems(MODEL + "run: {deterministic: true}\n") == [
+        "run.yaml:1  (top level): run.deterministic (true) needs grpo.max_staleness 0, got 1; "
+        "set grpo.max_staleness: 0, or run.deterministic: false"
+    ]
+
+
+def test_prompt_and_completion_must_fit_in_the_context_of_a_model_from_scratch() -> None:
+    # 512 + 256 = 768 tokens by default
+    assert load("model: {from_scratch: {context_tokens: 768}}\n").data.max_prompt_tokens == 512
+    assert problems("model: {from_scratch: {context_tokens: 767}}\n") == [
+        "run.yaml:1  (top level): data.max_prompt_tokens (512) + grpo.sampling.max_completion_tokens (256) "
+        "must fit in model.from_scratch.context_tokens (767); lower one of them, or set context_tokens: 768"
+    ]
+    assert load("model: {from_scratch: {context_tokens: 767}}\nrun: {stages: [sft]}\n").run.stages == ("sft",)
+
+
+def test_a_missing_section_is_a_problem_of_the_whole_file() -> None:
+    assert problems("grpo: {num_steps: 2}\n") == ["run.yaml:1  model: this key is needed"]
+
+
+def test_a_choice_of_types_is_told_as_one_problem() -> None:
+    text = (
+        MODEL + "grpo:\n  rewards:\n    - function: format\n    - {function: answer, arguments: {a: [1]}}\n"
+    )
+    assert problems(text) == [
+        "run.yaml:5  grpo.rewards[1].arguments.a: Input should be a valid number or a valid integer or "
+        "a valid string or a valid boolean, got [1]"
+    ]
+
+
+def test_a_declared_schema_is_checked_key_by_key() -> None:
+    text = MODEL + "schema:\n  name: mine\n  spans:\n    - {name: answer, opne: x}\n"
+    assert problems(text) == ["run.yaml:5  schema.spans[0].opne: unknown key; did you mean `open`?"]
+
+
+def test_an_unknown_schema_is_reported_at_its_line() -> None:
+    (problem,) = problems(MODEL + "schema: chain_of_empaty\n")
+    assert problem.startswith("run.yaml:2  schema: unknown schema 'chain_of_empaty', known: chain_of_empathy")
+
+
+def test_a_section_that_is_a_list_is_refused() -> None:
+    assert problems(MODEL + "sft: [1]\n") == ["run.yaml:2  sft: Input should be a mapping of keys, got [1]"]
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    assert problems(MODEL + "grpo:\n  num_steps: 1\n  num_steps: 2\n") == [
+        "run.yaml:4  grpo.num_steps: this key was given before, in line 3"
+    ]
+
+
+def test_a_key_that_is_not_text_is_refused() -> None:
+    assert problems(MODEL + "grpo: {1: 2}\n") == [
+        "run.yaml:2  grpo.1: a key is text; put it in quotes if it is meant"
+    ]
+
+
+def test_merge_keys_are_not_duplicates() -> None:
+    text = MODEL + "sft:\n  optimizer: &o {warmup_steps: 3}\ngrpo:\n  optimizer: {<<: *o, warmup_steps: 4}\n"
+    assert load(text).grpo.optimizer.warmup_steps == 4
+
+
+def test_exponents_are_numbers_even_where_any_value_is_allowed() -> None:
+    run_file = load(
+        MODEL + "grpo: {rewards: [{function: answer, arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
+    )
+    assert dict(run_file.grpo.rewards[0].arguments) == {"a": 1e-6, "b": -2000.0, "c": "x1e-6"}
+
+
+def test_not_a_number_and_infinity_are_refused() -> None:
+    assert problems(MODEL + "grpo: {clip_high: .inf}\n") == [
+        "run.yaml:2  grpo.clip_high: Input should be a finite number, got inf"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "run.yaml  the file is empty; a run file gives at least `model`"),
+        ("# nothing yet\n", "run.yaml  the file is empty; a run file gives at least `model`"),
+        ("- 1\n", "run.yaml:1  a run file is a mapping of sections (run, model, …), this one is a list"),
+        ("run\n", "run.yaml:1  a run file is a mapping of sections (run, model, …), this one is only 'run'"),
+        ("run:\n\tname: x\n", "run.yaml:2  a tab, where YAML wants spaces"),
+        (b"run:\n  name: \xff\n", "run.yaml:2  not UTF-8 text (byte 0xff); save the file as UTF-8"),
+        ("run:\n  name: \x07\n", "run.yaml:2  a character that YAML does not allow: '\\x07'"),
+        (
+            "run: [1\n",
+            "run.yaml:2  this is not YAML that can be read: expected ',' or ']', but got '<stream end>' "
+            "(while parsing a flow sequence)",
+        ),
+        (
+            "run: !!python/object:os.system x\n",
+            "run.yaml:1  this is not YAML that can be read: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/object:os.system'",
+        ),
+    ],
+)
+def test_a_file_that_is_no_run_file_says_why(content: str | bytes, problem: str) -> None:
+    assert problems(content) == [problem]
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        load_run_file("no.yaml")
+    assert str(missing.value) == (
+        f"1 problem(s) in the run file\n  no.yaml  there is no such file (looked from {tmp_path})"
+    )
+    with pytest.raises(ConfigError, match="this is a folder, not a run file"):
+        load_run_file(tmp_path)
+
+
+def test_an_empty_section_means_its_defaults() -> None:
+    assert load(MODEL + "grpo:\nevaluate:\n  sampling:\n") == load(MODEL)
+
+
+def test_the_name_of_the_run_is_the_name_of_the_file() -> None:
+    assert load(MODEL, name="my first run.yaml").run.name == "my_first_run"
+    assert load(MODEL, name="共情 试验.yaml").run.name == "共情_试验"
+    assert load(MODEL + "run: {name: given}\n").run.name == "given"
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a b"])
+def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+    (problem,) = problems(MODEL + f"run: {{name: {name!r}}}\n")
+    assert problem.startswith("run.yaml:2  run.name: String should match pattern")
+
+
+def test_chinese_text_and_a_path_with_a_space_are_read_as_written() -> None:
+    Path("my data").mkdir()
+    Path("my data/求助.jsonl").touch()
+    text = (
+        MODEL
+        + 'data: {train: "my data/求助.jsonl", language: zh, system_prompt: 你是一位善于共情的咨询师。}\n'
+    )
+    run_file = load(text)
+    assert run_file.data.train == "my data/求助.jsonl"
+    assert run_file.data.system_prompt == "你是一位善于共情的咨询师。"
+    assert "你是一位善于共情的咨询师。" in dump_run_file(run_file)
+
+
+def test_local_files_that_do_not_exist_are_problems(tmp_path: Path) -> None:
+    text = "model:\n  path: ./no model\ndata:\n  train: 求助.jsonl\nreward_modeling: {encoder: /no/encoder}\n"
+    assert problems(text) == [
+        f"run.yaml:2  model.path: there is no './no model' (looked from {tmp_path})",
+        f"run.yaml:4  data.train: there is no '求助.jsonl' (looked from {tmp_path})",
+        "run.yaml:5  reward_modeling.encoder: there is no '/no/encoder'",
+    ]
+    assert load_run_file("run.yaml", check_paths=False).model.path == "./no model"
+
+
+def test_hub_names_are_not_taken_for_files() -> None:
+    run_file = load("model: {path: Qwen/Qwen3-0.6B}\ndata: {train: nbertagnolli/counsel-chat}\n")
+    assert run_file.model.path == "Qwen/Qwen3-0.6B"
+
+
+def test_the_home_folder_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m").mkdir()
+    run_file = load("model: {path: ~/m}\nrun: {directory: ~/runs}\n")
+    assert (run_file.model.path, run_file.run.directory) == (f"{tmp_path}/m", f"{tmp_path}/runs")
+
+
+def test_overrides_come_after_the_file_in_their_order() -> None:
+    run_file = load(
+        MODEL + "grpo: {num_steps: 5, group_size: 4, rewards: [{function: format}]}\n",
+        "grpo.num_steps=6",
+        "grpo.num_steps=7",
+        "grpo.optimizer={learning_rate: 3e-6}",
+        "grpo.rewards=[{function: answer, weight: 2}]",
+        "run.stages=[grpo]",
+        "data.system_prompt=a=b",
+    )
+    assert (run_file.grpo.num_steps, run_file.grpo.group_size) == (7, 4)
+    assert run_file.grpo.optimizer.learning_rate == 3e-6
+    assert [(term.function, term.weight) for term in run_file.grpo.rewards] == [("answer", 2.0)]
+    assert run_file.run.stages == ("grpo",)
+    assert run_file.data.system_prompt == "a=b"
+
+
+def test_an_override_with_a_mapping_leaves_its_neighbours() -> None:
+    run_file = load(MODEL + "sft: {num_steps: 3, batch_tokens: 99}\n", "sft={num_steps: 4}")
+    assert (run_file.sft.num_steps, run_file.sft.batch_tokens) == (4, 99)
+
+
+def test_overrides_that_are_wrong_are_reported_with_the_others() -> None:
+    text = MODEL + "grpo: {rewards: [{function: format}], num_steps: x}\n"
+    overrides = ["foo", "grpo.group_siz=4", "grpo.rewards.0.weight=2", "schema.name=x", "sft.num_steps=[1"]
+    overrides += ["grpo.rewards=[{wieght: 1, function: format}]"]
+    assert problems(text + "schema: plain\n", *overrides) == [
+        "run.yaml:2  grpo.num_steps: Input should be a valid integer, unable to parse string as an integer, "
+        "got 'x'",
+        "override 'foo'  write section.key=value",
+        "override 'grpo.group_siz=4'  grpo.group_siz: unknown key; did you mean `group_size`?",
+        "override 'grpo.rewards.0.weight=2'  grpo.rewards.0.weight: "
+        "grpo.rewards is a list, which is given as a whole",
+        "override 'schema.name=x'  schema.name: schema holds one value, not keys",
+        "override 'sft.num_steps=[1'  sft.num_steps: this is not YAML that can be read: "
+        "expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)",
+        "override 'grpo.rewards=[{wieght: 1, function: format}]'  grpo.rewards[0].wieght: "
+        "unknown key; did you mean `weight`?",
+    ]
+
+
+def test_the_result_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(MODEL).run.name = "other"
+
+
+def test_a_dumped_run_file_loads_again_to_an_equal_object() -> None:
+    run_file = load(
+        MODEL + "schema: {name: mine, inside: \"\\n\", spans: [{name: answer, open: '# 回答'}]}\n",
+        "grpo.rewards=[{function: f, arguments: {a: '1e-6', b: 'yes', c: true, d: 3, f: 2024-01-02}}]",
+    )
+    dumped = dump_run_file(run_file)
+    assert load(dumped, name="other.yaml") == run_file
+    keys = [line.partition(":")[0] for line in dumped.splitlines() if re.match("[a-z]", line)]
+    assert keys == ["run", "model", "data", "schema", "sft", "reward_modeling", "grpo", "evaluate", "serve",
+                    "cluster", "logging"]  # fmt: skip
+    assert "!!" not in dumped
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="a\x85b\u2028c\rd")
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives_the_dump(text: str) -> None:
+    run_file = load(MODEL)
+    run_file = run_file.model_copy(update={"data": run_file.data.model_copy(update={"system_prompt": text})})
+    assert load(dump_run_file(run_file)) == run_file
+
+
+def test_difference_has_one_line_a_changed_key() -> None:
+    old = load(MODEL + "grpo: {num_steps: 40}\n")
+    overrides = ["grpo.num_steps=60", "data.language=zh", "run.stages=[grpo]", "model.from_scratch=null"]
+    overrides += ["model.path=a/b", "grpo.rewards=[{function: format}, {function: answer, weight: 0.5}]"]
+    new = load(MODEL, *overrides)
+    lines = difference(old, new)
+    assert lines.pop(2).startswith('model.from_scratch: {"hidden_size": 256, ')
+    assert lines == [
+        'run.stages: ["sft", "reward_modeling", "grpo", "evaluate"] -> ["grpo"]',
+        'model.path: null -> "a/b"',
+        'data.language: "en" -> "zh"',
+        "grpo.num_steps: 40 -> 60",
+        "grpo.rewards[1].weight: 1.0 -> 0.5",
+    ]
+    assert difference(old, old) == []
