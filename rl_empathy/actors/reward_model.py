@@ -5,6 +5,7 @@ import os
 
 from rl_empathy.config.sections import RewardTermConfig
 from rl_empathy.engines.embedding import RewardModel as EmbeddingModel
+from rl_empathy.engines.embedding import SentenceEncoder
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.rewards.answer import AnswerReward
 from rl_empathy.rewards.form import format_reward
@@ -24,6 +25,7 @@ class RewardModel:
         schema: OutputSchema,
         tokenizer_path: str,
         embedding_path: str | None,
+        witness_path: str | None = None,
     ) -> None:
         divert_output(log)
         from transformers import AutoTokenizer
@@ -34,6 +36,7 @@ class RewardModel:
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
+        self._witness = SentenceEncoder.load(witness_path) if witness_path else None
         self._terms = [self._term(term) for term in terms]
 
     def ready(self) -> int:
@@ -43,6 +46,17 @@ class RewardModel:
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""
         return score_group(group, schema=self._schema, terms=self._terms, decode=self._decode)
+
+    def witness(self, group: RolloutGroup) -> list[float | None]:
+        """Cosine of each answer with the post, by an encoder that trained nothing; 0 where there is no answer."""
+        if self._witness is None:
+            return [None] * len(group.completions)
+        answers = [
+            self._schema.parse(c.text, strict=False).text_of(self._schema.answer) for c in group.completions
+        ]
+        vectors = self._witness.encode([group.prompt.row.post, *answers])
+        cosines = (vectors[1:] @ vectors[0]).tolist()
+        return [cosine if answer else 0.0 for cosine, answer in zip(cosines, answers, strict=True)]
 
     def _term(self, term: RewardTermConfig) -> RewardTerm:
         name = term.function.rpartition(".")[2]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 log = logging.getLogger(__name__)
 
+Mode = Literal["offline", "online", "disabled"]
+
 _START_S = 30.0
 _PRIVATE = (("data", "system_prompt"),)
 
@@ -18,16 +20,17 @@ _PRIVATE = (("data", "system_prompt"),)
 class Tracker:
     """Owns the W&B run of a run; a resume goes on under the same id.
 
-    Nothing that W&B does stops the run: what it could not take is counted in `failures` and announced once, and
-    metrics.jsonl has every number in any case. The key comes from the environment variable WANDB_API_KEY.
+    Nothing that W&B does stops the run (its errors have no common base, hence `except Exception`): what it
+    could not take is counted in `failures` and announced once, and metrics.jsonl has every number in any
+    case. The key comes from the environment variable WANDB_API_KEY.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument for each thing that W&B is told
+    def __init__(
         self,
         run_directory: str,
         name: str,
         project: str,
-        mode: Literal["offline", "online", "disabled"],
+        mode: Mode,
         config: Mapping[str, Any],
         run_id: str | None = None,
     ) -> None:
@@ -82,7 +85,7 @@ class Tracker:
             self._failed(f"W&B did not finish ({_first_line(error)})")
         return str(self._folder)
 
-    def _started(self, name: str, project: str, mode: Literal["offline", "online"], config: Mapping[str, Any]) -> Any:
+    def _started(self, name: str, project: str, mode: Mode, config: Mapping[str, Any]) -> Any:
         import wandb
 
         run = wandb.init(

@@ -4,6 +4,7 @@ rows.py            our own JSON lines <-> `types.Row`
 sources.py         where text comes from: a file, the bundled set, a hub name; records with file and line
 readers.py         one reader a format: rows, counselchat, smile, psyqa, columns
 text.py            cleaning, folding for comparison, shortening for error texts
+triplets.py        a question with a right and a wrong answer; corruptions.py spoils answers
 risk.py            lexicon of acute risk, and the fixed safe reply
 loading.py         read, screen, de-duplicate, filter, split by prompt: `load_data`
 teachers.py        teachers of traces, and what they are asked

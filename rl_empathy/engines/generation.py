@@ -34,6 +34,9 @@ ENVIRONMENT = {
 }
 """To be in the environment before vLLM is imported."""
 
+MAX_BATCHED_TOKENS = 4096
+"""Tokens of one engine step, prompts included."""
+
 
 @dataclass(eq=False)
 class _Request:
@@ -292,6 +295,9 @@ def _start_vllm(model_path: str, **arguments: Any) -> Any:
                 logprobs_mode="processed_logprobs",  # of the distribution that was sampled from
                 weight_transfer_config=transfer_config(),
                 generation_config="vllm",  # no sampling defaults from the model's folder
+                # A prompt prefilled in pieces rewinds its request's generator, which on a CPU raises (vLLM 0.32).
+                enable_chunked_prefill=False,
+                max_num_batched_tokens=max(arguments["max_model_len"], MAX_BATCHED_TOKENS),
                 disable_log_stats=True,
                 **arguments,
             )

@@ -26,7 +26,14 @@ Progress = Callable[[int, dict[str, float]], None]
 
 
 def starting_model(
-    config: ModelConfig, folder: Path, *, texts: Sequence[str], delimiters: Sequence[str], seed: int, progress: Progress
+    config: ModelConfig,
+    folder: Path,
+    *,
+    texts: Sequence[str],
+    instruction: str,
+    delimiters: Sequence[str],
+    seed: int,
+    progress: Progress,
 ) -> Path:
     """Bring the run's starting model into a folder; a finished one is used again.
 
@@ -34,6 +41,7 @@ def starting_model(
         config: Section model.
         folder: Where to put what has to be made or converted.
         texts: The run's own text, for a tokenizer and a model made on the spot.
+        instruction: The schema's, whose words the tokenizer should know.
         delimiters: The schema's, which get a token each in a tokenizer made on the spot.
         seed: Of a model made on the spot.
         progress: Told of the steps of language modelling.
@@ -53,7 +61,7 @@ def starting_model(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         if config.from_scratch is not None:
-            make_from_scratch(config.from_scratch, temporary, texts, delimiters, seed, progress)
+            make_from_scratch(config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress)
         else:
             convert_gguf(package_file(str(config.path)), temporary)
         temporary.rename(folder)

@@ -1,7 +1,10 @@
 """Floor 1: the record of a run.
 
-ledger          what became of every prompt: ledger.jsonl
-metrics         one object a step: metrics.jsonl
-progress        what one sees on the terminal
-run_directory   runs/<name>/: created private, locked, resumed
+ledger           what became of every prompt: ledger.jsonl
+metrics          one object a step: metrics.jsonl
+rollout_metrics  what the groups of a step look like
+progress         what one sees on the terminal
+role_log         one log file a role
+run_directory    runs/<name>/: created private, locked, resumed
+run_lock         one living run a directory
 """

@@ -14,8 +14,9 @@ from rl_empathy.types import Occurrence
 class Ledger:
     """Moves occurrences through their states, counts, and writes down what ends.
 
-    The checkpoint is the truth: `state()` goes into it, and `resume` cuts the file back to it. In the file the last
-    line of an occurrence is what became of it: a roll-back writes a line too, with the step that it undoes.
+    The checkpoint is the truth: `state()` goes into it, and `resume` cuts the file back to it. In the file
+    the last line of an occurrence is what became of it: a roll-back writes a line too, with the step that it
+    undoes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +63,7 @@ class Ledger:
 
     def unfinished(self) -> list[Occurrence]:
         """Occurrences under way, oldest first; after a resume they are opened again."""
-        return sorted(o for o, e in self._entries.items() if e.state in ("open", "sampling", "scored", "taken"))
+        return sorted(o for o, e in self._entries.items() if e.state not in ("trained", "dropped"))
 
     def state(self) -> list[dict[str, Any]]:
         """Everything that ended, for the checkpoint."""

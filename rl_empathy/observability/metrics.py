@@ -28,6 +28,34 @@ class MetricsLog:
         for sink in self._sinks:
             sink(line)
 
+    def lines_after(self, position: int) -> int:
+        """Hand the sinks what another process appended to the file.
+
+        Args:
+            position: Where the last call stopped, bytes.
+
+        Returns:
+            Where this one stopped.
+        """
+        if not self._path.exists():
+            return position
+        with self._path.open("rb") as file:
+            file.seek(position)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        for line in whole.splitlines():
+            for sink in self._sinks:
+                sink(json.loads(line))
+        return position + len(whole) + len(newline)
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of the file."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
     def cut_back(self, stage: str, step: int) -> int:
         """Forget the lines of a stage after a step, which a resume will write again.
 
@@ -49,4 +77,4 @@ def _survives(line: str, stage: str, step: int) -> bool:
         entry = json.loads(line)
     except json.JSONDecodeError:
         return False  # torn by a kill in the middle of a write
-    return entry["stage"] != stage or entry["step"] <= step
+    return bool(entry["stage"] != stage or entry["step"] <= step)

@@ -10,7 +10,7 @@ Elsewhere the same line now and then, and the last one of every stage.
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, TypeGuard
 
 from rich.console import Console
 from rich.live import Live
@@ -120,12 +120,13 @@ class Progress:
                 self._live.console.print(Text(text, style=style or ""), soft_wrap=True)
             else:
                 print(text, file=self._stream, flush=True)
-        except (OSError, ValueError):  # nobody looks any more: the terminal or the pipe is closed, the run goes on
+        except (OSError, ValueError):  # the terminal or the pipe is closed: the run goes on unseen
             self._live = None
 
     def _live_line(self) -> Text:
-        parts = [self._stage.text() if self._stage else "", f"waiting for {self._waiting}" if self._waiting else ""]
-        return Text("  ".join(filter(None, parts)), style="cyan", no_wrap=True, overflow="ellipsis")
+        stage = [self._stage.text()] if self._stage else []
+        waiting = [f"waiting for {self._waiting}"] if self._waiting else []
+        return Text("  ".join([*stage, *waiting]), style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class _Stage:
@@ -146,8 +147,9 @@ class _Stage:
     def text(self) -> str:
         of = "" if self.num_steps is None else f"/{self.num_steps}"
         step = "" if self._last is None else f" {self._last[0]}{of}"
-        names = sorted([*_SHOWN, *(key for key in self._values if key.endswith(_LOSS))])
-        numbers = [f"{name} {_number(self._values[name])}" for name in names if _is_number(self._values.get(name))]
+        losses = [name for name in self._values if name.endswith(_LOSS)]
+        known = {name: self._values.get(name) for name in (_SHOWN[0], *losses, *_SHOWN[1:])}
+        numbers = [f"{name} {_number(value)}" for name, value in known.items() if _is_number(value)]
         return "  ".join([f"{self.name}{step}", *numbers, *self._left()])
 
     def _left(self) -> list[str]:
@@ -159,7 +161,7 @@ class _Stage:
         return [f"{_duration(pace * remaining)} left"] if remaining > 0 else []
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float)
 
 

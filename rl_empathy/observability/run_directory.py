@@ -1,10 +1,10 @@
-"""`<run.directory>/<run.name>/`: the whole record of a run, private to its owner, held by one living run at a time.
+"""`<run.directory>/<run.name>/`: the whole record of a run, private, held by one living run at a time.
 
-    runs/counselchat_cpu/        0700
-      .lock                      pid and host of the run that holds it
-      config.yaml                the run file as resolved by the last attempt
-      logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
-      sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished
+runs/counselchat_cpu/        0700
+  .lock                      pid and host of the run that holds it
+  config.yaml                the run file as resolved by the last attempt
+  logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
+  sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished
 """
 
 import json
@@ -51,9 +51,9 @@ class RunDirectory:
     def open(cls, run_file: RunFile, *, fresh: bool, allow_config_change: bool) -> Self:
         """Create the run's directory, or take over what an earlier attempt left there.
 
-        The sections cluster, logging and serve, and run.directory, may differ from those of the earlier attempt:
-        they say where and how it runs, not what is computed. With run.deterministic the number of workers and
-        threads decides on bits, so there of cluster only address and deadlines may.
+        The sections cluster, logging and serve, and run.directory, may differ from those of the earlier
+        attempt: they say where and how it runs, not what is computed. With run.deterministic the number of
+        workers and threads decides on bits, so there of cluster only address and deadlines may.
 
         Args:
             run_file: As `load_run_file` gives it, so with a name.
@@ -61,8 +61,8 @@ class RunDirectory:
             allow_config_change: Go on although the configuration is another one.
 
         Raises:
-            RunDirectoryError: A living run holds the directory, the configuration differs, the folder is something
-                else, or the disk is full or read-only.
+            RunDirectoryError: A living run holds the directory, the configuration differs, the folder is
+                something else, or the disk is full or read-only.
         """
         assert run_file.run.name is not None
         path = Path(run_file.run.directory).expanduser() / run_file.run.name
@@ -176,7 +176,7 @@ def _taken(path: Path, *, fresh: bool) -> RunLock:
 
 def _require_run_directory(path: Path) -> None:
     if not path.is_dir():
-        raise RunDirectoryError(f"{path} is a file, not a run directory; choose another run.name or run.directory")
+        raise RunDirectoryError(f"{path} is a file; choose another run.name or run.directory")
     strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN_NAMES)
     if strangers and not (path / CONFIG).exists():
         raise RunDirectoryError(
@@ -195,8 +195,8 @@ def _require_same_config(path: Path, run_file: RunFile) -> None:
     if not (path / CONFIG).exists():
         return
     ways = (
-        "start with --allow-config-change to go on with the new one, with --fresh to begin anew (what is there "
-        "is set aside), or under another run.name"
+        "start with --allow-config-change to go on with the new one, with --fresh to begin anew (what is "
+        "there is set aside), or under another run.name"
     )
     try:
         before = load_run_file(path / CONFIG, check_paths=False)

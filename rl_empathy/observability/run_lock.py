@@ -11,7 +11,7 @@ from rl_empathy.errors import RunDirectoryError
 
 
 class RunLock:
-    """Holds `.lock` of a run directory; the kernel lets go when the process is gone, so none is ever stale."""
+    """Holds `.lock` of a run directory; the kernel lets go when the process is gone: none is ever stale."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor

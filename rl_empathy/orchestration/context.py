@@ -16,7 +16,7 @@ from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration.fleet import Resources, Role, RolloutWorkers, start_roles
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.schema import OutputSchema
-from rl_empathy.types import Row
+from rl_empathy.types import PolicyVersion, Row
 
 
 @dataclass(kw_only=True)
@@ -26,11 +26,13 @@ class RunContext:
     run_file: RunFile
     directory: RunDirectory
     data: DataSet
-    tokenizer: Any
     log: MetricsLog
     progress: Progress
-    stop: StopSignal
+    stop: StopSignal = field(default_factory=StopSignal)
+    tokenizer: Any = None
+    cache: dict[str, Any] = field(default_factory=dict)
     _workers: list[Role] = field(default_factory=list)
+    _loads: int = 0
 
     @property
     def schema(self) -> OutputSchema:
@@ -40,6 +42,17 @@ class RunContext:
     def system_prompt(self) -> str:
         wanted = self.run_file.data.system_prompt
         return self.schema.instruction(self.run_file.data.language) if wanted is None else wanted
+
+    def use_tokenizer_of(self, model: Path) -> None:
+        """Take the tokenizer of the run's models, which is the same for all."""
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def next_version(self) -> PolicyVersion:
+        """A name for the weights of a folder: attempt 0 is no trainer's, so no two sets of weights share a name."""
+        self._loads += 1
+        return PolicyVersion(0, self._loads)
 
     def prompts(self, rows: Sequence[Row]) -> list[tuple[Row, list[int]]]:
         """Rows with their token ids; those that are too long are dropped by name (C11)."""

@@ -6,7 +6,7 @@ payload outlives its maker, and passes it on by reference. Every wait has a dead
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -47,6 +47,22 @@ class Resources:
         """Threads as many as CPUs: roles that share cores must not each take all of them."""
         threads = str(max(1, int(self.num_cpus)))
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self.extra_environment}
+
+
+async def run_task(function: Callable[..., Any], *arguments: Any, resources: Resources, seconds: float, doing: str) -> Any:
+    """Run a function in a process of the cluster and wait for its result.
+
+    Raises:
+        RoleTimeoutError: It took longer than `seconds`.
+    """
+    task = ray.remote(function).options(
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        max_retries=0,
+        runtime_env={"env_vars": resources.environment},
+    )
+    role = Role(name=f"the task to {doing}", actor=None, log=Path("Ray's own worker logs"))
+    return await role.answer(task.remote(*arguments), seconds=seconds, doing="finish")
 
 
 async def start_roles(
@@ -196,8 +212,8 @@ class RolloutWorkers:
             )
         )
 
-    async def text_of(self, group: GroupHandle) -> RolloutGroup:
-        """Fetch a payload, for evaluation."""
+    async def payload(self, group: GroupHandle) -> RolloutGroup:
+        """Fetch a payload into this process, for evaluation."""
         return await self._workers[0].answer(
             group.payload, seconds=self._deadlines.sample_s, doing=f"hand over the group of {group.header.row_id}"
         )
@@ -224,6 +240,15 @@ class RewardModelHandle:
             self._role.actor.score.remote(group.payload),
             seconds=self._deadlines.score_s,
             doing=f"score the group of prompt {group.header.row_id}",
+        )
+
+
+    async def witness(self, group: GroupHandle) -> list[float | None]:
+        """What an encoder that trained nothing says of the answers."""
+        return await self._role.answer(  # type: ignore[no-any-return]
+            self._role.actor.witness.remote(group.payload),
+            seconds=self._deadlines.score_s,
+            doing=f"compare the group of prompt {group.header.row_id}",
         )
 
 

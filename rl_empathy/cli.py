@@ -1,0 +1,261 @@
+"""The command line: train, evaluate, serve, annotate, config.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 the run file or an argument is wrong,
+3 the cluster cannot give what the plan needs, 4 a stage failed, 75 stopped and can be resumed, 130 interrupted.
+Heavy libraries are imported when a command needs them, so that help and --check answer at once.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from rl_empathy.config.loading import dump_run_file, load_run_file
+from rl_empathy.config.plan import make_plan
+from rl_empathy.config.reference import reference_text
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.errors import ConfigError, ModelError
+from rl_empathy.startup import exit_code, keep_traceback, prepare_environment
+
+RUN_CONFIG = "config.yaml"
+
+app = typer.Typer(
+    help="From counselling text to a served, empathetic language model.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Overrides = "section.key=value sets a key; `rl-empathy config --reference` lists the keys."
+RunFileOption = Annotated[
+    Path | None, typer.Option("--run-file", help="Run file; left out: the run's own config.yaml.")
+]
+
+
+@app.command(no_args_is_help=True)
+def train(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="RUN.yaml [section.key=value]...", help=Overrides)
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Print the resolved run file and the plan; start nothing.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Set what is there of this run aside, and begin anew.")
+    ] = False,
+    allow_config_change: Annotated[
+        bool, typer.Option("--allow-config-change", help="Resume although the configuration differs.")
+    ] = False,
+) -> int:
+    """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
+    run_file = _run_file(arguments)
+    if check:
+        print(dump_run_file(run_file), end="")
+        print("\n".join(f"# {line}" for line in make_plan(run_file).lines()))
+        return 0
+    prepare_environment()
+    try:
+        from rl_empathy.orchestration.run import run
+
+        return run(run_file, fresh=fresh, allow_config_change=allow_config_change)
+    except Exception as error:
+        keep_traceback(run_file, error)
+        raise
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_OR_MODEL... [section.key=value]...", help="Run directories or model folders."
+        ),
+    ],
+    run_file: RunFileOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the result there, too (JSON).")
+    ] = None,
+) -> int:
+    """Evaluate models side by side on the held-out prompts of one run (without --run-file: the first one)."""
+    paths, overrides = _split(arguments)
+    for path in paths:
+        _require_folder(path)
+    own = run_file or next((path / RUN_CONFIG for path in paths if (path / RUN_CONFIG).exists()), None)
+    if own is None:
+        raise ConfigError(
+            "a model folder does not say on what to evaluate it; give --run-file RUN.yaml, or a run directory"
+        )
+    resolved = load_run_file(own, overrides)
+    prepare_environment()
+    from rl_empathy.orchestration.evaluation import evaluate_command
+
+    return evaluate_command(paths, resolved, output)
+
+
+@app.command(no_args_is_help=True)
+def serve(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_OR_MODEL [section.key=value]...", help="A run directory, or a model folder."
+        ),
+    ],
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (serve.host).")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on (serve.port).")] = None,
+    show_reasoning: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-reasoning/--hide-reasoning", help="Send the reasoning, too (serve.show_reasoning)."
+        ),
+    ] = None,
+    run_file: RunFileOption = None,
+) -> int:
+    """Serve a run's released model, OpenAI-compatible."""
+    paths, overrides = _split(arguments)
+    if len(paths) != 1:
+        raise ConfigError(f"serve takes one run directory or model folder, got {len(paths)}")
+    options = {"host": host, "port": port, "show_reasoning": show_reasoning}
+    overrides += [f"serve.{key}={str(value).lower()}" for key, value in options.items() if value is not None]
+    model, own = _served(paths[0])
+    if run_file is None and own is None:
+        raise ConfigError(f"{paths[0]} does not say which schema it writes; give --run-file RUN.yaml")
+    resolved = load_run_file(run_file or own or "", overrides, check_paths=False)
+    prepare_environment()
+    from rl_empathy.serving.app import serve as serve_model
+
+    return serve_model(model, resolved.serve, resolved.schema_declaration)
+
+
+@app.command(no_args_is_help=True)
+def annotate(
+    input: Annotated[
+        str, typer.Argument(help="A file of question-answer rows, or the hub name of a data set.")
+    ],
+    output: Annotated[Path, typer.Argument(help="Rows with traces, JSON lines.")],
+    format: Annotated[str, typer.Option(help="rows, counselchat, smile, psyqa or columns.")] = "rows",
+    column: Annotated[
+        list[str] | None, typer.Option(help="For format columns: prompt=FIELD, answer=, topic=, id=.")
+    ] = None,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the text.")] = "en",
+    teacher: Annotated[
+        Literal["template", "openai"], typer.Option(help="Offline templates, or a model behind a URL.")
+    ] = "template",
+    schema: Annotated[str, typer.Option(help="Name of a schema, or a run file that declares one.")] = (
+        "chain_of_empathy"
+    ),
+    base_url: Annotated[str | None, typer.Option(help="Of the teacher, up to /v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the teacher's model.")] = None,
+    api_key_name: Annotated[
+        str | None, typer.Option(help="Name of the environment variable with the teacher's key.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rows at the same time.")] = 8,
+    on_bad_row: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What an unreadable row does.")
+    ] = "stop",
+) -> int:
+    """Write traces (the reasoning before the best answer) for question-answer rows."""
+    from rl_empathy.data.annotation import annotate_file
+
+    summary = annotate_file(
+        input,
+        output,
+        format=format,
+        language=language,
+        teacher=teacher,
+        schema=_schema(schema),
+        base_url=base_url,
+        model=model,
+        api_key_name=api_key_name,
+        concurrency=concurrency,
+        columns=_columns(column or []),
+        on_bad_row=on_bad_row,
+    )
+    kept = summary.num_annotated + summary.num_already_annotated
+    print(f"{summary.output}: {kept} rows with a trace, {summary.num_already_annotated} of them had one")
+    if summary.rejected is not None:
+        print(f"{summary.rejected}: {summary.num_rejected} rows without, each with its reason")
+    if summary.num_bad_rows:
+        print(f"{summary.num_bad_rows} rows could not be read and were skipped")
+    return 0
+
+
+@app.command(no_args_is_help=True)
+def config(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN.yaml [section.key=value]...]", help=Overrides)
+    ] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Print every key there is.")] = False,
+) -> int:
+    """Print a run file as it resolves, or the reference of all keys."""
+    print(reference_text() if reference else dump_run_file(_run_file(arguments or [])), end="")
+    return 0
+
+
+def main(command: str | None = None) -> NoReturn:
+    """Run the program, or one of its commands; ends the process with the exit code."""
+    arguments = [*([] if command is None else [command]), *sys.argv[1:]]
+    sys.exit(exit_code(lambda: app(arguments, prog_name="rl-empathy", standalone_mode=False)))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Paths and overrides, in any order; a path with = in its name is one if it exists."""
+    overrides = [text for text in arguments if re.match(r"[^/=]*=", text) and not Path(text).exists()]
+    return [Path(text) for text in arguments if text not in overrides], overrides
+
+
+def _run_file(arguments: Sequence[str]) -> RunFile:
+    paths, overrides = _split(arguments)
+    if len(paths) != 1:
+        given = ", ".join(map(str, paths)) or "none"
+        raise ConfigError(f"give one run file (RUN.yaml), got {given}; a setting is section.key=value")
+    return load_run_file(paths[0], overrides)
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        where = "" if path.is_absolute() else f" (looked from {Path.cwd()})"
+        raise ModelError(f"there is no folder {path}{where}; give a run directory or a model folder")
+
+
+def _served(path: Path) -> tuple[Path, Path | None]:
+    """The model folder, and the configuration of the run that made it, where it is known."""
+    _require_folder(path)
+    if (path / RUN_CONFIG).exists():
+        if not (path / "model").is_dir():
+            raise ModelError(f"run {path} has released no model yet; finish it with rl-empathy train")
+        return path / "model", path / RUN_CONFIG
+    own = path.resolve().parent / RUN_CONFIG
+    return path, own if own.exists() else None
+
+
+def _schema(text: str) -> Any:
+    from rl_empathy.schema import named_schema
+
+    if text.endswith((".yaml", ".yml")):
+        return load_run_file(text, check_paths=False).schema_declaration
+    try:
+        return named_schema(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _columns(pairs: Sequence[str]) -> Any:
+    from pydantic import ValidationError
+
+    from rl_empathy.config.sections import ColumnsConfig
+
+    if not pairs:
+        return None
+    try:
+        return ColumnsConfig.model_validate(dict(pair.split("=", 1) for pair in pairs))
+    except (ValidationError, ValueError):
+        text = f"--column wants prompt=FIELD, and answer=, topic=, id= where there are any, got {pairs}"
+        raise ConfigError(text) from None
+
+
+if __name__ == "__main__":
+    main()

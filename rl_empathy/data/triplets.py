@@ -1,0 +1,151 @@
+"""Questions with a right and a wrong answer, for training and judging the reward model.
+
+    hard        a reference of another prompt of the same topic; where there are no topics, of a lexically near prompt
+    easy        a reference of another topic
+    corrupted   the right answer, spoilt
+"""
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rl_empathy.data.corruptions import corrupted
+from rl_empathy.data.text import folded
+from rl_empathy.errors import ConfigError, DataError
+from rl_empathy.types import Row
+
+NegativeKind = Literal["hard", "easy", "corrupted"]
+KINDS: tuple[NegativeKind, ...] = get_args(NegativeKind)
+NUM_NEIGHBOURS = 10
+"""Lexically near prompts from which a hard negative is taken where a topic gives none."""
+MAX_TRIES = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triplet:
+    """A question, an answer that was given to it, and one that was not."""
+
+    question: str
+    positive: str
+    negative: str
+    kind: NegativeKind
+
+
+class TripletSource:
+    """Draws triplets from rows; what is drawn depends on the seed of the draw alone, so a resume draws the same."""
+
+    def __init__(self, rows: Sequence[Row], shares: Mapping[NegativeKind, float]) -> None:
+        """Index the rows by topic, or by lexical nearness.
+
+        Args:
+            rows: Rows without a reference are passed over.
+            shares: Of each kind of negative; scaled to sum to one.
+
+        Raises:
+            DataError: Fewer than two rows have a reference.
+            ConfigError: All shares are 0.
+        """
+        self._rows = [row for row in rows if row.references]
+        if len(self._rows) < 2:
+            raise DataError(f"triplets need two prompts with a reference, got {len(self._rows)} of {len(rows)} rows")
+        if not sum(shares.values()):
+            raise ConfigError(f"reward_modeling.negatives: every share is 0 ({dict(shares)}); give one of them weight")
+        self._shares = {kind: shares.get(kind, 0.0) / sum(shares.values()) for kind in KINDS}
+        self._positives = [good_references(row) for row in self._rows]
+        self._own = [{folded(reference.text) for reference in row.references} for row in self._rows]
+        self._near, self._far = self._candidates()
+
+    def __len__(self) -> int:
+        """Prompts with a reference."""
+        return len(self._rows)
+
+    def draw(self, num: int, *, seed: str) -> list[Triplet]:
+        """Draw triplets; no prompt comes a second time before every prompt has come once.
+
+        Args:
+            num: Triplets; the shares of the kinds are met as exactly as whole numbers can.
+            seed: Of this draw.
+        """
+        rng = random.Random(seed)
+        indices: list[int] = []
+        while len(indices) < num:
+            indices += rng.sample(range(len(self._rows)), min(len(self._rows), num - len(indices)))
+        return [self._triplet(i, kind, rng) for i, kind in zip(indices, self._kinds(num, rng), strict=True)]
+
+    def _triplet(self, index: int, kind: NegativeKind, rng: random.Random) -> Triplet:
+        positive = rng.choice(self._positives[index])
+        for _ in range(MAX_TRIES):
+            negative = self._negative(index, positive, kind, rng)
+            if folded(negative) not in self._own[index]:
+                return Triplet(question=self._rows[index].post, positive=positive, negative=negative, kind=kind)
+        raise DataError(
+            f"row {self._rows[index].id}: no {kind} negative differs from its own references in {MAX_TRIES} tries; "
+            "are many references the same text?"
+        )
+
+    def _negative(self, index: int, positive: str, kind: NegativeKind, rng: random.Random) -> str:
+        pool = self._near[index] if kind == "hard" else self._far[index]
+        other = rng.choice(self._positives[rng.choice(pool)])
+        return other if kind != "corrupted" else corrupted(positive, self._rows[index].post, other, rng)
+
+    def _kinds(self, num: int, rng: random.Random) -> list[NegativeKind]:
+        exact = {kind: share * num for kind, share in self._shares.items()}
+        kinds: list[NegativeKind] = [kind for kind in KINDS for _ in range(int(exact[kind]))]
+        left = num - len(kinds)
+        kinds += sorted(KINDS, key=lambda kind: -(exact[kind] % 1))[:left]
+        rng.shuffle(kinds)
+        return kinds
+
+    def _candidates(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Rows for hard and for other negatives, by row."""
+        topics: dict[str, list[int]] = {}
+        for index, row in enumerate(self._rows):
+            topics.setdefault(row.topic, []).append(index)
+        everyone = range(len(self._rows))
+        alone = [i for i in everyone if not self._rows[i].topic or len(topics[self._rows[i].topic]) == 1]
+        neighbours = lexical_neighbours([row.post for row in self._rows], alone) if alone else {}
+        if alone:
+            log.warning(
+                "%d of %d prompts share no topic with another: their hard negatives are answers to lexically near "
+                "prompts (TF-IDF)", len(alone), len(self._rows),
+            )  # fmt: skip
+        near: list[list[int]] = []
+        far: list[list[int]] = []
+        others = {topic: [i for i in everyone if self._rows[i].topic != topic] for topic in topics if topic}
+        for index, row in enumerate(self._rows):
+            same = neighbours.get(index) or [i for i in topics[row.topic] if i != index]
+            near.append(same)
+            away = others.get(row.topic) or [i for i in everyone if i != index and i not in set(same)]
+            far.append(away or same)
+        return near, far
+
+
+def draw_triplets(
+    rows: Sequence[Row], shares: Mapping[NegativeKind, float], num: int, seed: str
+) -> list[Triplet]:
+    """Draw `num` triplets; see `TripletSource`."""
+    return TripletSource(rows, shares).draw(num, seed=seed)
+
+
+def good_references(row: Row) -> list[str]:
+    """The references with at least half the votes of the best one; all of them where nobody voted."""
+    best = max(reference.votes or 0 for reference in row.references)
+    return [reference.text for reference in row.references if 2 * (reference.votes or 0) >= best]
+
+
+def lexical_neighbours(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, list[int]]:
+    """The nearest other texts by TF-IDF of character pairs and triples, for the wanted ones."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(2, 3), sublinear_tf=True, min_df=1).fit_transform(texts)
+    nearest: dict[int, list[int]] = {}
+    for start in range(0, len(wanted), 512):
+        part = wanted[start : start + 512]
+        for index, row in zip(part, (vectors[part] @ vectors.T).toarray(), strict=True):
+            order = [int(i) for i in row.argsort(kind="stable")[::-1][: NUM_NEIGHBOURS + 1]]
+            nearest[index] = [i for i in order if i != index][:NUM_NEIGHBOURS]
+    return nearest

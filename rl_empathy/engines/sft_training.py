@@ -1,0 +1,129 @@
+"""Supervised fine-tuning: traces and answers as targets, loss on the assistant's tokens only."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rl_empathy.algorithms.losses import sft_loss
+from rl_empathy.config.sections import SFTConfig
+from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
+from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine
+
+Report = Callable[[int, dict[str, float]], None]
+"""(step, metrics)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTData:
+    """Prompts with one completion each, as token ids; end tokens included."""
+
+    train: Sequence[Sample]
+    held_out: Sequence[Sample]
+
+
+def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> list[list[int]]:
+    """Which samples each optimizer step trains: epochs in seeded orders, cut by tokens.
+
+    Args:
+        samples: Of the training side.
+        config: Section sft.
+        seed: The run's.
+
+    Returns:
+        Indices into `samples`, step by step; known before the first step, so that a resume needs only the step.
+    """
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    used = 0
+    epochs = config.num_epochs if config.num_steps is None else float("inf")
+    epoch = 0
+    while epoch < epochs and len(batches) < (config.num_steps or float("inf")):
+        order = list(range(len(samples)))
+        random.Random(f"{seed}/sft/{epoch}").shuffle(order)
+        share = min(1.0, epochs - epoch)
+        for index in order[: max(1, round(share * len(order)))]:
+            cost = len(samples[index].prompt) + len(samples[index].completions[0])
+            if batch and used + cost > config.batch_tokens:
+                batches.append(batch)
+                batch, used = [], 0
+            batch.append(index)
+            used += cost
+        epoch += 1
+    if batch:
+        batches.append(batch)
+    return batches[: config.num_steps] if config.num_steps else batches
+
+
+def fine_tune(
+    model_path: str, data: SFTData, config: SFTConfig, *, dtype: str, seed: int, folder: Path, report: Report
+) -> None:
+    """Train, evaluate, checkpoint, and export the model to `folder/model`; goes on from the last checkpoint.
+
+    Args:
+        model_path: Starting model.
+        data: Token ids.
+        config: Section sft.
+        dtype: "float32" or "bfloat16".
+        seed: The run's.
+        folder: Of the stage.
+        report: Told of every step.
+    """
+    torch.manual_seed(seed)
+    batches = step_batches(data.train, config, seed=seed)
+    model = PolicyModel(model_path, dtype=dtype, layout="shared_prompt")
+    engine = TrainingEngine(
+        model, config.optimizer, num_steps=len(batches), microbatch_tokens=config.microbatch_tokens
+    )
+    start = _resume(engine, folder)
+    if start == 0:
+        report(0, {"sft/held_out_loss": held_out_loss(engine, data.held_out)})
+    for step in range(start + 1, len(batches) + 1):
+        metrics = _step(engine, [data.train[i] for i in batches[step - 1]])
+        if step % config.evaluate_every == 0 or step == len(batches):
+            metrics["sft/held_out_loss"] = held_out_loss(engine, data.held_out)
+        report(step, metrics)
+        if step % config.checkpoint_every == 0 or step == len(batches):
+            write_checkpoint(
+                folder,
+                step,
+                tensors={"policy": engine.policy_state(), "optimizer": engine.optimizer_state()},
+                documents={},
+                keep=2,
+            )
+    save_language_model(engine.model.language_model, folder / "model", tokenizer_from=model_path)
+
+
+def held_out_loss(engine: TrainingEngine, samples: Sequence[Sample]) -> float:
+    """Mean negative log-likelihood of the held-out completions' tokens, nats."""
+    return float(-engine.logprobs(samples, temperature=1.0).mean()) if samples else float("nan")
+
+
+def _step(engine: TrainingEngine, samples: Sequence[Sample]) -> dict[str, float]:
+    count = sum(len(sample.completions[0]) for sample in samples)
+
+    def loss(logprobs: Tensor, _entropies: Tensor, _part: slice) -> Tensor:
+        return sft_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=count)
+
+    done = engine.update(samples, loss)
+    return {
+        "sft/loss": done.loss,
+        "sft/grad_norm": done.grad_norm,
+        "sft/learning_rate": done.learning_rate,
+        "sft/trained_tokens": count,
+        "sft/skipped_updates": float(done.skipped),
+    }
+
+
+def _resume(engine: TrainingEngine, folder: Path) -> int:
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        return 0
+    engine.load_weights(checkpoint.tensors("policy"))
+    engine.load_optimizer_state(checkpoint.tensors("optimizer"))
+    return checkpoint.step

@@ -1,0 +1,161 @@
+"""Stage evaluate: the held-out prompts, every model of the run side by side."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rl_empathy.actors.reward_model import RewardModel
+from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.measures import TfidfSimilarity
+from rl_empathy.evaluation.report import (
+    ModelEvaluation,
+    comparison_table,
+    evaluate_completions,
+    to_json,
+)
+from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.fleet import (
+    GroupHandle,
+    Resources,
+    RewardModelHandle,
+    RolloutWorkers,
+    start_roles,
+)
+from rl_empathy.types import Occurrence, Prompt, RolloutGroup, Row
+
+
+async def run_evaluation(
+    context: RunContext, models: Mapping[str, Path], reward_model: Path | None, *, name: str = "held_out"
+) -> Path:
+    """Let every model answer the held-out prompts, score, and write one JSON.
+
+    Args:
+        context: Of the run.
+        models: Folder by name, in the order of the table; all of one architecture.
+        reward_model: Folder of the embedding reward model; None when no term wants it.
+        name: Of the JSON.
+
+    Returns:
+        Path of the JSON.
+    """
+    config = context.run_file.evaluate
+    prompts = context.prompts(context.data.held_out)[: config.num_prompts]
+    context.progress.stage_started("evaluate", num_steps=len(models))
+    workers = await context.rollout_workers(next(iter(models.values())))
+    scorer = await _start_scorer(context, next(iter(models.values())), reward_model)
+    evaluations = []
+    for step, (model_name, folder) in enumerate(models.items(), start=1):
+        await workers.load_model(folder, context.next_version())
+        completions = await _complete(context, workers, scorer, prompts)
+        evaluation = evaluate_completions(
+            model_name,
+            [row for row, _ in prompts],
+            completions,
+            context.schema,
+            context.run_file.data.language,
+            bootstrap_samples=config.bootstrap_samples,
+            seed=context.run_file.run.seed,
+        )
+        evaluations.append(evaluation)
+        _write_completions(context, model_name, completions)
+        context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
+    return _write_report(context, evaluations, [row for row, _ in prompts], name)
+
+
+async def _complete(
+    context: RunContext, workers: RolloutWorkers, scorer: RewardModelHandle, prompts: list[tuple[Row, list[int]]]
+) -> dict[str, list[ScoredCompletion]]:
+    config = context.run_file.evaluate
+
+    async def one(index: int, row: Row, token_ids: list[int]) -> tuple[str, list[ScoredCompletion]]:
+        group = await workers.sample(
+            Prompt(occurrence=Occurrence(-1, index), row=row, token_ids=tuple(token_ids)),
+            sampling=config.sampling,
+            group_size=config.completions_per_prompt,
+        )
+        return row.id, await _score(context, workers, scorer, group)
+
+    return dict(await asyncio.gather(*(one(i, row, ids) for i, (row, ids) in enumerate(prompts))))
+
+
+async def _score(
+    context: RunContext, workers: RolloutWorkers, scorer: RewardModelHandle, handle: GroupHandle
+) -> list[ScoredCompletion]:
+    rewards, witness = await asyncio.gather(scorer.score(handle), scorer.witness(handle))
+    group = await workers.payload(handle)
+    if context.run_file.data.language == "zh" and context.run_file.evaluate.second_encoder == "auto":
+        witness = _tfidf_witness(context, group)
+    return [
+        ScoredCompletion(
+            prompt_id=group.prompt.row.id,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            tokens=len(completion.token_ids),
+            rewards={term: scores[i] for term, scores in rewards.terms.items()},
+            reward=rewards.totals[i],
+            second_encoder=witness[i],
+        )
+        for i, completion in enumerate(group.completions)
+    ]
+
+
+def _tfidf_witness(context: RunContext, group: RolloutGroup) -> list[float | None]:
+    answer = context.schema.answer
+    answers = [context.schema.parse(c.text, strict=False).text_of(answer) for c in group.completions]
+    posts = [group.prompt.row.post] * len(answers)
+    cosines = _tfidf(context).similarities(posts, answers)
+    return [cosine if text else 0.0 for cosine, text in zip(cosines, answers, strict=True)]
+
+
+def _tfidf(context: RunContext) -> TfidfSimilarity:
+    if "tfidf" not in context.cache:
+        context.cache["tfidf"] = TfidfSimilarity([row.post for row in context.data.train])
+    return context.cache["tfidf"]  # type: ignore[no-any-return]
+
+
+async def _start_scorer(context: RunContext, model: Path, reward_model: Path | None) -> RewardModelHandle:
+    run_file = context.run_file
+    settings = run_file.cluster.reward_model
+    terms = tuple(t for t in run_file.grpo.rewards if reward_model is not None or t.function != "answer")
+    (role,) = await start_roles(
+        RewardModel,
+        {"evaluation_scorer": (terms,)},
+        Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+        context.directory.logs,
+        start_s=run_file.cluster.deadlines.start_s,
+        schema=context.schema,
+        tokenizer_path=str(model),
+        embedding_path=str(reward_model) if reward_model else None,
+        witness=_witness(run_file.evaluate.second_encoder, run_file.data.language),
+    )
+    return RewardModelHandle(role, run_file.cluster.deadlines)
+
+
+def _witness(second_encoder: str, language: str) -> str | None:
+    return None if second_encoder == "auto" and language == "zh" else second_encoder
+
+
+def _write_completions(
+    context: RunContext, model: str, completions: Mapping[str, list[ScoredCompletion]]
+) -> None:
+    path = context.directory.stage("evaluate") / f"completions_{model}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for several in completions.values():
+            for c in several:
+                line = {"prompt_id": c.prompt_id, "text": c.text, "reward": c.reward, "terms": dict(c.rewards)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _write_report(
+    context: RunContext, evaluations: list[ModelEvaluation], rows: list[Row], name: str
+) -> Path:
+    path = context.directory.stage("evaluate") / f"{name}.json"
+    report: dict[str, Any] = to_json(evaluations, rows, file_sha256=context.data.sha256)
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(comparison_table(evaluations))
+    return path

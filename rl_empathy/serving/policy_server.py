@@ -1,0 +1,154 @@
+"""The language model as a deployment: `ray.serve.llm` with its engine (vLLM), giving raw text.
+
+The model server is made inside the replica, so that neither the driver nor the ingress imports vLLM (10-25 s and
+several hundred MiB each).
+"""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_empathy.serving.reply import Piece
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # the model is a folder
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""Environment of the replica and its engine processes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What the engine needs to know of the model and its room."""
+
+    model_path: str
+    model_name: str
+    context_tokens: int
+    """Longest prompt plus completion."""
+    num_cpus: float
+    num_gpus: float
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """Placement: the first bundle holds the server, each GPU has one."""
+        if not self.num_gpus:
+            return [{"CPU": self.num_cpus}]
+        per_worker = {"GPU": min(self.num_gpus, 1.0)}
+        rest = max(int(self.num_gpus), 1) - 1
+        return [{"CPU": self.num_cpus, **per_worker}, *[dict(per_worker) for _ in range(rest)]]
+
+    def engine_arguments(self) -> dict[str, Any]:
+        shared = {
+            "max_model_len": self.context_tokens,
+            "generation_config": "vllm",  # the distribution that was trained, unless the client asks otherwise
+            "enable_log_requests": False,
+            "disable_log_stats": True,
+        }
+        if self.num_gpus:
+            return {**shared, "tensor_parallel_size": max(int(self.num_gpus), 1)}
+        return {
+            **shared,
+            "dtype": "float32",  # four times faster than bfloat16 on CPUs without it
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": 1 << 30,
+            "max_num_seqs": 32,
+        }
+
+    def llm_config(self) -> Any:
+        from ray.serve.llm import LLMConfig
+
+        per_worker = {"GPU": min(self.num_gpus, 1.0)} if self.num_gpus else {"CPU": self.num_cpus}
+        return LLMConfig(
+            model_loading_config={"model_id": self.model_name, "model_source": self.model_path},
+            accelerator_config={"kind": "gpu" if self.num_gpus else "cpu"},
+            placement_group_config={"bundle_per_worker": per_worker},
+            engine_kwargs=self.engine_arguments(),
+            log_engine_metrics=False,
+            runtime_env={"env_vars": ENVIRONMENT},
+        )
+
+
+class PolicyServer:
+    """Writes raw completions, delimiters and all."""
+
+    async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        from ray.serve.llm import LLMServer
+
+        self._settings = settings
+        config = settings.llm_config()
+        # A folder needs no download, and the task that would look for one imports vLLM a second time.
+        config.get_or_create_callback().ctx.run_init_node = False
+        self._server = LLMServer.sync_init(config)
+        await self._server.start()
+        self._running = 0
+
+    async def write(
+        self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Piece, None]:
+        """Write one completion, piece by piece. Leaving the generator aborts the engine's request.
+
+        Args:
+            messages: The conversation, system message included.
+            max_tokens: Most tokens of the completion.
+            options: Of `temperature`, `top_p`, `seed`, those that the client chose.
+        """
+        from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+        request = ChatCompletionRequest(
+            model=self._settings.model_name,
+            messages=[dict(message) for message in messages],
+            max_completion_tokens=min(max_tokens, self._settings.context_tokens - 1),
+            stream=True,
+            stream_options={"include_usage": True},
+            skip_special_tokens=False,  # delimiters may be special tokens
+            spaces_between_special_tokens=False,
+            **options,
+        )
+        self._running += 1
+        try:
+            async with contextlib.aclosing(await self._server.chat(request)) as batches:
+                async for batch in batches:
+                    for item in batch if isinstance(batch, list) else [batch]:
+                        for piece in _pieces(item):
+                            yield piece
+        finally:
+            self._running -= 1
+
+    async def running(self) -> int:
+        """Completions that are being written."""
+        return self._running
+
+    async def context_tokens(self) -> int:
+        return self._settings.context_tokens
+
+    async def check_health(self) -> None:
+        """Ray Serve's health check: raises when the engine is dead, and the replica is replaced."""
+        await self._server.check_health()
+
+
+def _pieces(item: Any) -> list[Piece]:
+    """Read server-sent events, or an error object."""
+    if not isinstance(item, str):
+        return [Piece(error="too_long" if item.error.code == 400 else "failed")]
+    found = []
+    for line in item.splitlines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        body = json.loads(line.removeprefix("data: "))
+        if "error" in body:
+            found.append(Piece(error="failed"))
+            continue
+        for choice in body["choices"]:
+            text = choice["delta"].get("content") or ""
+            if text or choice.get("finish_reason"):
+                found.append(Piece(text=text, finish_reason=choice.get("finish_reason") or ""))
+        if body.get("usage") and not body["choices"]:
+            keys = ("prompt_tokens", "completion_tokens", "total_tokens")
+            found.append(Piece(usage={key: body["usage"][key] for key in keys}))
+    return found
