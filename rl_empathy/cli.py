@@ -1,8 +1,8 @@
 """The command line: train, evaluate, serve, annotate, config.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 the run file or an argument is wrong,
-3 the cluster cannot give what the plan needs, 4 a stage failed, 75 stopped and can be resumed, 130 interrupted.
-Heavy libraries are imported when a command needs them, so that help and --check answer at once.
+3 the cluster cannot give what the plan needs, 4 a stage failed, 75 stopped and can be resumed, 130
+interrupted. Heavy libraries are imported when a command needs them, so that help and --check answer at once.
 """
 
 import re
@@ -30,7 +30,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Overrides = "section.key=value sets a key; `rl-empathy config --reference` lists the keys."
+RUN_FILE_HELP = (
+    "A run file, and settings written section.key=value (rl-empathy config --reference lists them)."
+)
 RunFileOption = Annotated[
     Path | None, typer.Option("--run-file", help="Run file; left out: the run's own config.yaml.")
 ]
@@ -38,9 +40,7 @@ RunFileOption = Annotated[
 
 @app.command(no_args_is_help=True)
 def train(
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="RUN.yaml [section.key=value]...", help=Overrides)
-    ],
+    arguments: Annotated[list[str], typer.Argument(metavar="RUN.yaml|key=value", help=RUN_FILE_HELP)],
     check: Annotated[
         bool, typer.Option("--check", help="Print the resolved run file and the plan; start nothing.")
     ] = False,
@@ -71,9 +71,7 @@ def train(
 def evaluate(
     arguments: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN_OR_MODEL... [section.key=value]...", help="Run directories or model folders."
-        ),
+        typer.Argument(metavar="RUN|MODEL|key=value", help="Run directories or model folders, and settings."),
     ],
     run_file: RunFileOption = None,
     output: Annotated[
@@ -101,7 +99,7 @@ def serve(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN_OR_MODEL [section.key=value]...", help="A run directory, or a model folder."
+            metavar="RUN|MODEL|key=value", help="A run directory or a model folder, and settings."
         ),
     ],
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on (serve.host).")] = None,
@@ -127,7 +125,19 @@ def serve(
     prepare_environment()
     from rl_empathy.serving.app import serve as serve_model
 
-    return serve_model(model, resolved.serve, resolved.schema_declaration)
+    schema, data, engine = resolved.schema_declaration, resolved.data, resolved.cluster.rollout_workers
+    instruction = schema.instruction(data.language) if data.system_prompt is None else data.system_prompt
+    return serve_model(
+        model,
+        resolved.serve,
+        schema,
+        language=data.language,
+        model_name=str(resolved.run.name) if own else model.name,
+        system_prompt=instruction,
+        num_cpus=engine.num_cpus,
+        num_gpus=engine.num_gpus,
+        address=resolved.cluster.address,
+    )
 
 
 @app.command(no_args_is_help=True)
@@ -186,7 +196,7 @@ def annotate(
 @app.command(no_args_is_help=True)
 def config(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN.yaml [section.key=value]...]", help=Overrides)
+        list[str] | None, typer.Argument(metavar="RUN.yaml|key=value", help=RUN_FILE_HELP)
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Print every key there is.")] = False,
 ) -> int:
@@ -218,7 +228,7 @@ def _run_file(arguments: Sequence[str]) -> RunFile:
 def _require_folder(path: Path) -> None:
     if not path.is_dir():
         where = "" if path.is_absolute() else f" (looked from {Path.cwd()})"
-        raise ModelError(f"there is no folder {path}{where}; give a run directory or a model folder")
+        raise ModelError(f"{path} is no folder{where}; give a run directory or a model folder")
 
 
 def _served(path: Path) -> tuple[Path, Path | None]:

@@ -13,7 +13,9 @@ from rl_empathy.types import RolloutGroup
 class ReferenceModel:
     """The policy as it was before reinforcement learning."""
 
-    def __init__(self, model_path: str, log: str, *, dtype: str, layout: Layout, microbatch_tokens: int) -> None:
+    def __init__(
+        self, model_path: str, log: str, *, dtype: str, layout: Layout, microbatch_tokens: int
+    ) -> None:
         divert_output(log)
         self._engine = ReferenceEngine(
             model_path, dtype=dtype, layout=layout, microbatch_tokens=microbatch_tokens

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 from rl_empathy.config.sections import RewardTermConfig
 from rl_empathy.engines.embedding import RewardModel as EmbeddingModel
@@ -12,6 +13,9 @@ from rl_empathy.rewards.form import format_reward
 from rl_empathy.rewards.interface import RewardTerm, load_function, score_group
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, RolloutGroup
+
+WITNESS_TOKENS = 256
+"""Longer texts are cut to this for the second encoder."""
 
 
 class RewardModel:
@@ -32,7 +36,7 @@ class RewardModel:
 
         self._schema = schema
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
-        self._decode = functools.partial(
+        self._decode: Callable[[list[int]], str] = functools.partial(  # type: ignore[assignment]
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
@@ -54,7 +58,7 @@ class RewardModel:
         answers = [
             self._schema.parse(c.text, strict=False).text_of(self._schema.answer) for c in group.completions
         ]
-        vectors = self._witness.encode([group.prompt.row.post, *answers])
+        vectors = self._witness.encode([group.prompt.row.post, *answers], max_tokens=WITNESS_TOKENS)
         cosines = (vectors[1:] @ vectors[0]).tolist()
         return [cosine if answer else 0.0 for cosine, answer in zip(cosines, answers, strict=True)]
 
@@ -67,5 +71,5 @@ class RewardModel:
             arguments = {"mode": "raw", "threshold": self._embedding.threshold} | term.arguments
             answer = AnswerReward(self._embedding.similarity, self._schema, **arguments)  # type: ignore[arg-type]
             return RewardTerm(name=name, function=answer, weight=term.weight)
-        function = functools.partial(load_function(term.function), **term.arguments)
+        function = functools.partial(load_function(term.function), **term.arguments)  # type: ignore[arg-type]
         return RewardTerm(name=name, function=function, weight=term.weight)

@@ -13,7 +13,6 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["offline", "online", "disabled"]
 
-_START_S = 30.0
 _PRIVATE = (("data", "system_prompt"),)
 
 
@@ -33,6 +32,8 @@ class Tracker:
         mode: Mode,
         config: Mapping[str, Any],
         run_id: str | None = None,
+        *,
+        start_s: float = 30.0,
     ) -> None:
         """
         Args:
@@ -42,11 +43,13 @@ class Tracker:
             mode: Files to be synced later, live, or nothing.
             config: The resolved run file as plain data; sent without data.system_prompt.
             run_id: Of an earlier W&B run to go on with; read from wandb/run_id.txt when left out.
+            start_s: Deadline for the server's first answer, seconds; then files are written instead.
         """
         self.failures = 0
         """Calls that W&B did not take."""
         self._folder = Path(run_directory) / "wandb"
         self._run: Any = None
+        self._start_s = start_s
         if mode == "disabled":
             return
         if mode == "online" and not os.environ.get("WANDB_API_KEY"):
@@ -78,14 +81,18 @@ class Tracker:
         """
         if self._run is None:
             return ""
+        import wandb
+
         run, self._run = self._run, None
         try:
             run.finish()
+            wandb.teardown()  # only now is everything in the file
         except Exception as error:
             self._failed(f"W&B did not finish ({_first_line(error)})")
         return str(self._folder)
 
     def _started(self, name: str, project: str, mode: Mode, config: Mapping[str, Any]) -> Any:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import
         import wandb
 
         run = wandb.init(
@@ -99,7 +106,7 @@ class Tracker:
             settings=wandb.Settings(
                 console="off",
                 silent=True,
-                init_timeout=_START_S,
+                init_timeout=self._start_s,
                 save_code=False,
                 disable_code=True,
                 disable_git=True,
@@ -111,7 +118,10 @@ class Tracker:
         return run
 
     def _start_offline(self, name: str, project: str, config: Mapping[str, Any]) -> None:
+        import wandb
+
         try:
+            wandb.teardown()  # its service keeps the id of a start that failed
             self._run = self._started(name, project, "offline", config)
         except Exception as error:
             self._failed(f"nor offline ({_first_line(error)})")

@@ -65,4 +65,6 @@ def advance(entry: Entry, event: Event, *, step: int | None = None, reason: str 
     if event == "drop" and not reason:
         raise ValueError("drop wants a reason")
     retries = entry.retries + (event == "retry")
-    return Entry(state, step if event in ("train", "drop") else None, reason if event == "drop" else None, retries)
+    return Entry(
+        state, step if event in ("train", "drop") else None, reason if event == "drop" else None, retries
+    )

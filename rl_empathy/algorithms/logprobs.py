@@ -10,7 +10,9 @@ CHUNK_ELEMENTS = 1 << 25
 """Logits held at a time: 2^25 numbers are 128 MiB in float32."""
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, token_ids: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    hidden: Tensor, head: Tensor, token_ids: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each given token, and the entropy of the distribution it was taken from.
 
         log p(y_t) = z_t[y_t] - logsumexp(z_t),   z_t = W h_t / T,   H_t = logsumexp(z_t) - Σ_v p_v z_v

@@ -81,6 +81,7 @@ def policy_loss(
     Returns:
         The loss and its counts.
     """
+
     def ratio_to(other: Tensor) -> Tensor:
         return (policy_logprobs - other).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 

@@ -86,7 +86,7 @@ async def annotate(
     raise first
 
 
-def annotate_file(  # noqa: PLR0913 - one argument for each option of the command
+def annotate_file(
     input: str,
     output: Path,
     *,

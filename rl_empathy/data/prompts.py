@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from rl_empathy.types import Occurrence, Prompt, Row
 
+START = Occurrence(0, 0)
+
 
 class PromptStream:
     """Gives out occurrences in order: those opened again first, then the epochs' orders from the cursor on."""
@@ -14,7 +16,7 @@ class PromptStream:
         prompts: Sequence[tuple[Row, Sequence[int]]],
         *,
         seed: int,
-        cursor: Occurrence = Occurrence(0, 0),
+        cursor: Occurrence = START,
         opened: Sequence[Occurrence] = (),
     ) -> None:
         """Stand where a run stood.

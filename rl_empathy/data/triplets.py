@@ -1,8 +1,8 @@
 """Questions with a right and a wrong answer, for training and judging the reward model.
 
-    hard        a reference of another prompt of the same topic; where there are no topics, of a lexically near prompt
-    easy        a reference of another topic
-    corrupted   the right answer, spoilt
+hard        a reference of another prompt of the same topic; where there are no topics, of a lexically near prompt
+easy        a reference of another topic
+corrupted   the right answer, spoilt
 """
 
 import logging
@@ -51,9 +51,13 @@ class TripletSource:
         """
         self._rows = [row for row in rows if row.references]
         if len(self._rows) < 2:
-            raise DataError(f"triplets need two prompts with a reference, got {len(self._rows)} of {len(rows)} rows")
+            raise DataError(
+                f"triplets need two prompts with a reference, got {len(self._rows)} of {len(rows)} rows"
+            )
         if not sum(shares.values()):
-            raise ConfigError(f"reward_modeling.negatives: every share is 0 ({dict(shares)}); give one of them weight")
+            raise ConfigError(
+                f"reward_modeling.negatives: every share is 0 ({dict(shares)}); give one of them weight"
+            )
         self._shares = {kind: shares.get(kind, 0.0) / sum(shares.values()) for kind in KINDS}
         self._positives = [good_references(row) for row in self._rows]
         self._own = [{folded(reference.text) for reference in row.references} for row in self._rows]
@@ -81,7 +85,9 @@ class TripletSource:
         for _ in range(MAX_TRIES):
             negative = self._negative(index, positive, kind, rng)
             if folded(negative) not in self._own[index]:
-                return Triplet(question=self._rows[index].post, positive=positive, negative=negative, kind=kind)
+                return Triplet(
+                    question=self._rows[index].post, positive=positive, negative=negative, kind=kind
+                )
         raise DataError(
             f"row {self._rows[index].id}: no {kind} negative differs from its own references in {MAX_TRIES} tries; "
             "are many references the same text?"
@@ -141,7 +147,9 @@ def lexical_neighbours(texts: Sequence[str], wanted: Sequence[int]) -> dict[int,
     """The nearest other texts by TF-IDF of character pairs and triples, for the wanted ones."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectors = TfidfVectorizer(analyzer="char", ngram_range=(2, 3), sublinear_tf=True, min_df=1).fit_transform(texts)
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(2, 3), sublinear_tf=True, min_df=1).fit_transform(
+        texts
+    )
     nearest: dict[int, list[int]] = {}
     for start in range(0, len(wanted), 512):
         part = wanted[start : start + 512]

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent (contract C7): safetensors and JSON, a manifest with sizes and sha256.
 
-    step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json manifest.json
-    ── fsync, rename ──>  step_000020/   ── then the pointer ──>  latest
+step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json manifest.json
+── fsync, rename ──>  step_000020/   ── then the pointer ──>  latest
 """
 
 import hashlib
@@ -43,7 +43,12 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    folder: Path, step: int, *, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], keep: int
+    folder: Path,
+    step: int,
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    keep: int,
 ) -> Checkpoint:
     """Write, read back, then let the pointer name it and delete older ones.
 
@@ -69,7 +74,9 @@ def write_checkpoint(
         for name, content in tensors.items():
             save_file({k: v.contiguous() for k, v in content.items()}, temporary / f"{name}.safetensors")
         for name, document in documents.items():
-            (temporary / f"{name}.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+            (temporary / f"{name}.json").write_text(
+                json.dumps(document, ensure_ascii=False), encoding="utf-8"
+            )
         _write_manifest(temporary, step)
         if target.exists():  # the same step of an attempt that a resume undid
             shutil.rmtree(target)
@@ -133,7 +140,8 @@ def verify_checkpoint(path: Path) -> Checkpoint:
 
 def _write_manifest(folder: Path, step: int) -> None:
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
     }
     (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
     for path in folder.iterdir():

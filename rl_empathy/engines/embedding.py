@@ -62,7 +62,11 @@ class SentenceEncoder(nn.Module):
     def forward(self, texts: Sequence[str], *, max_tokens: int) -> Tensor:
         """[texts, width] unit vectors, differentiable; what is longer than `max_tokens` is cut at its end."""
         batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens(max_tokens), return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens(max_tokens),
+            return_tensors="pt",
         ).to(self.encoder.device)
         hidden = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
@@ -73,7 +77,8 @@ class SentenceEncoder(nn.Module):
         """[texts, width] unit vectors in float32 on the CPU; equal texts are encoded once, long ones together."""
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
         parts = [
-            self(distinct[i : i + batch], max_tokens=max_tokens).float().cpu() for i in range(0, len(distinct), batch)
+            self(distinct[i : i + batch], max_tokens=max_tokens).float().cpu()
+            for i in range(0, len(distinct), batch)
         ]
         place = {text: index for index, text in enumerate(distinct)}
         return torch.cat(parts)[[place[text] for text in texts]]
@@ -152,7 +157,9 @@ def read_description(folder: Path) -> Description:
     try:
         return Description(**json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder} holds no reward model ({error}); run stage reward_modeling first") from error
+        raise ModelError(
+            f"{folder} holds no reward model ({error}); run stage reward_modeling first"
+        ) from error
 
 
 def as_pair_sides(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
@@ -208,7 +215,13 @@ def packaged_encoder() -> Path:
 
 
 def make_encoder(
-    texts: Sequence[str], *, seed: int, max_tokens: int, width: int = 256, layers: int = 3, vocabulary: int = 8000
+    texts: Sequence[str],
+    *,
+    seed: int,
+    max_tokens: int,
+    width: int = 256,
+    layers: int = 3,
+    vocabulary: int = 8000,
 ) -> SentenceEncoder:
     """A small BERT with new weights, and a tokenizer trained on the texts (for Chinese, where none is packaged)."""
     from transformers import BertConfig, BertModel

@@ -23,7 +23,7 @@ from typing import Any
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.errors import ModelError, RoleDiedError
-from rl_empathy.types import Completion, PolicyVersion, Prompt, RolloutGroup, VersionSpan
+from rl_empathy.types import Completion, FinishReason, PolicyVersion, Prompt, RolloutGroup, VersionSpan
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process
@@ -255,7 +255,9 @@ class GenerationEngine:
 
     def _group_of(self, request: _Request, output: Any) -> RolloutGroup:
         assert request.admitted is not None
-        completions = tuple(_completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index))
+        completions = tuple(
+            _completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index)
+        )
         return RolloutGroup(prompt=request.prompt, completions=completions, admitted=request.admitted)
 
     def _load(self, weights: PublishedWeights) -> float:
@@ -275,7 +277,7 @@ def _completion_of(part: Any) -> Completion:
     ids = tuple(part.token_ids)
     logprobs = tuple(step[token].logprob for step, token in zip(part.logprobs, ids, strict=True))
     spans = tuple(VersionSpan(PolicyVersion.parse(s.version), s.start, s.end) for s in part.weight_versions)
-    reason = "length" if part.finish_reason == "length" else "stop"
+    reason: FinishReason = "length" if part.finish_reason == "length" else "stop"
     return Completion(
         token_ids=ids, rollout_logprobs=logprobs, version_spans=spans, finish_reason=reason, text=part.text
     )

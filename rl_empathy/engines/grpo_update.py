@@ -48,13 +48,19 @@ class TrainingBatch:
 
 def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> TrainingBatch:
     """Set advantages group by group, leave out completions whose reward failed, and flatten."""
-    samples, rollout, reference, advantages, mask = [], [], [], [], []
+    samples: list[Sample] = []
+    rollout: list[float] = []
+    reference: list[Tensor] = []
+    advantages: list[Tensor] = []
+    mask: list[Tensor] = []
     for scored in groups:
         kept = [i for i, total in enumerate(scored.rewards.totals) if total is not None]
         completions = [scored.group.completions[i] for i in kept]
         samples.append(Sample(scored.group.prompt.token_ids, [c.token_ids for c in completions]))
         rewards = torch.tensor([[scored.rewards.totals[i] for i in kept]], dtype=torch.float64)
-        per_completion = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage)
+        per_completion = group_advantages(
+            rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage
+        )
         lengths = torch.tensor([len(c.token_ids) for c in completions])
         advantages.append(per_completion[0].float().repeat_interleave(lengths))
         trained = torch.tensor([_is_trained(c, config) for c in completions])
@@ -114,7 +120,11 @@ def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) ->
 
 
 def _update(
-    engine: TrainingEngine, batch: TrainingBatch, start: Tensor | None, config: GRPOConfig, sums: dict[str, float]
+    engine: TrainingEngine,
+    batch: TrainingBatch,
+    start: Tensor | None,
+    config: GRPOConfig,
+    sums: dict[str, float],
 ) -> UpdateReport:
     count = max(1, batch.num_trained_tokens)
 

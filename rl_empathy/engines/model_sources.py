@@ -61,7 +61,9 @@ def starting_model(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         if config.from_scratch is not None:
-            make_from_scratch(config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress)
+            make_from_scratch(
+                config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress
+            )
         else:
             convert_gguf(package_file(str(config.path)), temporary)
         temporary.rename(folder)
@@ -136,7 +138,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"{file} cannot be converted: {error}") from error
-    settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    settings = {
+        k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+    }
     # A model that was loaded from GGUF refuses to be saved; one made from its configuration does not.
     model = AutoModelForCausalLM.from_config(type(loaded.config)(**settings), dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
@@ -163,7 +167,12 @@ def _local_or_hub(path: str, revision: str | None) -> Path:
 
 
 def _model_language(
-    config: FromScratchConfig, folder: Path, tokenizer: Any, texts: Sequence[str], seed: int, progress: Progress
+    config: FromScratchConfig,
+    folder: Path,
+    tokenizer: Any,
+    texts: Sequence[str],
+    seed: int,
+    progress: Progress,
 ) -> None:
     from rl_empathy.engines.training import TrainingEngine
 
@@ -176,7 +185,9 @@ def _model_language(
     )
     held_out = max(1, min(64, len(texts) // 20))
     ids = [tokenizer(text)["input_ids"][: config.context_tokens - 1] for text in texts]
-    sequences = [Sample([tokenizer.eos_token_id], [[*tokens, tokenizer.eos_token_id]]) for tokens in ids if tokens]
+    sequences = [
+        Sample([tokenizer.eos_token_id], [[*tokens, tokenizer.eos_token_id]]) for tokens in ids if tokens
+    ]
     order = torch.Generator().manual_seed(seed)
     train = [sequences[i] for i in torch.randperm(len(sequences) - held_out, generator=order).tolist()]
     at = 0
@@ -194,8 +205,12 @@ def _model_language(
         logprobs = engine.logprobs(held, temperature=1.0)
     perplexity = float((-logprobs.mean()).exp())
     progress(config.num_steps, {"base/held_out_perplexity": perplexity})
-    (folder / "perplexity.json").write_text(json.dumps({"held_out_perplexity": perplexity, "texts": held_out}))
-    save_language_model(engine.model.language_model, folder.with_name("language_model"), tokenizer_from=str(folder))
+    (folder / "perplexity.json").write_text(
+        json.dumps({"held_out_perplexity": perplexity, "texts": held_out})
+    )
+    save_language_model(
+        engine.model.language_model, folder.with_name("language_model"), tokenizer_from=str(folder)
+    )
     for path in folder.with_name("language_model").iterdir():
         path.replace(folder / path.name)
     folder.with_name("language_model").rmdir()

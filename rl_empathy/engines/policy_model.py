@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 class PolicyModel(nn.Module):
     """Wraps a causal language model so that its forward pass takes a row and gives log-probs."""
 
-    def __init__(self, model_path: str, *, dtype: str, layout: Layout, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self, model_path: str, *, dtype: str, layout: Layout, gradient_checkpointing: bool = False
+    ) -> None:
         """Load the model.
 
         Args:
@@ -53,7 +55,9 @@ class PolicyModel(nn.Module):
         """
         shape = {"row": row} if self.layout == "shared_prompt" else {}
         body = self.language_model.base_model
-        hidden = body(row.input_ids, position_ids=row.position_ids, use_cache=False, **shape).last_hidden_state
+        hidden = body(
+            row.input_ids, position_ids=row.position_ids, use_cache=False, **shape
+        ).last_hidden_state
         head = self.language_model.get_output_embeddings().weight
         return token_logprobs(hidden[0, row.predictors], head, row.targets, temperature=temperature)
 
@@ -89,7 +93,9 @@ class PolicyModel(nn.Module):
         if difference > LAYOUT_TOLERANCE * (1 if self.language_model.dtype == torch.float32 else 1e3):
             self.layout = "packed"
             self.language_model.set_attn_implementation(implementation)
-            log.warning("this model does not fit the shared_prompt layout (%s): using packed, which is slower", reason)
+            log.warning(
+                "this model does not fit the shared_prompt layout (%s): using packed, which is slower", reason
+            )
 
 
 def load_language_model(model_path: str, *, dtype: str) -> nn.Module:
@@ -110,7 +116,11 @@ def load_language_model(model_path: str, *, dtype: str) -> nn.Module:
             if hasattr(config, key):
                 setattr(config, key, 0.0)  # dropout would make π differ from itself
         return AutoModelForCausalLM.from_pretrained(
-            model_path, config=config, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
+            model_path,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            attn_implementation="sdpa",
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):

@@ -28,7 +28,9 @@ class ReferenceEngine:
             return completion_logprobs(self._model, [sample], self._microbatch_tokens, temperature)
 
 
-def completion_logprobs(model: PolicyModel, samples: list[Sample], max_tokens: int, temperature: float) -> Tensor:
+def completion_logprobs(
+    model: PolicyModel, samples: list[Sample], max_tokens: int, temperature: float
+) -> Tensor:
     """[predicted] log-probs of all samples' completions, nats, micro-batch by micro-batch."""
     batches = split_by_tokens(samples, max_tokens=max_tokens, layout=model.layout)
     return torch.cat([model(model.pack(batch), temperature=temperature)[0] for batch in batches])

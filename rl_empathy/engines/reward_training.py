@@ -65,6 +65,7 @@ class RewardTraining:
         self._draw = draw
         self._held_out = held_out
         self._skipped = 0
+        self._evaluation: Metrics | None = None
         settings = config.optimizer
         self._optimizer = torch.optim.AdamW(
             encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -87,12 +88,12 @@ class RewardTraining:
         """
         last = self._config.num_steps
         if not self.step:
-            report(0, self.evaluate(), None)
+            report(0, self.evaluation, None)
         while self.step < last:
             metrics = self.update()
             stopping = should_stop() and self.step < last
             if self.step % self._config.evaluate_every == 0 or self.step == last:
-                metrics |= self.evaluate()
+                metrics |= self.evaluation
             due = self.step % self._config.checkpoint_every == 0 or self.step == last or stopping
             report(self.step, metrics, self.save(folder).path if due else None)
             if stopping:
@@ -102,6 +103,7 @@ class RewardTraining:
     def update(self) -> Metrics:
         """Make one optimizer step; a loss or gradient that is not finite leaves the weights alone."""
         self.step += 1
+        self._evaluation = None
         learning_rate = self._config.optimizer.learning_rate * self._learning_rate_factor()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -119,6 +121,13 @@ class RewardTraining:
             "reward_model/grad_norm": float(norm),
             "reward_model/learning_rate": learning_rate,
         }
+
+    @property
+    def evaluation(self) -> Metrics:
+        """Of the weights as they are; made now when they have changed since the last one."""
+        if self._evaluation is None:
+            self._evaluation = self.evaluate()
+        return self._evaluation
 
     def evaluate(self) -> Metrics:
         """Triplet accuracy in all and by kind, ROC-AUC, τ and the error rates there, on the held-out triplets."""
@@ -159,6 +168,7 @@ class RewardTraining:
             kind, _, name = key.partition("/")
             moment = value if kind == "step" else value.to(named[name].device)
             self._optimizer.state[named[name]][kind] = moment
+        self._evaluation = None
         state = checkpoint.document("state")
         self.step, self._skipped = state["step"], state["skipped"]
 

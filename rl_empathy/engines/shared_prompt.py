@@ -99,7 +99,9 @@ class Branches:
         gather = gather.clamp(max=start + tree.num_tokens - 1)
         columns = torch.arange(tree.prompt_tokens + longest, device=device)
         mask = columns[None, :] <= tree.prompt_tokens + steps[:, None]
-        return cls(start, gather.flatten(), real.flatten().nonzero().squeeze(1), mask, (len(lengths), longest))
+        return cls(
+            start, gather.flatten(), real.flatten().nonzero().squeeze(1), mask, (len(lengths), longest)
+        )
 
 
 def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | str = "cpu") -> PackedRow:
@@ -150,7 +152,9 @@ def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | st
     def tensor(values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
-    return PackedRow(tensor(ids)[None], tensor(positions)[None], tuple(trees), tensor(predictors), tensor(targets))
+    return PackedRow(
+        tensor(ids)[None], tensor(positions)[None], tuple(trees), tensor(predictors), tensor(targets)
+    )
 
 
 def fed_tokens(sample: Sample, layout: Layout) -> int:
@@ -223,7 +227,9 @@ def shared_prompt_attention(
     for tree, branches in zip(row.trees, row.branches, strict=True):
         end = start + tree.prompt_tokens
         keys, values = (_repeat_heads(x[:, :, start:end], repeats) for x in (key, value))
-        pieces.append(scaled_dot_product_attention(query[:, :, start:end], keys, values, is_causal=True, scale=scaling))
+        pieces.append(
+            scaled_dot_product_attention(query[:, :, start:end], keys, values, is_causal=True, scale=scaling)
+        )
         if branches is not None and branches.scatter.numel():
             pieces.append(_branch_attention(query, key, value, keys, values, branches, repeats, scaling))
         start += tree.num_tokens
@@ -231,8 +237,14 @@ def shared_prompt_attention(
 
 
 def _branch_attention(
-    query: Tensor, key: Tensor, value: Tensor, prompt_keys: Tensor, prompt_values: Tensor,
-    branches: Branches, repeats: int, scaling: float | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prompt_keys: Tensor,
+    prompt_values: Tensor,
+    branches: Branches,
+    repeats: int,
+    scaling: float | None,
 ) -> Tensor:
     count, longest = branches.shape
 
@@ -243,7 +255,9 @@ def _branch_attention(
         return torch.cat([prompt.expand(count, -1, -1, -1), _repeat_heads(as_batch(own), repeats)], dim=2)
 
     keys, values = after_prompt(prompt_keys, key), after_prompt(prompt_values, value)
-    attended = scaled_dot_product_attention(as_batch(query), keys, values, attn_mask=branches.mask, scale=scaling)
+    attended = scaled_dot_product_attention(
+        as_batch(query), keys, values, attn_mask=branches.mask, scale=scaling
+    )
     return attended.transpose(0, 1).flatten(1, 2).index_select(1, branches.scatter)[None]
 
 

@@ -136,7 +136,9 @@ class TrainingEngine:
         return warmup_cosine(step, warmup_steps=warmup, num_steps=self._num_steps)
 
 
-def _start_deepspeed(model: PolicyModel, settings: OptimizerConfig) -> tuple["torch.nn.Module", torch.optim.AdamW]:
+def _start_deepspeed(
+    model: PolicyModel, settings: OptimizerConfig
+) -> tuple["torch.nn.Module", torch.optim.AdamW]:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")  # what its launcher would have set
@@ -147,7 +149,10 @@ def _start_deepspeed(model: PolicyModel, settings: OptimizerConfig) -> tuple["to
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=torch.distributed.HashStore(),
+            rank=0,
+            world_size=1,
         )
     deepspeed.init_distributed(dist_init_required=False)
     optimizer = torch.optim.AdamW(

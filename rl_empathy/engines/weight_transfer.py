@@ -64,7 +64,7 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
 
 
 def transfer_config() -> WeightTransferConfig:
-    """vLLM's configuration for this transport; registers it on first use."""
+    """VLLM's configuration for this transport; registers it on first use."""
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, ArrayTransferEngine)
     return WeightTransferConfig(backend=BACKEND)

@@ -64,7 +64,8 @@ class RunContext:
         if long:
             names = ", ".join(long[:5]) + (" …" if len(long) > 5 else "")
             self.progress.warning(
-                f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_tokens ({limit}) and left out: {names}"
+                f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_tokens ({limit}) "
+                f"and are left out: {names}"
             )
         return [(row, ids) for row, ids in rendered if len(ids) <= limit]
 

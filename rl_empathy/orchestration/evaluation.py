@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from rl_empathy.actors.reward_model import RewardModel
+from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.measures import TfidfSimilarity
 from rl_empathy.evaluation.report import (
@@ -63,12 +64,17 @@ async def run_evaluation(
         )
         evaluations.append(evaluation)
         _write_completions(context, model_name, completions)
-        context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
+        context.log.write(
+            "evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()}
+        )
     return _write_report(context, evaluations, [row for row, _ in prompts], name)
 
 
 async def _complete(
-    context: RunContext, workers: RolloutWorkers, scorer: RewardModelHandle, prompts: list[tuple[Row, list[int]]]
+    context: RunContext,
+    workers: RolloutWorkers,
+    scorer: RewardModelHandle,
+    prompts: list[tuple[Row, list[int]]],
 ) -> dict[str, list[ScoredCompletion]]:
     config = context.run_file.evaluate
 
@@ -131,13 +137,15 @@ async def _start_scorer(context: RunContext, model: Path, reward_model: Path | N
         schema=context.schema,
         tokenizer_path=str(model),
         embedding_path=str(reward_model) if reward_model else None,
-        witness=_witness(run_file.evaluate.second_encoder, run_file.data.language),
+        witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
     )
     return RewardModelHandle(role, run_file.cluster.deadlines)
 
 
 def _witness(second_encoder: str, language: str) -> str | None:
-    return None if second_encoder == "auto" and language == "zh" else second_encoder
+    if second_encoder != "auto":
+        return second_encoder
+    return None if language == "zh" else str(packaged_encoder())
 
 
 def _write_completions(
@@ -147,7 +155,12 @@ def _write_completions(
     with path.open("w", encoding="utf-8") as file:
         for several in completions.values():
             for c in several:
-                line = {"prompt_id": c.prompt_id, "text": c.text, "reward": c.reward, "terms": dict(c.rewards)}
+                line = {
+                    "prompt_id": c.prompt_id,
+                    "text": c.text,
+                    "reward": c.reward,
+                    "terms": dict(c.rewards),
+                }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -49,7 +49,9 @@ class Resources:
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self.extra_environment}
 
 
-async def run_task(function: Callable[..., Any], *arguments: Any, resources: Resources, seconds: float, doing: str) -> Any:
+async def run_task(
+    function: Callable[..., Any], *arguments: Any, resources: Resources, seconds: float, doing: str
+) -> Any:
     """Run a function in a process of the cluster and wait for its result.
 
     Raises:
@@ -66,7 +68,12 @@ async def run_task(function: Callable[..., Any], *arguments: Any, resources: Res
 
 
 async def start_roles(
-    actor_class: type, arguments: Mapping[str, Sequence[Any]], resources: Resources, logs: Path, *, start_s: float,
+    actor_class: type,
+    arguments: Mapping[str, Sequence[Any]],
+    resources: Resources,
+    logs: Path,
+    *,
+    start_s: float,
     **settings: Any,
 ) -> list["Role"]:
     """Start actors of one class and wait until each is up.
@@ -93,7 +100,9 @@ async def start_roles(
             runtime_env={"env_vars": resources.environment},
         )
         roles.append(Role(name=name, actor=options.remote(*values, str(log), **settings), log=log))
-    await asyncio.gather(*(role.answer(role.actor.ready.remote(), seconds=start_s, doing="start") for role in roles))
+    await asyncio.gather(
+        *(role.answer(role.actor.ready.remote(), seconds=start_s, doing="start") for role in roles)
+    )
     return roles
 
 
@@ -131,7 +140,9 @@ class Role:
                 raise error.cause from error
             raise
         except RayActorError as error:
-            raise RoleDiedError(f"{self.name} died while it was to {doing}: {error}. Its log: {self.log}") from error
+            raise RoleDiedError(
+                f"{self.name} died while it was to {doing}: {error}. Its log: {self.log}"
+            ) from error
         except RayError as error:
             raise RoleDiedError(f"{self.name}, to {doing}: {error}. Its log: {self.log}") from error
 
@@ -173,7 +184,8 @@ class RolloutWorkers:
             )
             doing = f"sample the group of prompt {prompt.row.id}"
             return GroupHandle(
-                header=await worker.answer(header, seconds=self._deadlines.sample_s, doing=doing), payload=payload
+                header=await worker.answer(header, seconds=self._deadlines.sample_s, doing=doing),
+                payload=payload,
             )
         finally:
             self._load[number] -= 1
@@ -196,7 +208,9 @@ class RolloutWorkers:
         )
         for worker, (held, _) in zip(self._workers, reports, strict=True):
             if held != version:
-                raise WeightSyncError(f"{worker.name} holds version {held} after the publish of {version}: {worker.log}")
+                raise WeightSyncError(
+                    f"{worker.name} holds version {held} after the publish of {version}: {worker.log}"
+                )
         return [stats for _, stats in reports]
 
     async def load_model(self, folder: Path, version: PolicyVersion) -> None:
@@ -215,7 +229,9 @@ class RolloutWorkers:
     async def payload(self, group: GroupHandle) -> RolloutGroup:
         """Fetch a payload into this process, for evaluation."""
         return await self._workers[0].answer(
-            group.payload, seconds=self._deadlines.sample_s, doing=f"hand over the group of {group.header.row_id}"
+            group.payload,
+            seconds=self._deadlines.sample_s,
+            doing=f"hand over the group of {group.header.row_id}",
         )
 
     def _choose(self, prompt: Prompt, cohort: Sequence[Prompt]) -> tuple[int, int]:
@@ -241,7 +257,6 @@ class RewardModelHandle:
             seconds=self._deadlines.score_s,
             doing=f"score the group of prompt {group.header.row_id}",
         )
-
 
     async def witness(self, group: GroupHandle) -> list[float | None]:
         """What an encoder that trained nothing says of the answers."""
@@ -275,7 +290,9 @@ class ReferenceModelHandle:
         self._deadlines = deadlines
 
     async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None":
-        done, logprobs = self._role.actor.logprobs.options(num_returns=2).remote(group.payload, self._temperature)
+        done, logprobs = self._role.actor.logprobs.options(num_returns=2).remote(
+            group.payload, self._temperature
+        )
         doing = f"give the reference log-probs of prompt {group.header.row_id}"
         await self._role.answer(done, seconds=self._deadlines.score_s, doing=doing)
         return logprobs
@@ -299,7 +316,9 @@ class PolicyTrainerHandle:
     async def resume(self) -> tuple[dict[str, Any] | None, list[RolloutGroup]]:
         """Load the newest checkpoint: the driver's part of it, None when there is none, and finished groups."""
         self.version, state, finished = await self._role.answer(
-            self._role.actor.resume.remote(), seconds=self._deadlines.checkpoint_s, doing="load its checkpoint"
+            self._role.actor.resume.remote(),
+            seconds=self._deadlines.checkpoint_s,
+            doing="load its checkpoint",
         )
         return state, finished
 
@@ -308,7 +327,10 @@ class PolicyTrainerHandle:
         references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
         metrics = await self._role.answer(
             self._role.actor.update.remote(
-                [group.rewards for group in groups], bool(references), *(g.payload for g in groups), *references
+                [group.rewards for group in groups],
+                bool(references),
+                *(g.payload for g in groups),
+                *references,
             ),
             seconds=self._deadlines.update_s,
             doing="update the policy",
@@ -331,7 +353,9 @@ class PolicyTrainerHandle:
     async def export(self, folder: Path) -> None:
         """Write the policy as a transformers model."""
         await self._role.answer(
-            self._role.actor.export.remote(str(folder)), seconds=self._deadlines.checkpoint_s, doing="export the model"
+            self._role.actor.export.remote(str(folder)),
+            seconds=self._deadlines.checkpoint_s,
+            doing="export the model",
         )
 
 
@@ -354,4 +378,6 @@ class Fleet:
 
     def adopt(self, group: RolloutGroup) -> GroupHandle:
         """Put a group of a checkpoint back into the object store."""
-        return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=ray.put(group))
+        return GroupHandle(
+            header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=ray.put(group)
+        )

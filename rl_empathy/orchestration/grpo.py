@@ -1,8 +1,8 @@
 """Asynchronous GRPO.
 
-    prompts ──> rollout workers ──> reward model ──> group buffer ──> policy trainer
-                      ^             reference model                        │
-                      └────────────── weights of policy version n ─────────┘
+prompts ──> rollout workers ──> reward model ──> group buffer ──> policy trainer
+                  ^             reference model                        │
+                  └────────────── weights of policy version n ─────────┘
 """
 
 import asyncio
@@ -73,7 +73,9 @@ async def run_grpo(
             groups = await stop.unless_set(buffer.take(config.groups_per_step, step=step, drop_reason=worth))
             if groups is None:
                 await save_checkpoint(fleet, prompts, ledger, buffer)
-                raise Stopped(f"stopped after step {step - 1} of {config.num_steps}; the same command goes on")
+                raise Stopped(
+                    f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
+                )
             clock.waited()
             report = await fleet.trainer.update(groups)
             ledger.trained([group.header.occurrence for group in groups], step=step)

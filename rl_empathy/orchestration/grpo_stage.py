@@ -1,5 +1,6 @@
 """Stage grpo: staff the roles, go on from the last checkpoint, run the loop, export the policy."""
 
+import asyncio
 from pathlib import Path
 
 from rl_empathy.actors.policy_trainer import PolicyTrainer
@@ -14,12 +15,11 @@ from rl_empathy.orchestration.fleet import (
     NoReferenceModel,
     PolicyTrainerHandle,
     ReferenceModelHandle,
+    ReferenceScorer,
     Resources,
     RewardModelHandle,
     RewardScorer,
-    ReferenceScorer,
     Role,
-    RolloutWorkers,
     ShuffledRewards,
     start_roles,
 )
@@ -41,10 +41,14 @@ async def run_grpo_stage(context: RunContext, policy: Path, reward_model: Path |
     config = context.run_file.grpo
     rows = context.prompts(context.data.train)
     if not rows:
-        raise DataError("no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk")
-    workers = await context.rollout_workers(policy)
-    roles = await _start_scorers(context, policy, reward_model)
-    trainer_role = await _start_trainer(context, policy)
+        raise DataError(
+            "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
+        )
+    workers, roles, trainer_role = await asyncio.gather(
+        context.rollout_workers(policy),
+        _start_scorers(context, policy, reward_model),
+        _start_trainer(context, policy),
+    )
     trainer = PolicyTrainerHandle(trainer_role, context.run_file.cluster.deadlines)
     state, finished = await trainer.resume()
     ledger = Ledger(context.directory.path / "ledger.jsonl")
@@ -98,32 +102,45 @@ async def _start_scorers(
     context: RunContext, policy: Path, reward_model: Path | None
 ) -> tuple[RewardScorer, ReferenceScorer, list[Role]]:
     run_file = context.run_file
-    deadlines = run_file.cluster.deadlines
+    deadlines, grpo = run_file.cluster.deadlines, run_file.grpo
+    starts = [_start_reward_model(context, policy, reward_model)]
+    if grpo.kl_coef:
+        starts.append(_start_reference_model(context, policy))
+    roles = await asyncio.gather(*starts)
+    scorer = RewardModelHandle(roles[0], deadlines)
+    shuffled = run_file.grpo.shuffle_rewards
+    rewards: RewardScorer = ShuffledRewards(scorer, seed=run_file.run.seed) if shuffled else scorer
+    reference = ReferenceModelHandle(roles[1], grpo, deadlines) if grpo.kl_coef else NoReferenceModel()
+    return rewards, reference, roles
+
+
+async def _start_reward_model(context: RunContext, policy: Path, reward_model: Path | None) -> Role:
+    run_file = context.run_file
     settings = run_file.cluster.reward_model
-    roles = await start_roles(
+    (role,) = await start_roles(
         RewardModel,
         {"reward_model": (run_file.grpo.rewards,)},
         Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
         context.directory.logs,
-        start_s=deadlines.start_s,
+        start_s=run_file.cluster.deadlines.start_s,
         schema=context.schema,
         tokenizer_path=str(policy),
         embedding_path=str(reward_model) if reward_model else None,
     )
-    rewards: RewardScorer = RewardModelHandle(roles[0], deadlines)
-    if run_file.grpo.shuffle_rewards:
-        rewards = ShuffledRewards(rewards, seed=run_file.run.seed)
-    if not run_file.grpo.kl_coef:
-        return rewards, NoReferenceModel(), roles
+    return role
+
+
+async def _start_reference_model(context: RunContext, policy: Path) -> Role:
+    run_file = context.run_file
     settings = run_file.cluster.reference_model
-    roles += await start_roles(
+    (role,) = await start_roles(
         ReferenceModel,
         {"reference_model": (str(policy),)},
         Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
         context.directory.logs,
-        start_s=deadlines.start_s,
+        start_s=run_file.cluster.deadlines.start_s,
         dtype=run_file.model.dtype,
         layout=run_file.cluster.policy_trainer.layout,
         microbatch_tokens=run_file.grpo.microbatch_tokens,
     )
-    return rewards, ReferenceModelHandle(roles[1], run_file.grpo, deadlines), roles
+    return role

@@ -39,7 +39,9 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> None:
 
 def _connect(config: ClusterConfig, plan: Plan) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    joins = config.address not in ("auto", "local") or (config.address == "auto" and "RAY_ADDRESS" in os.environ)
+    joins = config.address not in ("auto", "local") or (
+        config.address == "auto" and "RAY_ADDRESS" in os.environ
+    )
     if not joins:
         cpus = config.num_cpus or math.ceil(plan.total_cpus)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)

@@ -48,7 +48,11 @@ async def fit(
 
 
 def _trainer(
-    loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], folder: Path, num_cpus: float, num_gpus: float
+    loop: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    folder: Path,
+    num_cpus: float,
+    num_gpus: float,
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer

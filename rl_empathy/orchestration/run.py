@@ -1,11 +1,13 @@
 """A run: the stages of a run file, one after the other, each skipped when it is already finished.
 
-    starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate ──> model/
+starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate ──> model/
 """
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -24,7 +26,6 @@ from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
-from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import conversation_text
 
 BASE_MODEL_S = 3600
@@ -85,7 +86,7 @@ async def _stages(context: RunContext) -> None:
 
 async def _run_stage(
     context: RunContext, stage: str, models: dict[str, Path], reward_model: Path | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     wants_encoder = any(term.function == "answer" for term in context.run_file.grpo.rewards)
     if stage == "grpo" and wants_encoder and reward_model is None:
         raise ConfigError(
@@ -140,7 +141,7 @@ def _make_base_model(run_file: RunFile, folder: Path, texts: list[str], metrics:
     )
 
 
-async def _reward_modeling(context: RunContext) -> dict[str, object]:
+async def _reward_modeling(context: RunContext) -> dict[str, Any]:
     run_file = context.run_file
     resources = run_file.cluster.policy_trainer
     config = run_file.reward_modeling
@@ -171,10 +172,10 @@ def _release(path: Path, model: Path) -> None:
     temporary.rename(released)
 
 
-def _raise_first(work: object) -> None:
+def _raise_first(work: Callable[[], None]) -> None:
     """Run, and of a group of errors raise the first of ours: the others were caused by it."""
     try:
-        work()  # type: ignore[operator]
+        work()
     except BaseExceptionGroup as group:
         leaves = list(_leaves(group))
         raise next((error for error in leaves if isinstance(error, RlEmpathyError)), leaves[0]) from None

@@ -69,7 +69,10 @@ def _loop(settings: dict[str, Any]) -> None:
     log = MetricsLog(Path(settings["metrics"]))
     checkpoint = latest_checkpoint(folder)
     log.cut_back("sft", checkpoint.step if checkpoint else -1)
-    data = {side: [Sample(prompt, [completion]) for prompt, completion in settings[side]] for side in ("train", "held_out")}
+    data = {
+        side: [Sample(prompt, [completion]) for prompt, completion in settings[side]]
+        for side in ("train", "held_out")
+    }
     fine_tune(
         settings["model_path"],
         SFTData(**data),

@@ -1,6 +1,6 @@
 """Publishing: the trainer's weights become a policy version that every rollout worker serves.
 
-    trainer ── weights(), one copy into the object store ──> node memory ── mapped, no copy ──> workers of the node
+trainer ── weights(), one copy into the object store ──> node memory ── mapped, no copy ──> workers of the node
 """
 
 import time

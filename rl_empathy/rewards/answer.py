@@ -26,7 +26,9 @@ class AnswerReward:
         self._mode = mode
         self._threshold = threshold
 
-    def __call__(self, group: RolloutGroup, parsed: Sequence[ParsedCompletion], **_: Any) -> list[float | None]:
+    def __call__(
+        self, group: RolloutGroup, parsed: Sequence[ParsedCompletion], **_: Any
+    ) -> list[float | None]:
         """Score the answers; identical signature to every reward function."""
         answers = [p.text_of(self._answer) for p in parsed]
         present = [answer for answer in answers if answer]

@@ -63,7 +63,11 @@ def load_function(path: str) -> RewardFunction:
 
 
 def score_group(
-    group: RolloutGroup, *, schema: OutputSchema, terms: Sequence[RewardTerm], decode: Callable[[list[int]], str]
+    group: RolloutGroup,
+    *,
+    schema: OutputSchema,
+    terms: Sequence[RewardTerm],
+    decode: Callable[[list[int]], str],
 ) -> GroupRewards:
     """Parse the completions and sum the weighted terms.
 
@@ -83,9 +87,9 @@ def score_group(
     parsed = [schema.parse(completion.text, strict=True) for completion in group.completions]
     scores = {term.name: _scores(term, group, parsed) for term in terms}
     totals = tuple(
-        None if any(score is None for score in column) else sum(
-            term.weight * score for term, score in zip(terms, column, strict=True) if score is not None
-        )
+        None
+        if any(score is None for score in column)
+        else sum(term.weight * score for term, score in zip(terms, column, strict=True) if score is not None)
         for column in zip(*scores.values(), strict=True)
     )
     return GroupRewards(

@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -43,8 +42,15 @@ async def _refused(_: Request, error: Any) -> Response:
 
 
 @http.exception_handler(HTTPException)
-async def _not_served(_: Request, error: Any) -> Response:
-    return await _refused(_, ApiError(error.status_code, "this server has no such route", code="not_found"))
+async def _not_served(request: Request, error: Any) -> Response:
+    return await _refused(
+        request, ApiError(error.status_code, "this server has no such route", code="not_found")
+    )
+
+
+@http.exception_handler(Exception)
+async def _failed(request: Request, _: Any) -> Response:
+    return await _refused(request, ApiError(500, "the server failed; its log has more", code="failed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,6 @@ class IngressSettings:
     max_completion_tokens: int
 
 
-@serve.ingress(http)
 class Ingress:
     """OpenAI-compatible chat completions in front of the policy server."""
 

@@ -67,7 +67,9 @@ class Reply:
         valid = self.finish_reason == "stop" and self._schema.parse(self._text, strict=True).valid
         metadata: dict[str, Any] = {"notice": self._notice, "schema_valid": valid}
         if self._falls_back:
-            metadata["fallback"] = "no delimiter of the schema was written: the content is the whole completion"
+            metadata["fallback"] = (
+                "no delimiter of the schema was written: the content is the whole completion"
+            )
         return {"usage": self._usage, "metadata": metadata}
 
     def _deltas(self, pieces: list[tuple[Any, str]]) -> list[dict[str, str]]:

@@ -100,7 +100,9 @@ def read_request(body: bytes, *, model_name: str) -> ChatRequest:
     except (ValueError, RecursionError):
         raise ApiError(400, "the body is not JSON", code="invalid_json") from None
     if request.model not in (None, model_name):
-        raise ApiError(404, f"this server has one model, {model_name!r}", code="model_not_found", param="model")
+        raise ApiError(
+            404, f"this server has one model, {model_name!r}", code="model_not_found", param="model"
+        )
     if any(message.role == "system" for message in request.messages):
         raise ApiError(
             400,

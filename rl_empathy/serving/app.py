@@ -1,0 +1,331 @@
+"""Start the endpoint, say where it is, stop it.
+
+serve() ── checks ──> Ray ──> Ray Serve: proxy (loopback) ──> ingress ──> policy server (vLLM)
+└── waits for SIGINT or SIGTERM, then drains, then takes down what it started
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rl_empathy.config.sections import ServeConfig
+from rl_empathy.errors import ConfigError, ModelError, ResourceError, RoleDiedError, RoleTimeoutError
+from rl_empathy.schema import OutputSchema
+from rl_empathy.serving.policy_server import EngineSettings
+from rl_empathy.serving.schemas import NOTICES
+
+APP = "rl_empathy"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_CONTEXT_TOKENS = 4096
+DRAIN_S = 5.0
+"""Time that running replies get to end when the server stops, seconds."""
+WATCH_S = 5.0
+LOGS = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cluster:
+    """The Ray cluster that serves."""
+
+    is_ours: bool
+    log_folder: str
+
+
+def serve(
+    model: Path,
+    config: ServeConfig,
+    schema: OutputSchema,
+    *,
+    language: str,
+    model_name: str,
+    system_prompt: str,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    address: str = "auto",
+) -> int:
+    """Serve a model until SIGINT or SIGTERM.
+
+    Args:
+        model: Folder of a transformers model with its tokenizer.
+        config: Where to listen, what to show.
+        schema: The form of the model's completions.
+        language: Of the notice, "en" or "zh".
+        model_name: The name by which clients ask for it.
+        system_prompt: The instruction that the model was trained with, "" for none.
+        num_cpus: CPUs of the engine.
+        num_gpus: GPUs of the engine.
+        address: Ray cluster to join; "auto" starts one where none is found, "local" always.
+
+    Returns:
+        Exit code 0, after a stop that was asked for.
+
+    Raises:
+        ConfigError: The host is not loopback.
+        ModelError: The model cannot be served.
+        ResourceError: The port is in use, or the cluster has no room.
+        RoleTimeoutError: It was not healthy before the deadline, or stopped being healthy for as long.
+        RoleDiedError: The deployment failed; the text says where the log is.
+    """
+    if config.host not in LOOPBACK:
+        raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
+    engine = EngineSettings(
+        model_path=str(model.resolve()),
+        model_name=model_name,
+        context_tokens=_context_tokens(model),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+    _check_port(config.host, config.port)
+    with _stop_signals() as stop, _joined_cluster(address, num_cpus, stop) as cluster:
+        _check_room(num_cpus, num_gpus)
+        with _deployed(_application(engine, config, schema, language, system_prompt), config, cluster, stop):
+            watch = _Watch(config, cluster, stop)
+            watch.wait_until_healthy()
+            if not stop.is_set():
+                _announce(config, model_name, language)
+                watch.wait_until_stopped()
+    return 0
+
+
+def _context_tokens(model: Path) -> int:
+    path = model / "config.json"
+    try:
+        declared = json.loads(path.read_text()).get("max_position_embeddings", MAX_CONTEXT_TOKENS)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model} is not the folder of a transformers model: {path}: {error}") from error
+    return min(int(declared), MAX_CONTEXT_TOKENS)
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ResourceError(
+                f"port {port} on {host} cannot be used ({error.strerror}); stop what listens there, or set serve.port"
+            ) from error
+
+
+def _check_room(num_cpus: float, num_gpus: float) -> None:
+    import ray
+
+    room = ray.cluster_resources()
+    for name, wanted in {"CPU": num_cpus, "GPU": num_gpus}.items():
+        if wanted > room.get(name, 0):
+            raise ResourceError(f"serving wants {wanted:g} {name}; the Ray cluster has {room.get(name, 0):g}")
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the block runs."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _catch_signals(stop)
+    try:
+        yield stop
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _catch_signals(stop: threading.Event) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+
+
+@contextlib.contextmanager
+def _joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iterator[_Cluster]:
+    """Join a Ray cluster or start one; leave as it was found."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    is_ours = address == "local" or (address == "auto" and not _is_announced())
+    if is_ours:
+        room = max(os.cpu_count() or 1, math.ceil(num_cpus))
+        mask = os.umask(0o077)  # Ray writes its token and its logs with the plain umask
+        try:
+            context = ray.init(
+                address="local", num_cpus=room, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+            )
+        finally:
+            os.umask(mask)
+    else:
+        try:
+            context = ray.init(address=None if address == "auto" else address, **quiet)
+        except ConnectionError as error:
+            raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
+    _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM
+    try:
+        yield _Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
+    finally:
+        ray.shutdown()
+
+
+def _is_announced() -> bool:
+    """Whether RAY_ADDRESS or `ray start` names a cluster; Ray's own "auto" would join any that it finds running."""
+    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    return bool(os.environ.get("RAY_ADDRESS")) or current.is_file()
+
+
+def _application(
+    engine: EngineSettings, config: ServeConfig, schema: OutputSchema, language: str, system_prompt: str
+) -> Any:
+    """The two deployments, bound."""
+    from ray import serve as ray_serve
+
+    from rl_empathy.serving.ingress import Ingress, IngressSettings, http
+    from rl_empathy.serving.policy_server import ENVIRONMENT, PolicyServer
+
+    shared: dict[str, Any] = {
+        "num_replicas": 1,
+        "max_constructor_retry_count": 1,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "logging_config": LOGS,
+    }
+    policy = ray_serve.deployment(
+        PolicyServer,
+        **shared,
+        max_ongoing_requests=128,
+        placement_group_bundles=engine.bundles,
+        placement_group_strategy="PACK",
+        ray_actor_options={"num_cpus": engine.num_cpus, "runtime_env": {"env_vars": ENVIRONMENT}},
+    )
+    ingress = ray_serve.deployment(
+        ray_serve.ingress(http)(Ingress),
+        **shared,
+        name="Ingress",
+        max_ongoing_requests=64,
+        max_queued_requests=64,
+        ray_actor_options={"num_cpus": 0},
+    )
+    settings = IngressSettings(
+        model_name=engine.model_name,
+        schema=schema,
+        system_prompt=system_prompt,
+        language=language,
+        show_reasoning=config.show_reasoning,
+        max_completion_tokens=config.max_completion_tokens,
+    )
+    return ingress.bind(policy.bind(engine), settings)
+
+
+@contextlib.contextmanager
+def _deployed(
+    application: Any, config: ServeConfig, cluster: _Cluster, stop: threading.Event
+) -> Iterator[None]:
+    """Start Ray Serve with the application; at the end let running replies finish, then stop it."""
+    from ray import serve as ray_serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    if not cluster.is_ours and ray_serve.status().proxies:
+        raise ResourceError(
+            "Ray Serve already runs on this Ray cluster, with a port of its own; stop it with `serve shutdown`, or "
+            "serve without joining the cluster"
+        )
+    try:
+        ray_serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": config.host, "port": config.port},
+            logging_config=LOGS,
+        )
+        if not stop.is_set():
+            ray_serve.run_many(
+                [ray_serve.RunTarget(application, name=APP, route_prefix="/")],
+                wait_for_applications_running=False,
+            )
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # a dead cluster has nothing left to stop
+            ray_serve.delete(APP)  # drains; a shutdown alone would cut the proxy off first
+        with contextlib.suppress(Exception):
+            ray_serve.shutdown()
+
+
+class _Watch:
+    """Waits for the endpoint's health, with a deadline."""
+
+    def __init__(self, config: ServeConfig, cluster: _Cluster, stop: threading.Event) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._stop = stop
+
+    def wait_until_healthy(self) -> None:
+        """Return when healthy or asked to stop."""
+        deadline = time.monotonic() + self._config.start_s
+        while not self._stop.is_set() and not self._is_healthy():
+            if time.monotonic() > deadline:
+                raise RoleTimeoutError(
+                    f"the policy server at {_url(self._config)} was not healthy for {self._config.start_s:g} s "
+                    f"(serve.start_s); its log is in {self._cluster.log_folder}"
+                )
+            self._stop.wait(0.5)
+
+    def wait_until_stopped(self) -> None:
+        """Ray Serve replaces a replica that dies; give up only when that takes longer than a start may."""
+        while not self._stop.wait(WATCH_S):
+            if not self._is_healthy():
+                self.wait_until_healthy()
+
+    def _is_healthy(self) -> bool:
+        from ray import serve as ray_serve
+
+        app = ray_serve.status().applications.get(APP)
+        if app is not None and app.status == "DEPLOY_FAILED":
+            raise RoleDiedError(
+                f"the policy server did not start: {_last_line(app)}; its log is in {self._cluster.log_folder}"
+            )
+        if app is None or app.status != "RUNNING":
+            return False
+        try:
+            return httpx.get(f"{_url(self._config)}/healthz", timeout=10, trust_env=False).status_code == 204
+        except httpx.HTTPError:
+            return False
+
+
+def _last_line(app: Any) -> str:
+    texts = [deployment.message for deployment in app.deployments.values() if deployment.message] or [
+        app.message
+    ]
+    lines = [line.strip() for text in texts for line in text.splitlines() if "Error" in line] or texts
+    return lines[-1][:300]
+
+
+def _url(config: ServeConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"http://{host}:{config.port}"
+
+
+def _announce(config: ServeConfig, model_name: str, language: str) -> None:
+    body = json.dumps(
+        {
+            "model": model_name,
+            "stream": True,
+            "messages": [{"role": "user", "content": "I feel lost at work."}],
+        }
+    )
+    print(
+        f"Serving {model_name} at {_url(config)}/v1 (stop with Ctrl-C). Try:\n"
+        f"  curl -N {_url(config)}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{NOTICES.get(language, NOTICES['en'])}",
+        file=sys.stdout,
+        flush=True,
+    )

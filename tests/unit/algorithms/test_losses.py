@@ -1,0 +1,96 @@
+import math
+
+import pytest
+import torch
+
+from rl_empathy.algorithms.losses import infonce_loss, policy_loss, sft_loss, triplet_loss
+
+SETTINGS = {"correction": "clip", "clip_low": 0.2, "clip_high": 0.28, "tis_cap": 2.0}
+
+
+def loss_of(now, rollout, advantages, mask=None, start=None, num_tokens=None, **changes):
+    now = torch.tensor(now, dtype=torch.float64, requires_grad=True)
+    rollout = torch.tensor(rollout, dtype=torch.float64)
+    mask = torch.ones(len(now), dtype=torch.bool) if mask is None else torch.tensor(mask)
+    start = now.detach() if start is None else torch.tensor(start, dtype=torch.float64)
+    out = policy_loss(
+        now,
+        start,
+        rollout,
+        torch.tensor(advantages, dtype=torch.float64),
+        mask,
+        num_tokens=num_tokens or int(mask.sum()),
+        **{**SETTINGS, **changes},
+    )
+    return out, now
+
+
+def test_on_policy_the_loss_is_minus_the_mean_advantage():
+    out, _ = loss_of([-1.0, -2.0], [-1.0, -2.0], [3.0, -1.0])
+    assert out.loss.item() == pytest.approx(-(3.0 - 1.0) / 2)
+    assert out.clipped.item() == 0
+
+
+def test_a_ratio_above_the_upper_bound_is_clipped_for_a_good_token():
+    out, now = loss_of([math.log(2.0)], [0.0], [1.0])  # ratio 2, bound 1.28
+    assert out.loss.item() == pytest.approx(-1.28)
+    out.loss.backward()
+    assert now.grad.item() == 0  # a clipped token gets no gradient
+    assert out.clipped.item() == 1
+
+
+def test_a_ratio_above_the_upper_bound_is_not_clipped_for_a_bad_token():
+    out, now = loss_of([math.log(2.0)], [0.0], [-1.0])
+    assert out.loss.item() == pytest.approx(2.0)
+    out.loss.backward()
+    assert now.grad.item() == pytest.approx(2.0)
+
+
+def test_a_ratio_below_the_lower_bound_is_clipped_for_a_bad_token():
+    out, _ = loss_of([math.log(0.5)], [0.0], [-1.0])  # max(0.5, 0.8) = 0.8 with the sign
+    assert out.loss.item() == pytest.approx(0.8)
+
+
+def test_tis_divides_by_the_rollout_probability_once_and_cuts_the_weight():
+    # start/rollout = e, cut to 2; now/start = 1: loss = -2 * 1 * A
+    out, now = loss_of([0.0], [-1.0], [1.5], start=[0.0], correction="tis")
+    assert out.loss.item() == pytest.approx(-2.0 * 1.5)
+    out.loss.backward()
+    assert now.grad.item() == pytest.approx(-2.0 * 1.5)  # the weight itself carries no gradient
+    assert out.clipped.item() == 1
+
+
+def test_masked_tokens_change_nothing_even_when_they_are_not_finite():
+    whole, _ = loss_of([-1.0, -2.0], [-1.1, -2.0], [1.0, 2.0], num_tokens=2)
+    padded, _ = loss_of(
+        [-1.0, -2.0, float("nan")], [-1.1, -2.0, 0.0], [1.0, 2.0, 7.0], mask=[True, True, False], num_tokens=2
+    )
+    assert padded.loss.item() == pytest.approx(whole.loss.item())
+
+
+def test_micro_batches_add_up_to_the_whole():
+    now, rollout, advantages = [-1.0, -2.0, -0.5], [-1.2, -1.9, -0.5], [1.0, -2.0, 0.5]
+    whole, _ = loss_of(now, rollout, advantages, num_tokens=3)
+    parts = [
+        loss_of(now[a:b], rollout[a:b], advantages[a:b], num_tokens=3)[0].loss for a, b in ((0, 1), (1, 3))
+    ]
+    assert sum(parts).item() == pytest.approx(whole.loss.item())
+
+
+def test_sft_loss_is_the_mean_negative_log_likelihood_of_the_masked_tokens():
+    logprobs = torch.tensor([-1.0, -3.0, -100.0])
+    mask = torch.tensor([True, True, False])
+    assert sft_loss(logprobs, mask, num_tokens=2).item() == pytest.approx(2.0)
+
+
+def test_triplet_loss_is_zero_once_the_margin_is_kept():
+    anchor = torch.tensor([[1.0, 0.0]])
+    far = torch.tensor([[0.0, 1.0]])
+    assert triplet_loss(anchor, anchor, far, margin=0.3).item() == 0  # 0.3 - 1 + 0 < 0
+    assert triplet_loss(anchor, far, anchor, margin=0.3).item() == pytest.approx(1.3)  # 0.3 - 0 + 1
+
+
+def test_infonce_of_equal_cosines_is_the_log_of_the_number_of_candidates():
+    same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    loss = infonce_loss(same, same, same, temperature=0.05)
+    assert loss.item() == pytest.approx(math.log(4))  # two answers and two negatives, all alike

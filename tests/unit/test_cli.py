@@ -1,0 +1,272 @@
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl_empathy.cli import app, main
+from rl_empathy.config.loading import dump_run_file, load_run_file
+from rl_empathy.errors import ConfigError, ResourceError, RlEmpathyError, Stopped
+from rl_empathy.startup import exit_code, prepare_environment
+
+
+class Recorder:
+    """Remembers what it was called with, and returns an exit code."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def __call__(self, *arguments: Any, **named: Any) -> int:
+        self.calls.append((arguments, named))
+        return self.code
+
+
+class Raises:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, *_: object, **__: object) -> int:
+        raise self._error
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TRAIN_V2_ENABLED"):
+        monkeypatch.setenv(name, "x")  # so that what the command sets is undone
+        monkeypatch.delenv(name)
+    Path("trial.yaml").write_text("model: {from_scratch: {}}\n")
+
+
+def code_of(*arguments: str) -> int:
+    return exit_code(lambda: app(list(arguments), prog_name="rl-empathy", standalone_mode=False))
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
+    """Stand in for a heavy module that a command imports when it runs."""
+    fake = types.ModuleType(module)
+    for name, function in functions.items():
+        setattr(fake, name, function)
+    monkeypatch.setitem(sys.modules, module, fake)
+
+
+def make_run_directory(name: str = "done") -> Path:
+    folder = Path("runs") / name
+    (folder / "model").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_run_file(load_run_file("trial.yaml", [f"run.name={name}"])))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "serve"])
+def test_every_command_module_answers_help(command: str) -> None:
+    run = [sys.executable, "-m", f"rl_empathy.{command}", "--help"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    assert f"rl-empathy {command}" in done.stdout
+
+
+def test_help_check_and_reference_import_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom rl_empathy.cli import app\n"
+        "for line in ['--help', 'train --check trial.yaml', 'config --reference']:\n"
+        "    app(line.split(), standalone_mode=False)\n"
+        "heavy = {'torch', 'ray', 'transformers', 'vllm', 'wandb', 'datasets', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_prints_a_file_that_loads_again_and_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("train", "grpo.num_steps=7", "--check", "trial.yaml", "grpo.group_size=4") == 0
+    printed = capsys.readouterr().out
+    Path("resolved.yaml").write_text(printed)
+    assert load_run_file("resolved.yaml") == load_run_file(
+        "trial.yaml", ["grpo.num_steps=7", "grpo.group_size=4"]
+    )
+    assert "# 3. grpo: 7 steps of 8 groups of 4" in printed
+    assert sorted(path.name for path in Path().iterdir()) == ["resolved.yaml", "trial.yaml"]
+
+
+def test_a_misspelled_key_exits_2_with_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("trial.yaml").write_text("model: {from_scratch: {}}\ngrpo:\n  num_stpes: 3\n")
+    assert code_of("train", "trial.yaml") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "ConfigError: 1 problem(s) in the run file\n"
+        "  trial.yaml:3  grpo.num_stpes: unknown key; did you mean `num_steps`?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nope.yaml"], "nope.yaml  there is no such file"),
+        (["train", "trial.yaml", "other.yaml"], "give one run file (RUN.yaml), got trial.yaml, other.yaml"),
+        (["train", "grpo.num_steps=3"], "give one run file (RUN.yaml), got none"),
+        (["train", "trial.yaml", "--chek"], "No such option: --chek"),
+        (["config"], "rl-empathy config"),
+        (["evaluate", "nope"], "nope is no folder"),
+        (["serve", "nope"], "nope is no folder"),
+        (["serve", "a", "b"], "serve takes one run directory or model folder, got 2"),
+        (["annotate", "in.jsonl", "out.jsonl", "--column", "prompt"], "--column wants prompt=FIELD"),
+        (["annotate", "in.jsonl", "out.jsonl", "--schema", "nope"], "nope"),
+        (["annotate", "in.jsonl", "out.jsonl"], "in.jsonl"),
+    ],
+)
+def test_a_wrong_argument_exits_2_without_a_traceback(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code_of(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_the_reference_lists_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("config", "--reference") == 0
+    assert "grpo.max_staleness: int ≥ 0 = 1" in capsys.readouterr().out
+
+
+def test_config_prints_the_run_file_as_it_resolves(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("config", "trial.yaml", "run.seed=5") == 0
+    assert "  seed: 5\n" in capsys.readouterr().out
+
+
+def test_train_hands_over_the_run_file_and_returns_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Recorder(75)
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=run)
+    assert code_of("train", "--fresh", "trial.yaml", "run.seed=5") == 75
+    expected = load_run_file("trial.yaml", ["run.seed=5"])
+    assert run.calls == [((expected,), {"fresh": True, "allow_config_change": False})]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong"), 2),
+        (ResourceError("2 GPUs wanted, 0 there"), 3),
+        (RlEmpathyError("broken"), 4),
+        (Stopped("at step 3"), 75),
+        (ExceptionGroup("tasks", [ValueError("x"), ResourceError("2 GPUs wanted, 0 there")]), 3),
+    ],
+)
+def test_errors_of_ours_are_one_text_and_their_exit_code(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(error))
+    assert code_of("train", "trial.yaml") == code
+    printed = capsys.readouterr().err
+    meant = error.exceptions[1] if isinstance(error, ExceptionGroup) else error
+    assert printed == f"{type(meant).__name__}: {meant}\n"
+
+
+def test_an_error_from_a_ray_task_is_told_without_its_remote_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapped = RuntimeError("a long remote traceback")
+    wrapped.cause = ResourceError("no room")  # type: ignore[attr-defined]
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(wrapped))
+    assert code_of("train", "trial.yaml") == 3
+    assert capsys.readouterr().err == "ResourceError: no room\n"
+
+
+def test_an_unexpected_error_leaves_its_traceback_in_the_run_and_exits_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for attempt in ("attempt_01", "attempt_02"):
+        Path("runs/trial/logs", attempt).mkdir(parents=True)
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(ZeroDivisionError("division by zero")))
+    assert code_of("train", "trial.yaml") == 4
+    printed = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in printed
+    assert "kept in runs/trial/logs/attempt_02/traceback.log" in printed
+    assert "ZeroDivisionError" in Path("runs/trial/logs/attempt_02/traceback.log").read_text()
+
+
+def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(KeyboardInterrupt()))
+    assert code_of("train", "trial.yaml") == 130
+
+
+def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate_command = Recorder()
+    plant(monkeypatch, "rl_empathy.orchestration.evaluation", evaluate_command=evaluate_command)
+    Path("bare").mkdir()
+    folder = make_run_directory()
+    assert code_of("evaluate", "bare", "evaluate.num_prompts=3", str(folder), "--output", "out.json") == 0
+    ((paths, run_file, output), _) = evaluate_command.calls[0]
+    assert (paths, output) == ([Path("bare"), folder], Path("out.json"))
+    assert (run_file.run.name, run_file.evaluate.num_prompts) == ("done", 3)
+
+
+def test_evaluate_of_bare_models_wants_a_run_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, "rl_empathy.orchestration.evaluation", evaluate_command=Recorder())
+    Path("bare").mkdir()
+    assert code_of("evaluate", "bare") == 2
+    assert "give --run-file RUN.yaml" in capsys.readouterr().err
+    assert code_of("evaluate", "bare", "--run-file", "trial.yaml") == 0
+
+
+def test_serve_of_a_run_serves_its_released_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = Recorder()
+    plant(monkeypatch, "rl_empathy.serving.app", serve=serve)
+    folder = make_run_directory()
+    for path in (folder, folder / "model"):
+        assert code_of("serve", str(path), "--port", "9000", "--show-reasoning") == 0
+    for (model, config, schema), named in serve.calls:
+        assert model == folder / "model"
+        assert (config.port, config.show_reasoning, config.host) == (9000, True, "127.0.0.1")
+        assert schema == load_run_file("trial.yaml").schema_declaration
+        assert (named["model_name"], named["system_prompt"]) == ("done", schema.instruction("en"))
+
+
+def test_serve_listens_on_loopback_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("serve", str(make_run_directory()), "--host", "0.0.0.0") == 2
+    assert "serve.host: Input should be '127.0.0.1'" in capsys.readouterr().err
+
+
+def test_serve_of_an_unfinished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run_directory()
+    (folder / "model").rmdir()
+    assert code_of("serve", str(folder)) == 2
+    assert "has released no model yet" in capsys.readouterr().err
+
+
+def test_annotate_writes_traces_with_the_offline_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.jsonl").write_text(
+        '{"id": "1", "messages": [{"role": "user", "content": "My manager shouts at me every day."}], '
+        '"references": [{"text": "That sounds exhausting, and it is not your fault."}]}\n'
+    )
+    assert code_of("annotate", "in.jsonl", "out.jsonl", "--schema", "trial.yaml") == 0
+    assert capsys.readouterr().out == "out.jsonl: 1 rows with a trace, 0 of them had one\n"
+
+
+def test_the_environment_is_prepared_but_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    prepare_environment()
+    assert os.environ["RAY_TRAIN_V2_ENABLED"] == "1"
+    assert "RAY_AUTH_MODE" not in os.environ
+    Path(".ray").mkdir()
+    Path(".ray/auth_token").write_text("t")
+    prepare_environment()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    prepare_environment()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_main_ends_the_process_with_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "nope.yaml"])
+    with pytest.raises(SystemExit) as raised:
+        main("train")
+    assert raised.value.code == 2
