@@ -89,7 +89,7 @@ def evaluate(
         )
     resolved = load_run_file(own, overrides)
     prepare_environment()
-    from rl_empathy.orchestration.evaluation import evaluate_command
+    from rl_empathy.orchestration.run import evaluate_command
 
     return evaluate_command(paths, resolved, output)
 

@@ -93,7 +93,7 @@ class Occurrence(NamedTuple):
     """One use of one prompt: the index-th prompt of an epoch's order (C4)."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.index}"

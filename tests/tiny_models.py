@@ -1,12 +1,15 @@
 """A tiny language model with a real tokenizer, made on the spot: no hub, a second, 0.6 MB."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
 from rl_empathy.schema import CHAIN_OF_EMPATHY, OutputSchema
+from rl_empathy.types import Message
 
 END = "<|im_end|>"
 PAD = "<|pad|>"
@@ -60,7 +63,7 @@ def make_tiny_model(
     Args:
         folder: Where to; made if need be.
         schema: Whose delimiters become special tokens.
-        hidden_size: Width; four heads.
+        hidden_size: Width, a multiple of 32: heads of 32.
         num_layers: Depth.
         max_tokens: Longest sequence.
         seed: Of the weights.
@@ -74,9 +77,9 @@ def make_tiny_model(
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
         num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=hidden_size // 4,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=1,
+        head_dim=32,  # the smallest that vLLM's CPU attention has
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -88,4 +91,37 @@ def make_tiny_model(
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_parrot_model(folder: Path, completion: str, *, schema: OutputSchema = CHAIN_OF_EMPATHY) -> Path:
+    """Write a model that answers everything with one completion, at any temperature up to 2.
+
+    Its layers add nothing, so that the next token depends on the last one only: the weights are a table
+    `token -> next token`, over random embeddings. Every token of the completion must therefore be another.
+
+    Raises:
+        ValueError: A token comes twice, so the table would have two entries for it.
+    """
+    make_tiny_model(folder, schema=schema, hidden_size=128)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = LlamaConfig.from_pretrained(folder)
+    config.tie_word_embeddings = False
+    model = LlamaForCausalLM(config)
+    last = prompt_token_ids(tokenizer, [Message(role="user", content="")])[-1]
+    chain = [last, *completion_token_ids(tokenizer, completion)]
+    if len(set(chain)) < len(chain):
+        raise ValueError(f"a token comes twice in {tokenizer.convert_ids_to_tokens(chain)}")
+    signs = torch.randint(
+        2, model.model.embed_tokens.weight.shape, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.copy_(signs * 2.0 - 1.0)
+        model.lm_head.weight.zero_()
+        for token, following in pairwise(chain):
+            model.lm_head.weight[following] = model.model.embed_tokens.weight[token]
+    model.save_pretrained(folder)
     return folder

@@ -29,7 +29,7 @@ def token_logprobs(
     Returns:
         [tokens] log-probs, nats, and [tokens] entropies, nats.
     """
-    logprobs, entropy = _ChunkedLogprobs.apply(hidden, head, token_ids, temperature)
+    logprobs, entropy = _ChunkedLogprobs.apply(hidden, head, token_ids, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropy
 
 

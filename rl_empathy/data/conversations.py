@@ -1,7 +1,7 @@
 """Conversations to token ids by the model's own chat template."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rl_empathy.data.templates import template_trace
 from rl_empathy.schema import OutputSchema
@@ -39,7 +39,13 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def target_text(row: Row, schema: OutputSchema, *, language: str, missing_trace: str) -> str | None:
+def target_text(
+    row: Row,
+    schema: OutputSchema,
+    *,
+    language: Literal["en", "zh"],
+    missing_trace: Literal["template", "drop"],
+) -> str | None:
     """What the assistant should have written for a row: its trace and its best reference, rendered.
 
     Args:

@@ -235,14 +235,17 @@ class GenerationEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         request.admitted = self._version
-        prompt = {"prompt_token_ids": list(request.prompt.token_ids), "cache_salt": str(self._version)}
         try:
-            self._engine.add_request(name, prompt, params)
+            self._engine.add_request(name, self._engine_prompt(request.prompt), params)
         except ValueError as error:  # too long for the engine: this request's failure, not the engine's
             request.resolve(error)
             return
         self._running[name] = request
         self.stats.running_groups = len(self._running)
+
+    def _engine_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        """Salted, so that a new prompt never meets prefix-cache entries of older weights (C1)."""
+        return {"prompt_token_ids": list(prompt.token_ids), "cache_salt": str(self._version)}
 
     def _collect(self, outputs: list[Any]) -> None:
         for output in outputs:

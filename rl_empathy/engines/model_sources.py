@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.model_size import intermediate_size, package_file
 from rl_empathy.config.sections import FromScratchConfig, ModelConfig, OptimizerConfig
 from rl_empathy.engines.policy_model import PolicyModel, save_language_model
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TokenLoss, TrainingEngine
 from rl_empathy.errors import ModelError
 
 CHAT_TEMPLATE = (
@@ -174,8 +176,6 @@ def _model_language(
     seed: int,
     progress: Progress,
 ) -> None:
-    from rl_empathy.engines.training import TrainingEngine
-
     model = PolicyModel(str(folder), dtype="float32", layout="shared_prompt")
     settings = OptimizerConfig(
         learning_rate=config.learning_rate, warmup_steps=max(1, config.num_steps // 20), weight_decay=0.1
@@ -192,12 +192,13 @@ def _model_language(
     train = [sequences[i] for i in torch.randperm(len(sequences) - held_out, generator=order).tolist()]
     at = 0
     for step in range(1, config.num_steps + 1):
-        batch, tokens = [], 0
+        batch: list[Sample] = []
+        tokens = 0
         while tokens < config.batch_tokens and len(batch) < len(train):
             batch.append(train[at % len(train)])
             tokens += len(batch[-1].completions[0])
             at += 1
-        report = engine.update(batch, lambda logprobs, _, __, n=tokens: -logprobs.sum() / n)
+        report = engine.update(batch, _mean_nll(tokens))
         if step % 20 == 0 or step == config.num_steps:
             progress(step, {"base/loss": report.loss, "base/learning_rate": report.learning_rate})
     held = sequences[-held_out:]
@@ -214,3 +215,10 @@ def _model_language(
     for path in folder.with_name("language_model").iterdir():
         path.replace(folder / path.name)
     folder.with_name("language_model").rmdir()
+
+
+def _mean_nll(num_tokens: int) -> TokenLoss:
+    def loss(logprobs: torch.Tensor, _entropies: torch.Tensor, _part: slice) -> torch.Tensor:
+        return sft_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=num_tokens)
+
+    return loss

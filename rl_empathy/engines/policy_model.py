@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class PolicyModel(nn.Module):
             ModelError: There is no such model, or it is of a kind that was never tested.
         """
         super().__init__()
-        self.language_model = load_language_model(model_path, dtype=dtype)
+        self.language_model: Any = load_language_model(model_path, dtype=dtype)
         self.layout: Layout = "packed"
         if gradient_checkpointing:
             self.language_model.gradient_checkpointing_enable()
@@ -98,7 +99,7 @@ class PolicyModel(nn.Module):
             )
 
 
-def load_language_model(model_path: str, *, dtype: str) -> nn.Module:
+def load_language_model(model_path: str, *, dtype: str) -> Any:
     """Load a causal language model from a local folder, safetensors only, without dropout.
 
     Raises:
@@ -128,7 +129,7 @@ def load_language_model(model_path: str, *, dtype: str) -> nn.Module:
         raise ModelError(f"transformers cannot load the model {model_path}: {error}") from error
 
 
-def save_language_model(model: nn.Module, folder: Path, *, tokenizer_from: str) -> None:
+def save_language_model(model: Any, folder: Path, *, tokenizer_from: str) -> None:
     """Write a model in transformers' format with its tokenizer; whole or absent.
 
     Args:
@@ -140,12 +141,12 @@ def save_language_model(model: nn.Module, folder: Path, *, tokenizer_from: str) 
 
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    implementation = model.config._attn_implementation  # type: ignore[union-attr]
-    model.set_attn_implementation("sdpa")  # type: ignore[operator]  # the saved configuration must not name ours
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")  # the saved configuration must not name ours
     try:
-        model.save_pretrained(temporary)  # type: ignore[operator]
+        model.save_pretrained(temporary)
     finally:
-        model.set_attn_implementation(implementation)  # type: ignore[operator]
+        model.set_attn_implementation(implementation)
     AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(temporary)
     if folder.exists():
         shutil.rmtree(folder)

@@ -115,10 +115,10 @@ class RewardTraining:
             self._optimizer.step()
             self._skipped = 0
         else:
-            self._count_skipped(float(loss), float(norm))
+            self._count_skipped(loss.item(), norm.item())
         return {
-            "reward_model/loss": float(loss),
-            "reward_model/grad_norm": float(norm),
+            "reward_model/loss": loss.item(),
+            "reward_model/grad_norm": norm.item(),
             "reward_model/learning_rate": learning_rate,
         }
 

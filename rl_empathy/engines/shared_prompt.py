@@ -265,10 +265,10 @@ def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
 
 
-def install(model: torch.nn.Module) -> None:
+def install(model: Any) -> None:
     """Make a transformers model use this attention; it then wants `row=` as a keyword of its forward pass."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
-    model.set_attn_implementation(ATTENTION)  # type: ignore[operator]
+    model.set_attn_implementation(ATTENTION)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -136,9 +137,7 @@ class TrainingEngine:
         return warmup_cosine(step, warmup_steps=warmup, num_steps=self._num_steps)
 
 
-def _start_deepspeed(
-    model: PolicyModel, settings: OptimizerConfig
-) -> tuple["torch.nn.Module", torch.optim.AdamW]:
+def _start_deepspeed(model: PolicyModel, settings: OptimizerConfig) -> tuple[Any, torch.optim.AdamW]:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")  # what its launcher would have set

@@ -54,7 +54,7 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: ArrayUpdateInfo) -> None:
-        self.model.load_weights(iter(update_info.weights.items()))
+        self.model.load_weights(iter(update_info.weights.items()))  # type: ignore[operator]
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

@@ -72,7 +72,7 @@ class Progress:
         self._stage.add(line, self._clock())
         self._waiting = ""
         self._is_printed = False
-        if self._live is None and self._is_due():
+        if not self._refreshed() and self._is_due():
             self._print_last()
 
     def stage_started(self, stage: str, *, num_steps: int | None) -> None:
@@ -97,13 +97,19 @@ class Progress:
     def waiting(self, text: str) -> None:
         """Say what is waited for; called as often as one likes."""
         self._waiting = text
-        if self._live is None and self._is_due():
+        if not self._refreshed() and self._is_due():
             self._print(f"waiting for {text}")
 
     def _begin(self, name: str, *, num_steps: int | None) -> None:
         self._print_last()
         self._stage = _Stage(name, num_steps=num_steps, started=self._clock())
         self._printed_at = None
+
+    def _refreshed(self) -> bool:
+        """Show the live line as it is now, where there is one."""
+        if self._live is not None:
+            self._live.refresh()
+        return self._live is not None
 
     def _is_due(self) -> bool:
         return self._printed_at is None or self._clock() - self._printed_at >= self._every_s

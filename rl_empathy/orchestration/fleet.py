@@ -89,7 +89,7 @@ async def start_roles(
     Returns:
         The roles, in order.
     """
-    remote = ray.remote(actor_class)
+    remote: Any = ray.remote(actor_class)
     roles = []
     for name, values in arguments.items():
         log = logs / f"{name}.log"

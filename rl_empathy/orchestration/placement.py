@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from typing import Any
 
 import ray
 
@@ -38,7 +39,7 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> None:
 
 
 def _connect(config: ClusterConfig, plan: Plan) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     joins = config.address not in ("auto", "local") or (
         config.address == "auto" and "RAY_ADDRESS" in os.environ
     )

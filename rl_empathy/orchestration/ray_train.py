@@ -57,7 +57,6 @@ def _trainer(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    threads = str(max(1, int(num_cpus)))
     return TorchTrainer(
         loop,
         train_loop_config=settings,
@@ -71,7 +70,6 @@ def _trainer(
             name="ray_train",
             storage_path=str(folder.resolve()),
             failure_config=FailureConfig(max_failures=1),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         ),
     )
 

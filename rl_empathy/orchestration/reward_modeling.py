@@ -5,6 +5,8 @@
         log.write <── reports.jsonl <── WriteReports <──── ray.train.report ───────┘  │
                                                                     step_000050/ <────┤
                                                                     model/       <────┘
+
+Our checkpoints are the truth; Ray Train starts the worker, starts it again when it died, and carries the reports.
 """
 
 import dataclasses
@@ -94,7 +96,9 @@ def run_reward_modeling(
         fit = _Fit(task, Resources(num_cpus=num_cpus, num_gpus=num_gpus))
         _follow(fit, log, deadlines or DeadlinesConfig(), should_stop, folder)
         if not _is_finished(folder, config):
-            raise Stopped("reward_modeling was asked to stop and wrote a checkpoint; the same command goes on")
+            raise Stopped(
+                "reward_modeling was asked to stop and wrote a checkpoint; the same command goes on"
+            )
     return _result(folder)
 
 
@@ -201,7 +205,9 @@ def _cause(error: Exception, folder: Path) -> Exception:
             if isinstance(failure, RlEmpathyError):
                 return failure
             failure = failure.__cause__ or getattr(failure, "cause", None)
-    return RoleDiedError(f"reward_modeling: the worker failed twice: {error}\nits log: {folder / WorkerTask.LOG_FILE}")
+    return RoleDiedError(
+        f"reward_modeling: the worker failed twice: {error}\nits log: {folder / WorkerTask.LOG_FILE}"
+    )
 
 
 def _is_finished(folder: Path, config: RewardModelingConfig) -> bool:

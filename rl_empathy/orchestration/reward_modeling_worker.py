@@ -77,7 +77,10 @@ def _training(task: WorkerTask):  # type: ignore[no-untyped-def]  # its class is
     encoder = SentenceEncoder.load(path)
     cut = encoder.cut_fraction(texts, max_tokens=config.max_tokens)
     log.info("encoder %s; %.1f %% of the texts are cut to %d tokens", path, 100 * cut, config.max_tokens)
-    source, others = TripletSource(data.train, config.negatives), TripletSource(data.held_out, config.negatives)
+    source, others = (
+        TripletSource(data.train, config.negatives),
+        TripletSource(data.held_out, config.negatives),
+    )
     num = min(TRIPLETS_PER_PROMPT * len(others), MAX_HELD_OUT_TRIPLETS)
     return RewardTraining(
         encoder,

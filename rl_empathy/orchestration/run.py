@@ -5,17 +5,19 @@ starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate
 
 import asyncio
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.data.loading import load_data
+from rl_empathy.data.loading import DataSet, load_data
 from rl_empathy.engines.model_sources import starting_model
-from rl_empathy.errors import ConfigError, RlEmpathyError
+from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -27,6 +29,8 @@ from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
 from rl_empathy.types import conversation_text
+
+T = TypeVar("T")
 
 BASE_MODEL_S = 3600
 """Deadline for making or converting the starting model, seconds."""
@@ -41,27 +45,72 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
     Raises:
         RlEmpathyError: With the exit code of its class; Stopped (75) when it was asked to stop.
     """
+    with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
+        asyncio.run(_first_error(_stages(context)))
+    return 0
+
+
+@contextmanager
+def _running(
+    run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False
+) -> Iterator[RunContext]:
+    """The data, the run directory and the cluster, for as long as the run lasts."""
     plan = make_plan(run_file)
     data = load_data(run_file.data, seed=run_file.run.seed)
     directory = RunDirectory.open(run_file, fresh=fresh, allow_config_change=allow_config_change)
     try:
         with Progress() as progress:
-            if directory.resumed:
-                for line in directory.summary():
-                    progress.message(line)
+            for line in directory.summary() if directory.resumed else ():
+                progress.message(line)
+            progress.message(f"data: {data_summary(data)}")
             join_cluster(run_file.cluster, plan)
-            context = RunContext(
-                run_file=run_file,
-                directory=directory,
-                data=data,
-                log=MetricsLog(directory.path / "metrics.jsonl", progress),
-                progress=progress,
-            )
-            _raise_first(lambda: asyncio.run(_stages(context)))
+            log = MetricsLog(directory.path / "metrics.jsonl", progress)
+            yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
     finally:
         ray.shutdown()
         directory.close()
+
+
+def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | None) -> int:
+    """Evaluate runs and models side by side, in a run directory of its own.
+
+    Args:
+        paths: Run directories (each gives its base, sft and grpo) and model folders, all of one architecture.
+        run_file: Says on which prompts, and how.
+        output: Where the JSON goes as well.
+
+    Returns:
+        0.
+    """
+    models: dict[str, Path] = {}
+    reward_model: Path | None = None
+    for path in paths:
+        found, scorer = _models_of(path)
+        models |= {
+            name if len(paths) == 1 else f"{path.name}/{name}": folder for name, folder in found.items()
+        }
+        reward_model = reward_model or scorer
+    name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
+    run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
+    with _running(run_file) as context:
+        context.use_tokenizer_of(next(iter(models.values())))
+        report = asyncio.run(_first_error(run_evaluation(context, models, reward_model)))
+    if output:
+        shutil.copyfile(report, output)
+    print(f"evaluation: {output or report}")
     return 0
+
+
+def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:
+    """The models of a run directory by stage, and its reward model; or one model folder."""
+    if not (path / "config.yaml").exists():
+        return {path.name: path}, None
+    folders = {"base": path / "base", "sft": path / "sft" / "model", "grpo": path / "grpo" / "model"}
+    found = {name: folder for name, folder in folders.items() if (folder / "config.json").exists()}
+    if not found:
+        raise ModelError(f"the run {path} has no model yet; its stages sft and grpo leave one")
+    scorer = path / "reward_modeling" / "model"
+    return found, scorer if scorer.exists() else None
 
 
 async def _stages(context: RunContext) -> None:
@@ -146,16 +195,18 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
     resources = run_file.cluster.policy_trainer
     config = run_file.reward_modeling
     context.progress.stage_started("reward_modeling", num_steps=config.num_steps)
-    result = await run_reward_modeling(
+    result = await asyncio.to_thread(
+        run_reward_modeling,
         config,
         data=context.data,
         language=run_file.data.language,
         seed=run_file.run.seed,
         folder=context.directory.stage("reward_modeling"),
         log=context.log,
-        stop=context.stop,
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
+        deadlines=run_file.cluster.deadlines,
+        should_stop=lambda: context.stop.is_set,
     )
     context.progress.stage_finished("reward_modeling", str(result))
     return result
@@ -172,16 +223,22 @@ def _release(path: Path, model: Path) -> None:
     temporary.rename(released)
 
 
-def _raise_first(work: Callable[[], None]) -> None:
-    """Run, and of a group of errors raise the first of ours: the others were caused by it."""
+async def _first_error(work: Coroutine[Any, Any, T]) -> T:
+    """Of a group of errors raise the first of ours: the others were caused by it."""
     try:
-        work()
+        return await work
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
+        leaves = _leaves(group)
         raise next((error for error in leaves if isinstance(error, RlEmpathyError)), leaves[0]) from None
 
 
-def _leaves(group: BaseException) -> list[BaseException]:
-    if isinstance(group, BaseExceptionGroup):
-        return [leaf for error in group.exceptions for leaf in _leaves(error)]
-    return [group]
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def data_summary(data: DataSet) -> str:
+    """What the run reads, in a line."""
+    counts = ", ".join(f"{count} {name}" for name, count in data.counts.items() if count)
+    return f"{data.source}: {len(data.train)} prompts to train on, {len(data.held_out)} held out ({counts})"

@@ -30,6 +30,7 @@ from rl_empathy.serving.schemas import NOTICES
 APP = "rl_empathy"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_CONTEXT_TOKENS = 4096
+MIN_KV_CACHE_BYTES = 256 << 20
 DRAIN_S = 5.0
 """Time that running replies get to end when the server stops, seconds."""
 WATCH_S = 5.0
@@ -81,13 +82,7 @@ def serve(
     """
     if config.host not in LOOPBACK:
         raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
-    engine = EngineSettings(
-        model_path=str(model.resolve()),
-        model_name=model_name,
-        context_tokens=_context_tokens(model),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-    )
+    engine = _engine_settings(model, model_name, num_cpus, num_gpus)
     _check_port(config.host, config.port)
     with _stop_signals() as stop, _joined_cluster(address, num_cpus, stop) as cluster:
         _check_room(num_cpus, num_gpus)
@@ -100,13 +95,25 @@ def serve(
     return 0
 
 
-def _context_tokens(model: Path) -> int:
+def _engine_settings(model: Path, model_name: str, num_cpus: float, num_gpus: float) -> EngineSettings:
     path = model / "config.json"
     try:
-        declared = json.loads(path.read_text()).get("max_position_embeddings", MAX_CONTEXT_TOKENS)
+        declared = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ModelError(f"{model} is not the folder of a transformers model: {path}: {error}") from error
-    return min(int(declared), MAX_CONTEXT_TOKENS)
+    context = min(int(declared.get("max_position_embeddings") or MAX_CONTEXT_TOKENS), MAX_CONTEXT_TOKENS)
+    heads = int(declared.get("num_attention_heads") or 1)
+    head_dim = int(declared.get("head_dim") or int(declared.get("hidden_size") or 0) // heads)
+    per_token = 2 * 4 * int(declared.get("num_hidden_layers") or 0) * head_dim
+    per_token *= int(declared.get("num_key_value_heads") or heads)
+    return EngineSettings(
+        model_path=str(model.resolve()),
+        model_name=model_name,
+        context_tokens=context,
+        kv_cache_bytes=max(MIN_KV_CACHE_BYTES, 2 * context * per_token),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
 
 
 def _check_port(host: str, port: int) -> None:
@@ -162,9 +169,7 @@ def _joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Ite
         room = max(os.cpu_count() or 1, math.ceil(num_cpus))
         mask = os.umask(0o077)  # Ray writes its token and its logs with the plain umask
         try:
-            context = ray.init(
-                address="local", num_cpus=room, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-            )
+            context = ray.init(address="local", num_cpus=room, include_dashboard=False, **quiet)
         finally:
             os.umask(mask)
     else:
@@ -256,8 +261,8 @@ def _deployed(
     finally:
         with contextlib.suppress(Exception):  # a dead cluster has nothing left to stop
             ray_serve.delete(APP)  # drains; a shutdown alone would cut the proxy off first
-        with contextlib.suppress(Exception):
-            ray_serve.shutdown()
+            if not cluster.is_ours:
+                ray_serve.shutdown()
 
 
 class _Watch:

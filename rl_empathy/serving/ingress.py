@@ -184,7 +184,7 @@ async def _next(stream: Any) -> Piece | None:
         raise ApiError(504, f"the model wrote nothing for {PIECE_S:.0f} s", code="timeout") from None
     except Exception as error:
         # Only its kind: the text of an error from below may hold the conversation.
-        logging.getLogger(__name__).error("the policy server failed: %s", type(error).__name__)
+        logging.getLogger("ray.serve").error("the policy server failed: %s", type(error).__name__)
         raise ApiError(500, "the model failed; the server's log has more", code="model_failed") from None
 
 

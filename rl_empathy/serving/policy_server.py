@@ -6,6 +6,7 @@ several hundred MiB each).
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class EngineSettings:
     model_name: str
     context_tokens: int
     """Longest prompt plus completion."""
+    kv_cache_bytes: int
+    """Memory of the key-value cache on a CPU."""
     num_cpus: float
     num_gpus: float
 
@@ -56,7 +59,7 @@ class EngineSettings:
             **shared,
             "dtype": "float32",  # four times faster than bfloat16 on CPUs without it
             "enforce_eager": True,
-            "kv_cache_memory_bytes": 1 << 30,
+            "kv_cache_memory_bytes": self.kv_cache_bytes,
             "max_num_seqs": 32,
         }
 
@@ -84,9 +87,18 @@ class PolicyServer:
         config = settings.llm_config()
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
         config.get_or_create_callback().ctx.run_init_node = False
-        self._server = LLMServer.sync_init(config)
-        await self._server.start()
+        self._server = LLMServer.sync_init(config, engine_cls=None)
         self._running = 0
+        await self._server.start()
+        await self._warm_up()
+
+    async def _warm_up(self) -> None:
+        """Write one token: an engine may start and yet have no kernel for the model."""
+        async for piece in self.write([{"role": "user", "content": "Hello"}], max_tokens=1, options={}):
+            if piece.error:
+                raise RuntimeError(
+                    f"ModelError: vLLM loaded the model and could not write a token ({piece.error})"
+                )
 
     async def write(
         self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, options: Mapping[str, Any]
@@ -117,6 +129,10 @@ class PolicyServer:
                     for item in batch if isinstance(batch, list) else [batch]:
                         for piece in _pieces(item):
                             yield piece
+        except Exception as error:
+            # The error itself would make its reader import vLLM, and may hold the conversation.
+            logging.getLogger("ray.serve").error("the engine failed: %s", type(error).__name__)
+            yield Piece(error="failed")
         finally:
             self._running -= 1
 
@@ -129,7 +145,23 @@ class PolicyServer:
 
     async def check_health(self) -> None:
         """Ray Serve's health check: raises when the engine is dead, and the replica is replaced."""
-        await self._server.check_health()
+        try:
+            await self._server.check_health()
+        except Exception as error:
+            raise RuntimeError(f"the engine is not healthy: {type(error).__name__}") from None
+
+
+def _cpu_engine() -> Any:
+    """Ray's vLLM engine with the worker inside the engine's process: on a CPU Ray always asks for one of its own."""
+    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+    class CpuEngine(VLLMEngine):
+        def _prepare_engine_config(self, callback_ctx: Any) -> Any:
+            arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
+            config.parallel_config.distributed_executor_backend = "uni"
+            return arguments, frontend, config
+
+    return CpuEngine
 
 
 def _pieces(item: Any) -> list[Piece]:

@@ -197,7 +197,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate_command = Recorder()
-    plant(monkeypatch, "rl_empathy.orchestration.evaluation", evaluate_command=evaluate_command)
+    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=evaluate_command)
     Path("bare").mkdir()
     folder = make_run_directory()
     assert code_of("evaluate", "bare", "evaluate.num_prompts=3", str(folder), "--output", "out.json") == 0
@@ -209,7 +209,7 @@ def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.M
 def test_evaluate_of_bare_models_wants_a_run_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant(monkeypatch, "rl_empathy.orchestration.evaluation", evaluate_command=Recorder())
+    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=Recorder())
     Path("bare").mkdir()
     assert code_of("evaluate", "bare") == 2
     assert "give --run-file RUN.yaml" in capsys.readouterr().err

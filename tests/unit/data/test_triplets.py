@@ -29,7 +29,9 @@ def make_row(name: str, *, topic: str = "", answers: Sequence[str] = (), votes: 
     )
 
 
-ROWS = [make_row(f"{topic}{number}", topic=topic) for topic in ("work", "grief", "family") for number in range(4)]
+ROWS = [
+    make_row(f"{topic}{number}", topic=topic) for topic in ("work", "grief", "family") for number in range(4)
+]
 
 
 def only(kind: str) -> dict[str, float]:
@@ -81,8 +83,12 @@ def test_no_negative_is_a_reference_of_its_own_prompt(language: str) -> None:
         assert folded(triplet.negative) not in own[triplet.question]
 
 
-def test_without_topics_hard_negatives_come_from_the_lexically_nearest(caplog: pytest.LogCaptureFixture) -> None:
-    near = [make_row(f"my noisy neighbour {i}", answers=[f"Neighbour answer {i}, to you."]) for i in range(12)]
+def test_without_topics_hard_negatives_come_from_the_lexically_nearest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    near = [
+        make_row(f"my noisy neighbour {i}", answers=[f"Neighbour answer {i}, to you."]) for i in range(12)
+    ]
     far = [make_row(f"XYZQW {i * 1111}", answers=[f"Distant answer {i}, to you."]) for i in range(12)]
     for triplet in draw_triplets(near + far, only("hard"), 24, "0"):
         assert triplet.negative.startswith("Neighbour" if "noisy" in triplet.question else "Distant")

@@ -1,6 +1,8 @@
 import io
 import os
 import pty
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,8 +23,15 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
-def make_line(step: int, stage: str = "grpo", **metrics: Any) -> dict[str, Any]:
-    return {"stage": stage, "step": step, "time": 0.0, **metrics}
+def all_of(terminal: int) -> Iterator[str]:
+    """Everything that was written to a pseudo-terminal whose other end is closed."""
+    with suppress(OSError):
+        while text := os.read(terminal, 4096):
+            yield text.decode()
+
+
+def make_line(step: int, metrics: Mapping[str, Any] | None = None, *, stage: str = "grpo") -> dict[str, Any]:
+    return {"stage": stage, "step": step, "time": 0.0, **(metrics or {})}
 
 
 def test_lines_are_five_seconds_apart_and_the_last_of_a_stage_is_printed() -> None:
@@ -43,7 +52,7 @@ def test_a_line_shows_step_metrics_and_time_left() -> None:
     speed = {"tokens/trained_per_s": 1812.4, "staleness/max": 1, "x": 9}
     progress(make_line(10))
     clock.now = 60
-    progress(make_line(12, **{"reward/mean": 1.2345, "policy/loss": -0.0123}, **speed))
+    progress(make_line(12, {"reward/mean": 1.2345, "policy/loss": -0.0123, **speed}))
     assert stream.getvalue().splitlines()[-1] == (  # 30 s a step, 28 steps to go
         "grpo 12/40  reward/mean 1.23  policy/loss -0.0123  "
         "tokens/trained_per_s 1,812  staleness/max 1  14 min left"
@@ -52,11 +61,11 @@ def test_a_line_shows_step_metrics_and_time_left() -> None:
 
 def test_the_loss_of_any_stage_is_shown() -> None:
     stream = io.StringIO()
-    Progress(stream)(make_line(1, stage="sft", **{"sft/loss": 2.5}))
+    Progress(stream)(make_line(1, {"sft/loss": 2.5}, stage="sft"))
     assert stream.getvalue() == "sft 1  sft/loss 2.5\n"
 
 
-@pytest.mark.parametrize("line", [{}, {"stage": "sft"}, {"step": 3}, make_line(1, **{"reward/mean": None})])
+@pytest.mark.parametrize("line", [{}, {"stage": "sft"}, {"step": 3}, make_line(1, {"reward/mean": None})])
 def test_missing_metrics_do_no_harm(line: dict[str, Any]) -> None:
     with Progress(io.StringIO()) as progress:
         progress(line)
@@ -117,14 +126,12 @@ def test_a_closed_pipe_does_not_end_the_run() -> None:
 def test_a_terminal_shows_a_live_line_and_keeps_messages_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as terminal:
-        with Progress(terminal) as progress:
-            progress.stage_started("grpo", num_steps=40)
-            progress(make_line(12, **{"reward/mean": 1.5}))
-            progress.message("checkpoint [of] step 12")
-            progress.waiting("groups")
-        terminal.flush()
-        shown = os.read(master, 65536).decode()
+    with os.fdopen(slave, "w") as terminal, Progress(terminal) as progress:
+        progress.stage_started("grpo", num_steps=40)
+        progress(make_line(12, {"reward/mean": 1.5}))
+        progress.message("checkpoint [of] step 12")
+        progress.waiting("groups")
+    shown = "".join(all_of(master))
     os.close(master)
     assert "grpo: starts, 40 steps" in shown
     assert "checkpoint [of] step 12" in shown

@@ -1,0 +1,154 @@
+"""Small stand-ins, named by what they do: for scale, for timing, and for failures. No Ray, no model."""
+
+import asyncio
+import random
+
+from rl_empathy.orchestration.fleet import Fleet, GroupHandle
+from rl_empathy.types import (
+    Completion,
+    GroupHeader,
+    GroupRewards,
+    Message,
+    Occurrence,
+    PolicyVersion,
+    Prompt,
+    RolloutGroup,
+    Row,
+    VersionSpan,
+)
+
+
+def make_row(number: int = 0) -> Row:
+    return Row(id=f"row-{number}", messages=(Message(role="user", content=f"post {number}"),))
+
+
+def make_prompt(index: int = 0, epoch: int = 0) -> Prompt:
+    return Prompt(occurrence=Occurrence(epoch, index), row=make_row(index), token_ids=(1, 2, 3))
+
+
+def make_completion(*ids: int, version: PolicyVersion = PolicyVersion(1, 0), finish: str = "stop") -> Completion:
+    ids = ids or (5, 6, 2)
+    return Completion(
+        token_ids=ids,
+        rollout_logprobs=tuple(-0.5 for _ in ids),
+        version_spans=(VersionSpan(version, 0, len(ids)),),
+        finish_reason=finish,
+        text="text",
+    )
+
+
+def make_group(prompt: Prompt | None = None, *, size: int = 2, version: PolicyVersion = PolicyVersion(1, 0)):
+    return RolloutGroup(
+        prompt=prompt or make_prompt(),
+        completions=tuple(make_completion(5 + i, 2, version=version) for i in range(size)),
+        admitted=version,
+    )
+
+
+def make_rewards(*totals: float | None) -> GroupRewards:
+    return GroupRewards(
+        terms={"format": totals}, totals=totals, errors=tuple(() for _ in totals), span_tokens=tuple({} for _ in totals)
+    )
+
+
+class RandomlySlowWorkers:
+    """Rollout workers that sleep for a random time and remember the version they held at admission."""
+
+    def __init__(self, *, seed: int = 0, slowest_s: float = 0.004, count: int = 2) -> None:
+        self.version = PolicyVersion(0, 0)
+        self.sampled: list[Occurrence] = []
+        self._random = random.Random(seed)
+        self._slowest_s = slowest_s
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    async def sample(self, prompt, *, sampling, group_size, cohort=()) -> GroupHandle:
+        group = make_group(prompt, size=group_size, version=self.version)
+        self.sampled.append(prompt.occurrence)
+        await asyncio.sleep(self._random.random() * self._slowest_s)
+        header = GroupHeader.of(group, worker="fake", sample_s=0.0)
+        return GroupHandle(header=header, payload=group)
+
+    async def load_weights(self, weights, version):
+        self.version = version
+        return [{"pause_s": 0.0, "busy_s": 0.0, "generated_tokens": 0.0}] * self._count
+
+
+class DyingWorkers(RandomlySlowWorkers):
+    """Fails on the n-th sample."""
+
+    def __init__(self, *, dies_at: int, error: Exception) -> None:
+        super().__init__()
+        self._left, self._error = dies_at, error
+
+    async def sample(self, prompt, **arguments) -> GroupHandle:
+        self._left -= 1
+        if self._left == 0:
+            raise self._error
+        return await super().sample(prompt, **arguments)
+
+
+class AlternatingRewards:
+    """Gives every n-th prompt equal rewards, so that its group has no spread."""
+
+    def __init__(self, *, flat_every: int = 0) -> None:
+        self._flat_every = flat_every
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        size = len(group.header.completion_tokens)
+        flat = self._flat_every and group.header.occurrence.index % self._flat_every == 0
+        return make_rewards(*([1.0] * size if flat else [float(i) for i in range(size)]))
+
+
+class NoReference:
+    async def logprobs(self, group: GroupHandle) -> None:
+        return None
+
+
+class RecordingTrainer:
+    """Counts versions and remembers what it was given."""
+
+    def __init__(self, *, update_s: float = 0.001, number: int = 0) -> None:
+        self.version = PolicyVersion(1, number)
+        self.trained: list[tuple[Occurrence, ...]] = []
+        self.staleness: list[int] = []
+        self.checkpoints: list[tuple[int, dict, list[RolloutGroup]]] = []
+        self._update_s = update_s
+
+    async def update(self, groups) -> dict[str, float]:
+        self.trained.append(tuple(group.header.occurrence for group in groups))
+        self.staleness += [self.version.number - group.header.oldest.number for group in groups]
+        await asyncio.sleep(self._update_s)
+        self.version = replace_number(self.version, self.version.number + 1)
+        return {"policy/loss": 0.0}
+
+    def weights(self) -> str:
+        return "weights"
+
+    async def save_checkpoint(self, driver, finished) -> float:
+        self.checkpoints.append((self.version.number, driver, [group.payload for group in finished]))
+        return 0.0
+
+
+def replace_number(version: PolicyVersion, number: int) -> PolicyVersion:
+    return version._replace(number=number)
+
+
+class LocalFleet(Fleet):
+    """Adopts groups without an object store."""
+
+    def adopt(self, group: RolloutGroup) -> GroupHandle:
+        return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=group)
+
+
+def make_fleet(*, workers=None, trainer=None, rewards=None) -> LocalFleet:
+    return LocalFleet(
+        trainer=trainer or RecordingTrainer(),
+        rollout_workers=workers or RandomlySlowWorkers(),
+        reward_model=rewards or AlternatingRewards(),
+        reference_model=NoReference(),
+    )
+
+

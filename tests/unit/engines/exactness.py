@@ -1,0 +1,116 @@
+"""Do trainer and rollout engine agree? A program of its own, since vLLM lives in the process that starts it.
+
+    python tests/unit/engines/exactness.py MODEL [--without salt|head]    prints one JSON object
+
+Three real updates, each published while a long completion with the same system prompt is under way; then fresh
+prompts are sampled, and their log-probs compared with the trainer's.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+
+import torch
+
+from rl_empathy.config.sections import OptimizerConfig, SamplingConfig
+from rl_empathy.engines.generation import ENVIRONMENT, GenerationEngine
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.engines.weight_arrays import PublishedWeights
+from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
+
+os.environ.update(ENVIRONMENT)
+SYSTEM = list(range(40, 88))  # three whole blocks of the prefix cache, shared by every prompt
+NUM_UPDATES = 3
+
+
+class UnsaltedEngine(GenerationEngine):
+    """The mistake that cache_salt prevents."""
+
+    def _engine_prompt(self, prompt):
+        return {"prompt_token_ids": list(prompt.token_ids)}
+
+
+def prompt(index: int) -> Prompt:
+    row = Row(id=str(index), messages=(Message(role="user", content="x"),))
+    return Prompt(
+        occurrence=Occurrence(0, index), row=row, token_ids=(*SYSTEM, *range(100 + index, 112 + index))
+    )
+
+
+def samples_of(groups: list[RolloutGroup]) -> list[Sample]:
+    return [Sample(g.prompt.token_ids, [c.token_ids for c in g.completions]) for g in groups]
+
+
+async def measure(path: str, without: str | None) -> dict[str, object]:
+    model = PolicyModel(path, dtype="float32", layout="shared_prompt")
+    settings = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, schedule="constant")
+    trainer = TrainingEngine(model, settings, num_steps=NUM_UPDATES, microbatch_tokens=2048)
+    engine_class = UnsaltedEngine if without == "salt" else GenerationEngine
+    engine = engine_class(
+        path,
+        dtype="float32",
+        max_model_tokens=512,
+        max_running_sequences=32,
+        kv_cache_mib=256,
+        seed=0,
+        prefix_caching=True,
+        clear_cache_on_load=False,
+    )
+
+    async def sample(index: int, *, temperature: float = 1.0, tokens: int = 40) -> RolloutGroup:
+        sampling = SamplingConfig(temperature=temperature, max_completion_tokens=tokens)
+        return await engine.sample(prompt(index), sampling=sampling, group_size=2, seed=index)
+
+    in_flight = asyncio.create_task(sample(50, tokens=400))
+    for update in range(1, NUM_UPDATES + 1):
+        groups = await asyncio.gather(*(sample(index) for index in range(4)))
+        tokens = sum(len(c.token_ids) for g in groups for c in g.completions)
+        trainer.update(samples_of(groups), lambda logprobs, *_, n=tokens: -logprobs.sum() / n)
+        weights = trainer.weights()
+        if without == "head":
+            weights = [(name, tensor) for name, tensor in weights if name != "lm_head.weight"]
+        await engine.load_weights(PublishedWeights.of(weights, PolicyVersion(1, update)))
+    groups = await asyncio.gather(*(sample(index) for index in range(4, 10)))
+    rollout = torch.tensor([p for g in groups for c in g.completions for p in c.rollout_logprobs])
+    difference = trainer.logprobs(samples_of(groups), temperature=1.0) - rollout
+    greedy = await sample(11, temperature=1e-6)
+    result = {
+        "tokens": len(difference),
+        "mean_absolute": difference.abs().mean().item(),
+        "mean": difference.mean().item(),
+        "max": difference.abs().max().item(),
+        "greedy_equal": greedy_of(model, greedy) == list(greedy.completions[0].token_ids),
+        "fresh_versions": sorted(
+            {str(s.version) for g in groups for c in g.completions for s in c.version_spans}
+        ),
+        "in_flight_versions": len(
+            {s.version for c in (await in_flight).completions for s in c.version_spans}
+        ),
+        "layout": model.layout,
+    }
+    engine.stop()
+    return result
+
+
+def greedy_of(model: PolicyModel, group: RolloutGroup) -> list[int]:
+    """What transformers' own greedy decoding writes with the trainer's weights."""
+    model.language_model.set_attn_implementation("sdpa")
+    ids = torch.tensor([group.prompt.token_ids])
+    written = model.language_model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=len(group.completions[0].token_ids),
+    )
+    return written[0, ids.shape[1] :].tolist()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--without", choices=["salt", "head"])
+    arguments = parser.parse_args()
+    print(json.dumps(asyncio.run(measure(arguments.model, arguments.without))))

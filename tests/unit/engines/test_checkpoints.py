@@ -1,0 +1,90 @@
+import errno
+import json
+
+import pytest
+import torch
+
+from rl_empathy.engines import checkpoints
+from rl_empathy.engines.checkpoints import latest_checkpoint, verify_checkpoint, write_checkpoint
+from rl_empathy.errors import CheckpointError
+
+
+def write(folder, step, keep=5):
+    tensors = {"policy": {"weight": torch.full((3,), float(step))}}
+    return write_checkpoint(folder, step, tensors=tensors, documents={"driver": {"text": "悲伤"}}, keep=keep)
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    write(tmp_path / "a folder", 20)
+    found = latest_checkpoint(tmp_path / "a folder")
+    assert found.step == 20
+    assert found.tensors("policy")["weight"].tolist() == [20, 20, 20]
+    assert found.document("driver") == {"text": "悲伤"}
+    assert (tmp_path / "a folder" / "latest").read_text() == "step_000020\n"
+
+
+def test_no_checkpoint_is_none_and_not_an_error(tmp_path):
+    assert latest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_flipped_byte_is_named_and_the_one_before_is_used(tmp_path, caplog):
+    write(tmp_path, 10)
+    flip_a_byte(write(tmp_path, 20).path / "policy.safetensors")
+    assert latest_checkpoint(tmp_path).step == 10
+    assert "policy.safetensors has another sha256" in caplog.text
+
+
+def test_when_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path):
+    flip_a_byte(write(tmp_path, 10).path / "driver.json")
+    with pytest.raises(CheckpointError, match="--fresh"):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_torn_write_is_no_checkpoint_and_is_cleared_away(tmp_path):
+    write(tmp_path, 10)
+    torn = tmp_path / "step_000020.tmp-0000"
+    torn.mkdir()
+    (torn / "policy.safetensors").write_bytes(b"half")
+    assert latest_checkpoint(tmp_path).step == 10
+    write(tmp_path, 30)
+    assert not torn.exists()
+
+
+def test_older_checkpoints_are_deleted_only_beyond_keep(tmp_path):
+    for step in (1, 2, 3):
+        write(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_000002", "step_000003"]
+
+
+def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, monkeypatch):
+    write(tmp_path, 10)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device.*earlier checkpoints are untouched"):
+        write(tmp_path, 20)
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_000010"]
+    assert latest_checkpoint(tmp_path).step == 10
+
+
+def test_writing_the_same_step_again_replaces_it(tmp_path):
+    write(tmp_path, 10)
+    write(tmp_path, 10)
+    assert verify_checkpoint(tmp_path / "step_000010").step == 10
+
+
+def test_a_manifest_that_misses_a_file_is_damage(tmp_path):
+    path = write(tmp_path, 10).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["more.json"] = {"bytes": 1, "sha256": ""}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"more\.json"):
+        verify_checkpoint(path)

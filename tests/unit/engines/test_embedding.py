@@ -1,0 +1,238 @@
+"""The embedding reward model, with an encoder small enough to be made in a moment."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
+from rl_empathy.engines import embedding
+from rl_empathy.engines.checkpoints import latest_checkpoint
+from rl_empathy.engines.embedding import (
+    Description,
+    RewardModel,
+    SentenceEncoder,
+    make_encoder,
+    packaged_encoder,
+    resolve_encoder,
+)
+from rl_empathy.engines.reward_training import RewardTraining, separation_metrics
+from rl_empathy.errors import ModelError, TrainingError
+
+TOPICS = ("work", "grief", "exam", "money", "sleep", "family", "moving", "illness")
+TEXTS = [f"{topic} is hard for me {i}. I hear how {topic} hurts you." for topic in TOPICS for i in range(4)]
+
+
+@dataclass(frozen=True)
+class PlainTriplet:
+    question: str
+    positive: str
+    negative: str
+    kind: str
+
+
+def make_triplets(shift: int) -> list[PlainTriplet]:
+    return [
+        PlainTriplet(
+            f"{topic} is hard for me {shift}",
+            f"I hear how {topic} hurts you",
+            f"I hear how {TOPICS[(i + 1 + shift % 7) % 8]} hurts you",
+            "easy",
+        )
+        for i, topic in enumerate(TOPICS)
+    ]
+
+
+def tiny_encoder(seed: int = 0) -> SentenceEncoder:
+    return make_encoder(TEXTS, seed=seed, max_tokens=64, width=32, layers=1, vocabulary=400)
+
+
+def make_training(num_steps: int = 4, *, learning_rate: float = 3e-3, **keys: object) -> RewardTraining:
+    config = RewardModelingConfig(
+        num_steps=num_steps,
+        checkpoint_every=2,
+        evaluate_every=2,
+        optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
+        **keys,  # type: ignore[arg-type]
+    )
+    return RewardTraining(tiny_encoder(), config, draw=make_triplets, held_out=make_triplets(50))
+
+
+def ignore(step: int, metrics: dict[str, float], checkpoint: Path | None) -> None:
+    del step, metrics, checkpoint
+
+
+def description(**changes: object) -> Description:
+    return replace(
+        Description(
+            kind="embedding",
+            threshold=0.4,
+            max_tokens=32,
+            loss="infonce",
+            language="en",
+            num_steps=0,
+            metrics={},
+        ),
+        **changes,
+    )
+
+
+def weights_of(training: RewardTraining) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in training.encoder.parameters()])
+
+
+def test_vectors_have_length_one_and_do_not_depend_on_their_batch() -> None:
+    encoder = tiny_encoder()
+    texts = ["short", "a much longer text about grief and work", "short"]
+    together = encoder.encode(texts, max_tokens=32, batch=8)
+    alone = torch.cat([encoder.encode([text], max_tokens=32) for text in texts])
+    torch.testing.assert_close(together.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(together, alone)
+
+
+def test_pooling_is_the_mean_over_the_tokens_that_are_no_padding() -> None:
+    encoder = tiny_encoder()
+    ids = encoder.tokenizer("grief hurts", return_tensors="pt")
+    with torch.no_grad():
+        mean = encoder.encoder(**ids).last_hidden_state[0].mean(0)
+        padded = encoder(["grief hurts", "grief hurts you and me and all the others"], max_tokens=64)[0]
+    torch.testing.assert_close(padded, mean / mean.norm())
+
+
+def test_texts_are_cut_at_max_tokens_and_the_share_of_cut_ones_is_known() -> None:
+    encoder = tiny_encoder()
+    long, beginning = "work " * 60, "work " * 20
+    assert encoder.cut_fraction([long, "work"], max_tokens=8) == 0.5
+    vectors = encoder.encode([long, beginning], max_tokens=4)
+    torch.testing.assert_close(vectors[0], vectors[1])
+
+
+def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
+    model = RewardModel(tiny_encoder(), description(metrics={"reward_model/roc_auc": 0.9}))
+    model.save(tmp_path / "model")
+    loaded = RewardModel.load(tmp_path / "model")
+    answers = ["I hear you", "Buy a car", "I hear you"]
+    assert loaded.similarity("grief is hard", answers) == model.similarity("grief is hard", answers)
+    assert loaded.threshold == 0.4
+    assert loaded.description == model.description
+    assert not list((tmp_path / "model").glob("*.bin"))
+    assert json.loads((tmp_path / "model" / "reward_model.json").read_text())["kind"] == "embedding"
+
+
+def test_an_echo_of_the_question_is_not_a_perfect_answer() -> None:
+    (cosine,) = RewardModel(tiny_encoder(), description()).similarity("grief is hard", ["grief is hard"])
+    assert cosine < 1 - 1e-4
+
+
+def test_no_answers_have_no_similarities() -> None:
+    assert RewardModel(tiny_encoder(), description()).similarity("grief", []) == []
+
+
+def test_a_folder_without_a_reward_model_is_named(tmp_path: Path) -> None:
+    tiny_encoder().save(tmp_path)
+    with pytest.raises(ModelError, match="holds no reward model"):
+        RewardModel.load(tmp_path)
+
+
+def test_a_missing_encoder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        SentenceEncoder.load(tmp_path / "nowhere")
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    encoder.save(tmp_path)
+    torch.save(encoder.encoder.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="safetensors"):
+        SentenceEncoder.load(tmp_path)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "PACKAGE", "no_such_package")
+    with pytest.raises(ModelError, match=r"rl-empathy\[models\]"):
+        packaged_encoder()
+
+
+def test_auto_makes_the_same_chinese_encoder_from_the_same_seed_and_uses_it_again(tmp_path: Path) -> None:
+    def resolve(name: str, seed: int) -> str:
+        texts = ["我很难过，不知道怎么办。", "听起来你真的很累。"] * 4
+        return resolve_encoder("auto", language="zh", texts=texts, seed=seed, folder=tmp_path / name)
+
+    first = SentenceEncoder.load(resolve("one", 1)).encode(["我很累"], max_tokens=16)
+    assert torch.equal(first, SentenceEncoder.load(resolve("two", 1)).encode(["我很累"], max_tokens=16))
+    assert torch.equal(first, SentenceEncoder.load(resolve("one", 2)).encode(["我很累"], max_tokens=16))
+    assert not torch.equal(first, SentenceEncoder.load(resolve("three", 2)).encode(["我很累"], max_tokens=16))
+
+
+@pytest.mark.parametrize("loss", ["infonce", "triplet"])
+def test_training_raises_triplet_accuracy(tmp_path: Path, loss: str) -> None:
+    training = make_training(40, loss=loss)
+    before = training.evaluation["reward_model/triplet_accuracy"]
+    assert training.run(ignore, folder=tmp_path)
+    assert training.evaluation["reward_model/triplet_accuracy"] > max(before, 0.8)
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken, stopped, resumed = make_training(), make_training(), make_training()
+    unbroken.run(ignore, folder=tmp_path / "unbroken")
+    assert not stopped.run(ignore, folder=tmp_path / "stopped", should_stop=lambda: stopped.step == 3)
+    checkpoint = latest_checkpoint(tmp_path / "stopped")
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+    resumed.restore(checkpoint)
+    assert resumed.run(ignore, folder=tmp_path / "stopped")
+    assert torch.equal(weights_of(unbroken), weights_of(resumed))
+
+
+def test_every_step_is_reported_once_and_checkpoints_by_their_folder(tmp_path: Path) -> None:
+    seen: list[tuple[int, str | None]] = []
+    make_training(5).run(
+        lambda step, _, path: seen.append((step, path.name if path else None)), folder=tmp_path
+    )
+    assert seen == [
+        (0, None),
+        (1, None),
+        (2, "step_000002"),
+        (3, None),
+        (4, "step_000004"),
+        (5, "step_000005"),
+    ]
+
+
+def test_zero_steps_take_the_encoder_as_it_is(tmp_path: Path) -> None:
+    training = make_training(0)
+    before = weights_of(training)
+    assert training.run(ignore, folder=tmp_path)
+    assert torch.equal(weights_of(training), before)
+    assert 0 <= training.evaluation["reward_model/roc_auc"] <= 1
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone_and_three_end_the_run() -> None:
+    training = make_training()
+    with torch.no_grad():
+        training.encoder.encoder.embeddings.LayerNorm.weight[0] = float("nan")
+    before = weights_of(training)
+    training.update()
+    training.update()
+    assert torch.equal(weights_of(training).nan_to_num(), before.nan_to_num())
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        training.update()
+
+
+def test_separation_of_scores_by_hand() -> None:
+    # pairs (positive, negative) in order: (.5,.4) (.5,.1) (.3,.1) right, (.3,.4) wrong: 3/4
+    metrics = separation_metrics(torch.tensor([0.5, 0.3]), torch.tensor([0.4, 0.1]))
+    assert metrics["reward_model/roc_auc"] == 0.75
+    assert metrics["reward_model/threshold"] == pytest.approx(0.35)
+    assert (
+        metrics["reward_model/false_accept_fraction"] == metrics["reward_model/false_reject_fraction"] == 0.5
+    )
+
+
+def test_metrics_name_the_accuracy_of_every_kind() -> None:
+    kinds: Sequence[str] = [name for name in make_training().evaluation if "accuracy" in name]
+    assert kinds == ["reward_model/triplet_accuracy", "reward_model/triplet_accuracy_easy"]

@@ -1,0 +1,122 @@
+"""Real DeepSpeed around a tiny model, on one rank."""
+
+import pytest
+import torch
+
+from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
+from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_metrics, training_batch
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.types import PolicyVersion
+from tests.fakes import make_completion, make_group, make_prompt, make_rewards
+from tests.tiny_models import make_tiny_model
+
+SAMPLES = [Sample([1, 2, 3, 4], [[5, 6, 7], [8, 9]]), Sample([9, 8], [[7, 6, 5, 4], [3]])]
+TOKENS = 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(path)
+    return str(path)
+
+
+def make_engine(folder, *, microbatch_tokens=4096, layout="shared_prompt", **optimizer):
+    model = PolicyModel(folder, dtype="float32", layout=layout)
+    settings = OptimizerConfig(**{"learning_rate": 1e-2, "warmup_steps": 0, "schedule": "constant", **optimizer})
+    return TrainingEngine(model, settings, num_steps=10, microbatch_tokens=microbatch_tokens)
+
+
+def nll(logprobs, _entropies, _part):
+    return -logprobs.sum() / TOKENS
+
+
+def weights_of(engine):
+    return torch.cat([tensor.flatten().clone() for _, tensor in engine.weights()])
+
+
+def test_the_loss_falls(folder):
+    engine = make_engine(folder)
+    losses = [engine.update(SAMPLES, nll).loss for _ in range(8)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_micro_batches_and_layouts_change_nothing(folder):
+    seen = []
+    for settings in ({}, {"microbatch_tokens": 6}, {"layout": "packed"}):
+        engine = make_engine(folder, **settings)
+        reports = [engine.update(SAMPLES, nll) for _ in range(3)]
+        seen.append([number for report in reports for number in (report.loss, report.grad_norm)])
+    for numbers in seen[1:]:
+        assert numbers == pytest.approx(seen[0], rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(folder):
+    engine = make_engine(folder)
+    before = weights_of(engine)
+    report = engine.update(SAMPLES, lambda logprobs, *_: logprobs.sum() * float("nan"))
+    assert report.skipped
+    assert torch.equal(weights_of(engine), before)
+    assert not engine.update(SAMPLES, nll).skipped
+
+
+def test_gradients_are_clipped_but_reported_whole(folder):
+    engine = make_engine(folder, max_grad_norm=1e-3)
+    assert engine.update(SAMPLES, nll).grad_norm > 0.1
+
+
+def test_a_resumed_engine_goes_on_bit_for_bit(folder):
+    whole = make_engine(folder, schedule="cosine")
+    for _ in range(2):
+        whole.update(SAMPLES, nll)
+    policy = {name: tensor.clone() for name, tensor in whole.policy_state().items()}
+    optimizer = whole.optimizer_state()
+    resumed = make_engine(folder, schedule="cosine")
+    resumed.load_weights(policy)
+    resumed.load_optimizer_state(optimizer)
+    reports = [engine.update(SAMPLES, nll) for engine in (whole, resumed)]
+    assert reports[0] == reports[1]
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+
+
+def test_tied_embeddings_are_published_under_both_names(folder):
+    names = [name for name, _ in make_engine(folder).weights()]
+    assert {"lm_head.weight", "model.embed_tokens.weight"} <= set(names)
+
+
+def scored(*totals, reference=None):
+    return ScoredGroup(group=make_group(size=len(totals)), rewards=make_rewards(*totals), reference_logprobs=reference)
+
+
+def test_a_failed_reward_takes_its_completion_out_of_the_batch():
+    batch = training_batch([scored(0.0, None, 2.0)], GRPOConfig(advantage="group_mean"))
+    assert [len(sample.completions) for sample in batch.samples] == [2]
+    assert batch.advantages.tolist() == [-1, -1, 1, 1]  # two tokens each
+
+
+def test_truncated_completions_are_masked_when_the_run_file_says_so():
+    group = make_group(make_prompt(), size=2)
+    cut = make_completion(5, 6, finish="length")
+    group = type(group)(prompt=group.prompt, completions=(group.completions[0], cut), admitted=group.admitted)
+    one = ScoredGroup(group=group, rewards=make_rewards(0.0, 1.0), reference_logprobs=None)
+    assert training_batch([one], GRPOConfig(truncated="mask")).loss_mask.tolist() == [True, True, False, False]
+    assert training_batch([one], GRPOConfig(truncated="train")).loss_mask.all()
+
+
+def test_a_grpo_step_makes_good_completions_likelier_than_bad_ones(folder):
+    engine = make_engine(folder)
+    group = scored(0.0, 1.0)
+    sample = Sample(group.group.prompt.token_ids, [c.token_ids for c in group.group.completions])
+    before = engine.logprobs([sample], temperature=1.0)
+    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, max_staleness=0, num_steps=1)
+    metrics = grpo_step(engine, [group], config)
+    change = engine.logprobs([sample], temperature=1.0) - before  # [bad, end, good, end]
+    assert change[2] > change[0]
+    assert metrics["policy/skipped_updates"] == 0
+
+
+def test_staleness_counts_tokens_by_their_version_and_groups_by_admission():
+    group = make_group(version=PolicyVersion(1, 3))
+    assert staleness_metrics([group], PolicyVersion(1, 4)) == {"staleness/token_mean": 1.0, "staleness/max": 1.0}

@@ -1,0 +1,133 @@
+"""The real loop, buffer and ledger on plain objects: no Ray, no model."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rl_empathy.config.sections import GRPOConfig
+from rl_empathy.data.prompts import PromptStream
+from rl_empathy.errors import RoleDiedError, Stopped
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.orchestration.grpo import run_grpo
+from rl_empathy.orchestration.stop import StopSignal
+from rl_empathy.types import Occurrence
+from tests.fakes import AlternatingRewards, DyingWorkers, RandomlySlowWorkers, RecordingTrainer, make_fleet, make_row
+
+NUM_ROWS = 13
+
+
+def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, finished=(), **grpo):
+    config = GRPOConfig(**{"num_steps": 8, "groups_per_step": 3, "group_size": 2, "checkpoint_every": 4, **grpo})
+    prompts = prompts or PromptStream([(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)], seed=0)
+    ledger = ledger or Ledger(folder / "ledger.jsonl")
+
+    async def go():
+        stop = StopSignal()
+        if stop_after_s is not None:
+            asyncio.get_running_loop().call_later(stop_after_s, stop.set)
+        log = MetricsLog(folder / "metrics.jsonl")
+        await asyncio.wait_for(run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=finished), 20)
+
+    asyncio.run(go())
+    return ledger
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
+def test_no_group_is_staler_than_the_bound_and_zero_is_on_policy(tmp_path, max_staleness):
+    fleet = make_fleet(workers=RandomlySlowWorkers(seed=max_staleness))
+    run_loop(tmp_path, fleet, max_staleness=max_staleness, num_steps=30)
+    assert max(fleet.trainer.staleness) <= max_staleness
+    assert max_staleness < 2 or max(fleet.trainer.staleness) > 0, "nothing ran ahead"
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), max_staleness=st.integers(0, 3), flat_every=st.integers(0, 4))
+def test_every_prompt_is_trained_or_dropped_once_in_the_order_of_start(
+    tmp_path_factory, seed, max_staleness, flat_every
+):
+    folder = tmp_path_factory.mktemp("run")
+    rewards = AlternatingRewards(flat_every=0 if flat_every == 1 else flat_every)
+    fleet = make_fleet(workers=RandomlySlowWorkers(seed=seed, slowest_s=0.001), rewards=rewards)
+    ledger = run_loop(folder, fleet, max_staleness=max_staleness)
+    trained = [occurrence for step in fleet.trainer.trained for occurrence in step]
+    assert trained == sorted(set(trained))
+    assert len(trained) == 8 * 3
+    ended = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert len({(entry["epoch"], entry["index"]) for entry in ended}) == len(ended)
+    assert ledger.metrics()["ledger/trained"] == 24
+    assert ledger.metrics()["ledger/duplicates"] == 0
+
+
+def test_groups_without_spread_are_dropped_by_name_and_counted(tmp_path):
+    fleet = make_fleet(rewards=AlternatingRewards(flat_every=3))
+    run_loop(tmp_path, fleet)
+    last = lines(tmp_path)[-1]
+    assert last["ledger/dropped/no_reward_spread"] > 0
+    assert all(occurrence.index % 3 for step in fleet.trainer.trained for occurrence in step)
+
+
+def test_they_are_trained_when_the_run_file_says_all(tmp_path):
+    fleet = make_fleet(rewards=AlternatingRewards(flat_every=3))
+    run_loop(tmp_path, fleet, keep_groups="all")
+    assert any(occurrence.index % 3 == 0 for step in fleet.trainer.trained for occurrence in step)
+
+
+def test_one_failure_ends_the_run_with_its_own_error(tmp_path):
+    fleet = make_fleet(workers=DyingWorkers(dies_at=9, error=RoleDiedError("rollout_worker_0 died")))
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, fleet)
+    assert caught.group_contains(RoleDiedError, match="rollout_worker_0 died")
+
+
+def test_a_stop_saves_the_last_whole_step_and_what_was_finished(tmp_path):
+    fleet = make_fleet(trainer=RecordingTrainer(update_s=0.02))
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, fleet, stop_after_s=0.1, num_steps=1000, checkpoint_every=1000)
+    assert caught.group_contains(Stopped, match="stopped after step")
+    step, driver, finished = fleet.trainer.checkpoints[-1]
+    assert step == len(fleet.trainer.trained) == lines(tmp_path)[-1]["step"]
+    kept = {group.prompt.occurrence for group in finished}
+    opened = {Occurrence(*o) for o in driver["opened"]}
+    assert not kept & opened
+    assert len(kept | opened) <= 6  # no more than the slots
+
+
+def test_a_resume_goes_on_where_the_checkpoint_stood_and_loses_no_prompt(tmp_path):
+    first = make_fleet(trainer=RecordingTrainer(update_s=0.01))
+    with pytest.raises(ExceptionGroup):
+        run_loop(tmp_path, first, stop_after_s=0.08, num_steps=40, checkpoint_every=1000)
+    step, driver, finished = first.trainer.checkpoints[-1]
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.resume(driver["ledger"])
+    prompts = PromptStream(
+        [(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)],
+        seed=0,
+        cursor=Occurrence(*driver["cursor"]),
+        opened=[Occurrence(*o) for o in driver["opened"]],
+    )
+    second = make_fleet(trainer=RecordingTrainer(number=step))
+    ledger = run_loop(tmp_path, second, prompts=prompts, ledger=ledger, finished=finished, num_steps=40)
+    trained = [o for fleet in (first, second) for group in fleet.trainer.trained for o in group]
+    assert len(trained) == len(set(trained)) == 40 * 3
+    assert sorted(trained)[: 3 * 13] == [Occurrence(e, i) for e in range(3) for i in range(13)]
+    assert ledger.metrics()["ledger/duplicates"] == 0
+
+
+def test_the_metrics_have_the_names_of_the_design(tmp_path):
+    run_loop(tmp_path, make_fleet())
+    names = set(lines(tmp_path)[-1])
+    assert {
+        "stage", "step", "time", "reward/mean", "reward/std", "reward/format/mean", "reward/zero_spread_fraction",
+        "schema/valid_fraction", "rollout/completion_length_tokens", "rollout/truncated_fraction", "time/step_s",
+        "time/wait_for_groups_s", "time/publish_s", "time/pause_s", "idle/trainer_fraction", "idle/rollout_fraction",
+        "tokens/generated_per_s", "fleet/rollout_workers_ready", "ledger/trained", "ledger/duplicates",
+        "ledger/retried",
+    } <= names  # fmt: skip
