@@ -17,6 +17,8 @@ from rl_empathy.types import (
     VersionSpan,
 )
 
+START = PolicyVersion(1, 0)
+
 
 def make_row(number: int = 0) -> Row:
     return Row(id=f"row-{number}", messages=(Message(role="user", content=f"post {number}"),))
@@ -26,7 +28,7 @@ def make_prompt(index: int = 0, epoch: int = 0) -> Prompt:
     return Prompt(occurrence=Occurrence(epoch, index), row=make_row(index), token_ids=(1, 2, 3))
 
 
-def make_completion(*ids: int, version: PolicyVersion = PolicyVersion(1, 0), finish: str = "stop") -> Completion:
+def make_completion(*ids: int, version: PolicyVersion = START, finish: str = "stop") -> Completion:
     ids = ids or (5, 6, 2)
     return Completion(
         token_ids=ids,
@@ -37,7 +39,7 @@ def make_completion(*ids: int, version: PolicyVersion = PolicyVersion(1, 0), fin
     )
 
 
-def make_group(prompt: Prompt | None = None, *, size: int = 2, version: PolicyVersion = PolicyVersion(1, 0)):
+def make_group(prompt: Prompt | None = None, *, size: int = 2, version: PolicyVersion = START):
     return RolloutGroup(
         prompt=prompt or make_prompt(),
         completions=tuple(make_completion(5 + i, 2, version=version) for i in range(size)),
@@ -47,7 +49,10 @@ def make_group(prompt: Prompt | None = None, *, size: int = 2, version: PolicyVe
 
 def make_rewards(*totals: float | None) -> GroupRewards:
     return GroupRewards(
-        terms={"format": totals}, totals=totals, errors=tuple(() for _ in totals), span_tokens=tuple({} for _ in totals)
+        terms={"format": totals},
+        totals=totals,
+        errors=tuple(() for _ in totals),
+        span_tokens=tuple({} for _ in totals),
     )
 
 
@@ -150,5 +155,3 @@ def make_fleet(*, workers=None, trainer=None, rewards=None) -> LocalFleet:
         reward_model=rewards or AlternatingRewards(),
         reference_model=NoReference(),
     )
-
-

@@ -125,7 +125,7 @@ def _sft(run_file: RunFile, parameters: int | None) -> StagePlan:
         stage="sft",
         steps=config.num_steps,
         work=work,
-        roles=(_policy_trainer(run_file, parameters),),
+        roles=(_stage_worker(run_file, parameters),),
         afterwards=(_rollout_workers(run_file, parameters),) if config.validity_prompts else (),
     )
 
@@ -136,7 +136,7 @@ def _reward_modeling(run_file: RunFile, parameters: int | None) -> StagePlan:
         stage="reward_modeling",
         steps=config.num_steps,
         work=f"{config.num_steps:,} steps, {config.batch_pairs:,} pairs a step",
-        roles=(_policy_trainer(run_file, _encoder_parameters(run_file)),),
+        roles=(_stage_worker(run_file, _encoder_parameters(run_file)),),
     )
 
 
@@ -173,6 +173,11 @@ def _policy_trainer(run_file: RunFile, parameters: int | None) -> RolePlan:
     config = run_file.cluster.policy_trainer
     memory = None if parameters is None else parameters * TRAINING_BYTES
     return _single("policy trainer", RoleConfig(num_cpus=config.num_cpus, num_gpus=config.num_gpus), memory)
+
+
+def _stage_worker(run_file: RunFile, parameters: int | None) -> RolePlan:
+    memory = None if parameters is None else parameters * TRAINING_BYTES
+    return _single("stage worker", run_file.cluster.stage_worker, memory)
 
 
 def _rollout_workers(run_file: RunFile, parameters: int | None) -> RolePlan:

@@ -394,7 +394,9 @@ class ClusterConfig(Section):
     num_cpus: Annotated[int, Field(ge=1)] | None = None
     """Logical CPUs of a local cluster; left out: as many as the plan needs."""
     policy_trainer: PolicyTrainerConfig = PolicyTrainerConfig()
-    """The policy trainer; stages sft and reward_modeling use its resources as well."""
+    """The policy trainer of stage grpo."""
+    stage_worker: RoleConfig = RoleConfig(num_cpus=2)
+    """The process that prepares the model and trains in stages sft and reward_modeling, where nothing else runs."""
     rollout_workers: RolloutWorkersConfig = RolloutWorkersConfig()
     """The rollout workers."""
     reference_model: RoleConfig = RoleConfig()

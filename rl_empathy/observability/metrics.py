@@ -15,7 +15,11 @@ class MetricsLog:
 
     def __init__(self, path: Path, *sinks: Sink) -> None:
         self._path = path
-        self._sinks = sinks
+        self._sinks = list(sinks)
+
+    def add_sink(self, sink: Sink) -> None:
+        """Let somebody else see every line from now on."""
+        self._sinks.append(sink)
 
     def write(self, stage: str, step: int, *parts: Mapping[str, float]) -> None:
         """Append one line; a number that is not finite is written as null, since JSON has no name for it."""

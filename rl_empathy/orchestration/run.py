@@ -4,6 +4,7 @@ starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate
 """
 
 import asyncio
+import shlex
 import shutil
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -23,7 +24,7 @@ from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluation import run_evaluation
-from rl_empathy.orchestration.fleet import Resources, run_task
+from rl_empathy.orchestration.fleet import Resources, TrackerHandle, run_task
 from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
@@ -46,8 +47,32 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
         RlEmpathyError: With the exit code of its class; Stopped (75) when it was asked to stop.
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
-        asyncio.run(_first_error(_stages(context)))
+        asyncio.run(_first_error(_tracked(context)))
     return 0
+
+
+async def _tracked(context: RunContext) -> None:
+    """The stages, seen by the tracker where one is wanted; then what a user wants to know next."""
+    settings, directory = context.run_file.logging, context.directory
+    tracker = None
+    if settings.wandb != "disabled":
+        config = context.run_file.model_dump(mode="json", by_alias=True)
+        name = str(context.run_file.run.name)
+        tracker = TrackerHandle.start(
+            directory.path.resolve(), name, settings.wandb_project, settings.wandb, config
+        )
+        context.log.add_sink(tracker)
+    try:
+        await _stages(context)
+    finally:
+        synced = await tracker.finish() if tracker else ""
+    print(f"\nrun {context.run_file.run.name} is finished: {directory.path}")
+    print("  model/ the trained model   metrics.jsonl  rollouts/  ledger.jsonl   evaluation/held_out.json")
+    if synced:
+        print(f"  W&B, when you want it there: wandb sync {shlex.quote(synced)}")
+    print("next:")
+    print(f"  python -m rl_empathy.serve {shlex.quote(str(directory.path))}")
+    print(f"  python -m rl_empathy.evaluate {shlex.quote(str(directory.path))}")
 
 
 @contextmanager
@@ -161,7 +186,7 @@ async def _base_model(context: RunContext) -> Path:
     texts = [conversation_text(row.messages) for row in rows]
     texts += [reference.text for row in rows for reference in row.references]
     texts += [text for row in rows if row.trace for text in row.trace.spans.values()]
-    settings = run_file.cluster.policy_trainer
+    settings = run_file.cluster.stage_worker
     context.progress.message("preparing the starting model")
     return await run_task(  # type: ignore[no-any-return]
         _make_base_model,
@@ -192,7 +217,7 @@ def _make_base_model(run_file: RunFile, folder: Path, texts: list[str], metrics:
 
 async def _reward_modeling(context: RunContext) -> dict[str, Any]:
     run_file = context.run_file
-    resources = run_file.cluster.policy_trainer
+    resources = run_file.cluster.stage_worker
     config = run_file.reward_modeling
     context.progress.stage_started("reward_modeling", num_steps=config.num_steps)
     result = await asyncio.to_thread(

@@ -42,7 +42,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
         "folder": str(folder),
         "metrics": str(context.log.path.resolve()),
     }
-    resources = run_file.cluster.policy_trainer
+    resources = run_file.cluster.stage_worker
     await fit(
         _loop,
         settings,

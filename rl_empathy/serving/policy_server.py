@@ -87,7 +87,7 @@ class PolicyServer:
         config = settings.llm_config()
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
         config.get_or_create_callback().ctx.run_init_node = False
-        self._server = LLMServer.sync_init(config, engine_cls=None)
+        self._server = LLMServer.sync_init(config, engine_cls=None if settings.num_gpus else _cpu_engine())
         self._running = 0
         await self._server.start()
         await self._warm_up()

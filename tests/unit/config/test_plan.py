@@ -27,10 +27,10 @@ def test_the_plan_says_what_will_happen() -> None:
         "run a_run in runs/a_run\n"
         "model hub/model: 268.4 M parameters\n"
         "1. sft: 3 epochs, ≤ 4,096 tokens a step; then 32 held-out prompts answered\n"
-        "     policy trainer: 1 CPU, about 4.0 GiB\n"
+        "     stage worker: 2 CPUs, about 4.0 GiB\n"
         "     rollout worker: 1 CPU, about 2.0 GiB, at the end\n"
         "2. reward_modeling: 60 steps, 16 pairs a step\n"
-        "     policy trainer: 1 CPU, about 0.3 GiB\n"
+        "     stage worker: 2 CPUs, about 0.3 GiB\n"
         "3. grpo: 40 steps of 8 groups of 4: 1,280 completions, ≤ 327,680 tokens generated\n"
         "     policy trainer: 1 CPU, about 4.0 GiB\n"
         "     rollout worker: 1 CPU, about 2.0 GiB\n"
@@ -97,7 +97,7 @@ def test_a_hub_model_is_of_unknown_size() -> None:
     plan = make_plan(make_run_file(model={"path": "Qwen/Qwen3-0.6B"}, run={"stages": ["grpo"]}))
     assert plan.parameters is None
     assert plan.lines()[1] == "model Qwen/Qwen3-0.6B: ? parameters"
-    assert plan.lines()[3] == "     policy trainer: 1 CPU, about ? GiB"
+    assert plan.lines()[3] == "     stage worker: 2 CPUs, about ? GiB"
 
 
 def test_parameters_of_a_folder_come_from_its_configuration(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*earlier checkpoints are untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier checkpoints are untouched"):
         write(tmp_path, 20)
     assert [path.name for path in tmp_path.glob("step_*")] == ["step_000010"]
     assert latest_checkpoint(tmp_path).step == 10

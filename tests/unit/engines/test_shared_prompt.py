@@ -39,7 +39,9 @@ def padded_logprobs(model, samples):
         for completion in sample.completions:
             ids = torch.tensor([[*sample.prompt, *completion]])
             hidden = model.model(ids).last_hidden_state[0, len(sample.prompt) - 1 : -1]
-            every.append(token_logprobs(hidden, model.lm_head.weight, torch.tensor(completion), temperature=0.9)[0])
+            every.append(
+                token_logprobs(hidden, model.lm_head.weight, torch.tensor(completion), temperature=0.9)[0]
+            )
     return torch.cat(every)
 
 
@@ -51,7 +53,9 @@ def row_logprobs(model, samples, layout):
     else:
         model.set_attn_implementation("sdpa")
         shape = {}
-    hidden = model.model(row.input_ids, position_ids=row.position_ids, use_cache=False, **shape).last_hidden_state
+    hidden = model.model(
+        row.input_ids, position_ids=row.position_ids, use_cache=False, **shape
+    ).last_hidden_state
     return token_logprobs(hidden[0, row.predictors], model.lm_head.weight, row.targets, temperature=0.9)[0]
 
 
@@ -100,7 +104,9 @@ def test_a_prompt_is_fed_once_and_last_tokens_are_not_fed():
 
 @given(
     shapes=st.lists(
-        st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5)), min_size=1, max_size=5
+        st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5)),
+        min_size=1,
+        max_size=5,
     ),
     max_tokens=st.integers(1, 60),
 )

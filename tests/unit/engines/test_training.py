@@ -25,7 +25,9 @@ def folder(tmp_path_factory):
 
 def make_engine(folder, *, microbatch_tokens=4096, layout="shared_prompt", **optimizer):
     model = PolicyModel(folder, dtype="float32", layout=layout)
-    settings = OptimizerConfig(**{"learning_rate": 1e-2, "warmup_steps": 0, "schedule": "constant", **optimizer})
+    settings = OptimizerConfig(
+        **{"learning_rate": 1e-2, "warmup_steps": 0, "schedule": "constant", **optimizer}
+    )
     return TrainingEngine(model, settings, num_steps=10, microbatch_tokens=microbatch_tokens)
 
 
@@ -87,7 +89,9 @@ def test_tied_embeddings_are_published_under_both_names(folder):
 
 
 def scored(*totals, reference=None):
-    return ScoredGroup(group=make_group(size=len(totals)), rewards=make_rewards(*totals), reference_logprobs=reference)
+    return ScoredGroup(
+        group=make_group(size=len(totals)), rewards=make_rewards(*totals), reference_logprobs=reference
+    )
 
 
 def test_a_failed_reward_takes_its_completion_out_of_the_batch():
@@ -101,7 +105,12 @@ def test_truncated_completions_are_masked_when_the_run_file_says_so():
     cut = make_completion(5, 6, finish="length")
     group = type(group)(prompt=group.prompt, completions=(group.completions[0], cut), admitted=group.admitted)
     one = ScoredGroup(group=group, rewards=make_rewards(0.0, 1.0), reference_logprobs=None)
-    assert training_batch([one], GRPOConfig(truncated="mask")).loss_mask.tolist() == [True, True, False, False]
+    assert training_batch([one], GRPOConfig(truncated="mask")).loss_mask.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert training_batch([one], GRPOConfig(truncated="train")).loss_mask.all()
 
 
@@ -119,4 +128,7 @@ def test_a_grpo_step_makes_good_completions_likelier_than_bad_ones(folder):
 
 def test_staleness_counts_tokens_by_their_version_and_groups_by_admission():
     group = make_group(version=PolicyVersion(1, 3))
-    assert staleness_metrics([group], PolicyVersion(1, 4)) == {"staleness/token_mean": 1.0, "staleness/max": 1.0}
+    assert staleness_metrics([group], PolicyVersion(1, 4)) == {
+        "staleness/token_mean": 1.0,
+        "staleness/max": 1.0,
+    }

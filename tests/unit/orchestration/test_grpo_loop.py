@@ -15,13 +15,22 @@ from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.grpo import run_grpo
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import Occurrence
-from tests.fakes import AlternatingRewards, DyingWorkers, RandomlySlowWorkers, RecordingTrainer, make_fleet, make_row
+from tests.fakes import (
+    AlternatingRewards,
+    DyingWorkers,
+    RandomlySlowWorkers,
+    RecordingTrainer,
+    make_fleet,
+    make_row,
+)
 
 NUM_ROWS = 13
 
 
 def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, finished=(), **grpo):
-    config = GRPOConfig(**{"num_steps": 8, "groups_per_step": 3, "group_size": 2, "checkpoint_every": 4, **grpo})
+    config = GRPOConfig(
+        **{"num_steps": 8, "groups_per_step": 3, "group_size": 2, "checkpoint_every": 4, **grpo}
+    )
     prompts = prompts or PromptStream([(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)], seed=0)
     ledger = ledger or Ledger(folder / "ledger.jsonl")
 
@@ -30,7 +39,9 @@ def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, fin
         if stop_after_s is not None:
             asyncio.get_running_loop().call_later(stop_after_s, stop.set)
         log = MetricsLog(folder / "metrics.jsonl")
-        await asyncio.wait_for(run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=finished), 20)
+        await asyncio.wait_for(
+            run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=finished), 20
+        )
 
     asyncio.run(go())
     return ledger

@@ -1,0 +1,83 @@
+"""`ray job submit` to a cluster with token authentication, as on a real one."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """A head node of its own with a token, on loopback; ended by process, not by `ray stop`, which ends every Ray."""
+    folder = tmp_path_factory.mktemp("r")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    port, dashboard, client = free_ports(3)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [
+            RAY, "start", "--head", "--block", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={port}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            f"--temp-dir={folder}", "--disable-usage-stats",
+        ],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in head.stdout:
+        if "Ray runtime started" in line:
+            break
+    yield f"http://127.0.0.1:{dashboard}", environment
+    head.terminate()
+    head.wait(timeout=60)
+
+
+def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
+    address, environment = cluster
+    done = subprocess.run(
+        [
+            RAY, "job", "submit", "--address", address, "--", "python", "-m", "rl_empathy.train",
+            str(ROOT / "tests/ray/tiny.yaml"), f"run.directory={tmp_path}", "grpo.num_steps=2", "cluster.address=auto",
+        ],
+        env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    lines = (tmp_path / "tiny" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_without_the_token_the_job_is_refused(cluster):
+    address, environment = cluster
+    environment = {**environment, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [RAY, "job", "submit", "--address", address, "--", "true"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "401" in done.stdout + done.stderr

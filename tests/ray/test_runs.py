@@ -1,0 +1,97 @@
+"""Whole runs as their user starts them: real Ray, vLLM and DeepSpeed, tiny models."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RUN_FILE = ROOT / "tests/ray/tiny.yaml"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+TIMES = re.compile(r"time$|time/|idle/|.*_per_s$")
+LIMIT_S = 400
+
+
+def command(folder: Path, *settings: str) -> list[str]:
+    return [sys.executable, "-m", "rl_empathy.train", str(RUN_FILE), f"run.directory={folder}", *settings]
+
+
+def run(folder: Path, *settings: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(folder, *settings), capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT_S
+    )
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done
+
+
+def start(folder: Path, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(folder, *settings), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def metrics(folder: Path, stage: str = "grpo") -> list[dict]:
+    path = folder / "tiny" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line["stage"] == stage]
+
+
+def wait_for_step(folder: Path, process: subprocess.Popen[str], step: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not any(line["step"] >= step for line in metrics(folder)):
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert time.monotonic() < deadline, "the run is late"
+        time.sleep(0.02)
+
+
+def without_times(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if not TIMES.match(key)} for line in lines]
+
+
+def ledger(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "tiny" / "ledger.jsonl").read_text().splitlines()]
+
+
+def test_every_stage_runs_and_leaves_its_record(tmp_path):
+    folder = tmp_path / "runs with a space"
+    stages = "run.stages=[sft, reward_modeling, grpo, evaluate]"
+    rewards = "grpo.rewards=[{function: tests.rewards.vowels}, {function: answer}, {function: format}]"
+    done = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
+    record = folder / "tiny"
+    assert "python -m rl_empathy.serve" in done.stdout
+    assert "wandb sync" in done.stdout
+    assert "schema/valid_fraction" in done.stdout
+    assert (record / "model" / "config.json").is_file()
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 3]
+    assert metrics(folder)[-1]["ledger/duplicates"] == 0
+    assert {"reward/vowels/mean", "reward/answer/mean", "policy/kl_reference"} <= set(metrics(folder)[-1])
+    losses = [line["sft/loss"] for line in metrics(folder, "sft") if "sft/loss" in line]
+    assert losses[-1] < losses[0]
+    report = json.loads((record / "evaluation" / "held_out.json").read_text())
+    assert len(report["models"]) == 3
+    rollout = json.loads((record / "rollouts" / "step_000001.jsonl").read_text().splitlines()[0])
+    assert rollout["versions"][0][0] == "1.0"
+    assert oct(record.stat().st_mode & 0o777) == "0o700"
+    again = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
+    assert "grpo is finished" in again.stderr
+
+
+def test_a_deterministic_run_that_was_killed_and_stopped_equals_an_unbroken_one(tmp_path):
+    exact = ("run.deterministic=true", "grpo.max_staleness=0")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, *exact)
+    killed = start(broken, *exact)
+    wait_for_step(broken, killed, 3)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(timeout=30)
+    assert 3 <= len(metrics(broken)) < 8, "the kill came too late"
+    stopped = start(broken, *exact)
+    wait_for_step(broken, stopped, 5)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(timeout=120) == 75, stopped.stderr.read()[-3000:]
+    assert len(metrics(broken)) < 8, "the stop came too late"
+    run(broken, *exact)
+    assert without_times(metrics(broken)) == without_times(metrics(whole))
+    assert ledger(broken) == ledger(whole)
