@@ -499,8 +499,10 @@ CHAIN_OF_EMPATHY = OutputSchema(
         _tag("answer", *_REPLY),
     ),
     wrappers=(WrapperConfig(open="<empathy_think>", close="</empathy_think>", first="L1", last="L4"),),
+    between="",
 )
-"""Chain-of-Empathy of Empathy-R1 (arXiv:2509.14851)."""
+"""Chain-of-Empathy of Empathy-R1 (arXiv:2509.14851). No white space between spans: what follows a closing tag is then
+certain, which small models learn soonest."""
 
 KARDIA = OutputSchema(
     name="kardia",

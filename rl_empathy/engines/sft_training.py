@@ -1,9 +1,10 @@
 """Supervised fine-tuning: traces and answers as targets, loss on the assistant's tokens only."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from rl_empathy.engines.policy_model import PolicyModel, save_language_model
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 
-Report = Callable[[int, dict[str, float]], None]
-"""(step, metrics)"""
+
+class Report(Protocol):
+    """Told of every step, and of the checkpoint that it wrote."""
+
+    def __call__(self, step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,15 @@ def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> 
 
 
 def fine_tune(
-    model_path: str, data: SFTData, config: SFTConfig, *, dtype: str, seed: int, folder: Path, report: Report
+    model_path: str,
+    data: SFTData,
+    config: SFTConfig,
+    *,
+    dtype: str,
+    seed: int,
+    folder: Path,
+    report: Report,
+    should_stop: Callable[[], bool],
 ) -> None:
     """Train, evaluate, checkpoint, and export the model to `folder/model`; goes on from the last checkpoint.
 
@@ -73,6 +85,7 @@ def fine_tune(
         seed: The run's.
         folder: Of the stage.
         report: Told of every step.
+        should_stop: When it says so, a checkpoint is written and the training ends without an export.
     """
     torch.manual_seed(seed)
     batches = step_batches(data.train, config, seed=seed)
@@ -87,15 +100,14 @@ def fine_tune(
         metrics = _step(engine, [data.train[i] for i in batches[step - 1]])
         if step % config.evaluate_every == 0 or step == len(batches):
             metrics["sft/held_out_loss"] = held_out_loss(engine, data.held_out)
-        report(step, metrics)
-        if step % config.checkpoint_every == 0 or step == len(batches):
-            write_checkpoint(
-                folder,
-                step,
-                tensors={"policy": engine.policy_state(), "optimizer": engine.optimizer_state()},
-                documents={},
-                keep=2,
-            )
+        stops = should_stop()
+        checkpoint = None
+        if stops or step % config.checkpoint_every == 0 or step == len(batches):
+            tensors = {"policy": engine.policy_state(), "optimizer": engine.optimizer_state()}
+            checkpoint = write_checkpoint(folder, step, tensors=tensors, documents={}, keep=2).path
+        report(step, metrics, checkpoint)
+        if stops:
+            return
     save_language_model(engine.model.language_model, folder / "model", tokenizer_from=model_path)
 
 

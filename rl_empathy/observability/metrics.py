@@ -32,30 +32,6 @@ class MetricsLog:
         for sink in self._sinks:
             sink(line)
 
-    def lines_after(self, position: int) -> int:
-        """Hand the sinks what another process appended to the file.
-
-        Args:
-            position: Where the last call stopped, bytes.
-
-        Returns:
-            Where this one stopped.
-        """
-        if not self._path.exists():
-            return position
-        with self._path.open("rb") as file:
-            file.seek(position)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        for line in whole.splitlines():
-            for sink in self._sinks:
-                sink(json.loads(line))
-        return position + len(whole) + len(newline)
-
-    @property
-    def num_bytes(self) -> int:
-        """Length of the file."""
-        return self._path.stat().st_size if self._path.exists() else 0
-
     @property
     def path(self) -> Path:
         return self._path

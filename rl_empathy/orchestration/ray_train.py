@@ -1,99 +1,177 @@
-"""One way into Ray Train: run a loop of `engines/` in a `TorchTrainer`, quietly, and see its metrics here."""
+"""One way into Ray Train: a stage's training loop in a `TorchTrainer`, with a deadline, a stop, and its metrics here.
 
-import asyncio
-from collections.abc import Callable
+driver (this process)          controller (Ray Train)          worker (Ray Train)
+fit() ── TorchTrainer.fit ────> starts, restarts ────────────> train function
+log.write <── reports.jsonl <── WriteReports <── ray.train.report ──┘  │
+step_000050/ <───┤   (C7: our code writes it)
+stop ────────────┘   (a file that it looks for)
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_empathy.errors import RlEmpathyError, RoleDiedError, Stopped
+import ray.train
+import ray.train.torch
+
+from rl_empathy.config.sections import DeadlinesConfig
+from rl_empathy.errors import RlEmpathyError, RoleDiedError, RoleTimeoutError
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.orchestration.stop import StopSignal
 
-POLL_S = 0.5
+POLL_S = 0.2
+STOP_FILE, LOG_FILE, REPORTS_FILE = "stop", "worker.log", "reports.jsonl"
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+_ENVIRONMENT = {
+    # A worker's report waits for the controller's next look, which by default comes every 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
 
 
-async def fit(
-    loop: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    *,
-    folder: Path,
-    log: MetricsLog,
-    stop: StopSignal,
-    num_cpus: float,
-    num_gpus: float,
-) -> None:
-    """Run a training loop on the cluster; it writes its own metrics and checkpoints.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """A training loop and where it runs."""
+
+    stage: str
+    loop: Callable[[Mapping[str, Any]], None]
+    """Ray Train's train function; gets `settings`."""
+    settings: Mapping[str, Any]
+    folder: Path
+    """Of the stage, absolute, readable by its owner only and shared by the nodes."""
+    num_cpus: float
+    num_gpus: float
+
+
+def fit(job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop: Callable[[], bool]) -> None:
+    """Run the job and write its reports to the log as they come. Blocks; Ray has to be connected.
 
     Args:
-        loop: Called in the training process with `settings`.
-        settings: Picklable.
-        folder: Of the stage; Ray Train keeps its own records in `folder/ray_train`.
-        log: Its lines reach the sinks of this process while the loop writes them.
-        stop: Ends the wait.
-        num_cpus: Logical CPUs, and threads.
-        num_gpus: GPUs.
+        job: What to run.
+        log: Gets a line a step.
+        deadlines: start_s until the first report, update_s between reports.
+        should_stop: Looked at all the time; when it says so, the loop is told by a file, and writes a checkpoint.
 
     Raises:
-        Stopped: `stop` was set; the loop's last checkpoint is where the next start goes on.
-        RlEmpathyError: What the loop raised.
+        RoleTimeoutError: The worker did not report in time.
+        RoleDiedError: The worker died twice.
+        RlEmpathyError: What our own code raised in the worker.
     """
-    trainer = _trainer(loop, settings, folder, num_cpus, num_gpus)
-    following = asyncio.create_task(_follow(log))
-    try:
-        done = await stop.unless_set(asyncio.to_thread(_fit, trainer))
-    finally:
-        following.cancel()
-    if done is None:
-        raise Stopped("stopped while training; the same command goes on from the last checkpoint")
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in (_SNAPSHOT, STOP_FILE, REPORTS_FILE):
+        (job.folder / leftover).unlink(missing_ok=True)
+    running = _Fit(job)
+    running.start()
+    reports, last_step = _reports(job.folder / REPORTS_FILE), -1
+    heard, patience = time.monotonic(), deadlines.start_s
+    alive = True
+    while alive:
+        running.join(POLL_S)
+        alive = running.is_alive()
+        for report in iter(lambda: next(reports), None):
+            step = int(report.pop("step"))
+            if step <= last_step:  # the worker was restarted from its last checkpoint
+                log.cut_back(job.stage, step - 1)
+            log.write(job.stage, step, report)
+            last_step, heard, patience = step, time.monotonic(), deadlines.update_s
+        if should_stop():
+            (job.folder / STOP_FILE).touch()
+        if alive and time.monotonic() - heard > patience:
+            key = "start" if last_step < 0 else "update"
+            raise RoleTimeoutError(
+                f"{job.stage}: no report for {patience:g} s (after step {last_step}); see "
+                f"{job.folder / LOG_FILE}, or raise cluster.deadlines.{key}_s"
+            )
+    if running.error is not None:
+        raise _cause(running.error, job)
 
 
-def _trainer(
-    loop: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    folder: Path,
-    num_cpus: float,
-    num_gpus: float,
-) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def report(step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
+    """In the worker: hand a step's metrics to the driver; Ray Train carries the directory that our code wrote."""
+    ray.train.report(
+        {"step": step, **metrics},
+        checkpoint=ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None,
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+    )
 
-    return TorchTrainer(
-        loop,
-        train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if num_gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=1,
-            use_gpu=num_gpus > 0,
-            resources_per_worker={"CPU": num_cpus, **({"GPU": num_gpus} if num_gpus else {})},
+
+class WriteReports(ray.train.UserCallback):  # type: ignore[misc]
+    """Runs in Ray Train's controller, which is on the driver's node: hands the worker's reports to the driver."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / REPORTS_FILE
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Append what rank 0 said."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics[0]) + "\n")
+
+
+class _Fit(threading.Thread):
+    """`TorchTrainer.fit` beside the driver: it has no deadline, and in the main thread it would take over Ctrl-C."""
+
+    def __init__(self, job: TrainJob) -> None:
+        super().__init__(daemon=True, name="ray-train-fit")
+        self._trainer = _trainer(job)
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # handed to the driver, which raises it
+            self.error = error
+
+
+def _trainer(job: TrainJob) -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    wanted = {"CPU": job.num_cpus} | ({"GPU": job.num_gpus} if job.num_gpus else {})
+    settings: dict[str, Any] = {
+        "callbacks": [WriteReports(job.folder)],
+        "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
+    }
+    return ray.train.torch.TorchTrainer(
+        job.loop,
+        train_loop_config=dict(job.settings),
+        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=1, use_gpu=job.num_gpus > 0, resources_per_worker=wanted
         ),
-        run_config=RunConfig(
-            name="ray_train",
-            storage_path=str(folder.resolve()),
-            failure_config=FailureConfig(max_failures=1),
+        run_config=ray.train.RunConfig(
+            name=job.folder.name,  # so that the stage's folder is Ray Train's, and our checkpoints need no copy
+            storage_path=str(job.folder.parent),
+            failure_config=ray.train.FailureConfig(max_failures=1),
+            **settings,
         ),
     )
 
 
-def _fit(trainer: Any) -> bool:
-    from ray.train import TrainingFailedError
+def _reports(path: Path) -> Iterator[dict[str, float] | None]:
+    """The lines of a growing file; None where it ends for now."""
+    position = 0
+    while True:
+        line = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(position)
+                line = file.readline()
+        if line.endswith(b"\n"):
+            position += len(line)
+            yield json.loads(line)
+        else:
+            yield None
 
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        causes = [cause for cause in getattr(error, "worker_failures", {}).values() if cause is not None]
-        for cause in causes:
-            inner = getattr(cause, "cause", cause)
-            if isinstance(inner, RlEmpathyError):
-                raise inner from error
-        raise RoleDiedError(f"training failed: {causes[0] if causes else error}") from error
-    return True
 
-
-async def _follow(log: MetricsLog) -> None:
-    position = log.num_bytes
-    try:
-        while True:
-            await asyncio.sleep(POLL_S)
-            position = log.lines_after(position)
-    finally:
-        log.lines_after(position)
+def _cause(error: Exception, job: TrainJob) -> Exception:
+    """The error of our own code in the worker, or that the worker died."""
+    failures = getattr(error, "worker_failures", {}) or {}
+    for failure in [*failures.values(), error]:
+        while failure is not None:
+            if isinstance(failure, RlEmpathyError):
+                return failure
+            failure = failure.__cause__ or getattr(failure, "cause", None)
+    return RoleDiedError(f"{job.stage}: the worker failed twice: {error}\nits log: {job.folder / LOG_FILE}")

@@ -1,16 +1,18 @@
 """Stage sft: the loop of `engines/sft_training.py` on Ray Train, then schema validity by generation."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rl_empathy.config.sections import SFTConfig
 from rl_empathy.data.conversations import completion_token_ids, target_text
+from rl_empathy.engines.checkpoints import latest_checkpoint
+from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
-from rl_empathy.errors import DataError
-from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.errors import DataError, Stopped
+from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.ray_train import fit
+from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, TrainJob, fit, report
 from rl_empathy.types import Occurrence, Prompt, Row
 
 
@@ -26,61 +28,49 @@ async def run_sft(context: RunContext, model: Path) -> Path:
 
     Raises:
         DataError: No training row has a reference and a trace.
+        Stopped: It was asked to; the checkpoint is written.
     """
-    run_file, folder = context.run_file, context.directory.stage("sft")
+    run_file, folder = context.run_file, context.directory.stage("sft").resolve()
     train, held_out = _samples(context, context.data.train), _samples(context, context.data.held_out)
     if not train:
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
-    context.progress.stage_started("sft", num_steps=None)
-    settings = {
-        "model_path": str(model),
-        "train": [(list(s.prompt), list(s.completions[0])) for s in train],
-        "held_out": [(list(s.prompt), list(s.completions[0])) for s in held_out],
-        "config": run_file.sft.model_dump(),
-        "dtype": run_file.model.dtype,
-        "seed": run_file.run.seed,
-        "folder": str(folder),
-        "metrics": str(context.log.path.resolve()),
-    }
+    data = SFTData(train=train, held_out=held_out)
+    num_steps = len(step_batches(train, run_file.sft, seed=run_file.run.seed))
+    context.progress.stage_started("sft", num_steps=num_steps)
+    checkpoint = latest_checkpoint(folder)
+    context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
     resources = run_file.cluster.stage_worker
-    await fit(
-        _loop,
-        settings,
+    job = TrainJob(
+        stage="sft",
+        loop=_loop,
+        settings={"model": str(model), "data": data, "run_file": run_file, "folder": folder},
         folder=folder,
-        log=context.log,
-        stop=context.stop,
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
     )
+    await asyncio.to_thread(fit, job, context.log, run_file.cluster.deadlines, lambda: context.stop.is_set)
     tuned = folder / "model"
+    if not tuned.exists():
+        raise Stopped("sft was asked to stop and wrote a checkpoint; the same command goes on")
     if run_file.sft.validity_prompts:
         valid = await _validity(context, tuned)
-        context.progress.message(f"sft: strict schema validity {valid:.2f} on held-out prompts")
-        context.log.write("sft", _last_step(folder), {"schema/valid_fraction": valid})
+        context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
     return tuned
 
 
-def _loop(settings: dict[str, Any]) -> None:
+def _loop(settings: Mapping[str, Any]) -> None:
     """Runs in the training process."""
-    from rl_empathy.engines.checkpoints import latest_checkpoint
-    from rl_empathy.engines.sft_training import SFTData, fine_tune
-
-    folder = Path(settings["folder"])
-    log = MetricsLog(Path(settings["metrics"]))
-    checkpoint = latest_checkpoint(folder)
-    log.cut_back("sft", checkpoint.step if checkpoint else -1)
-    data = {
-        side: [Sample(prompt, [completion]) for prompt, completion in settings[side]]
-        for side in ("train", "held_out")
-    }
+    folder, run_file = settings["folder"], settings["run_file"]
+    divert_output(str(folder / LOG_FILE))
     fine_tune(
-        settings["model_path"],
-        SFTData(**data),
-        SFTConfig.model_validate(settings["config"]),
-        dtype=settings["dtype"],
-        seed=settings["seed"],
+        settings["model"],
+        settings["data"],
+        run_file.sft,
+        dtype=run_file.model.dtype,
+        seed=run_file.run.seed,
         folder=folder,
-        report=lambda step, metrics: log.write("sft", step, metrics),
+        report=report,
+        should_stop=(folder / STOP_FILE).exists,
     )
 
 
@@ -113,10 +103,3 @@ async def _validity(context: RunContext, model: Path) -> float:
     return sum(
         context.schema.parse(c.text, strict=True).valid and c.finish_reason == "stop" for c in completions
     ) / max(1, len(completions))
-
-
-def _last_step(folder: Path) -> int:
-    from rl_empathy.engines.checkpoints import latest_checkpoint
-
-    checkpoint = latest_checkpoint(folder)
-    return checkpoint.step if checkpoint else 0

@@ -7,15 +7,11 @@ serve() ── checks ──> Ray ──> Ray Serve: proxy (loopback) ──> in
 import contextlib
 import json
 import logging
-import math
-import os
-import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import httpx
 from rl_empathy.config.sections import ServeConfig
 from rl_empathy.errors import ConfigError, ModelError, ResourceError, RoleDiedError, RoleTimeoutError
 from rl_empathy.schema import OutputSchema
+from rl_empathy.serving.cluster import Cluster, check_room, joined_cluster, stop_signals
 from rl_empathy.serving.policy_server import EngineSettings
 from rl_empathy.serving.schemas import NOTICES
 
@@ -35,14 +32,6 @@ DRAIN_S = 5.0
 """Time that running replies get to end when the server stops, seconds."""
 WATCH_S = 5.0
 LOGS = {"log_level": "WARNING", "enable_access_log": False}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cluster:
-    """The Ray cluster that serves."""
-
-    is_ours: bool
-    log_folder: str
 
 
 def serve(
@@ -84,8 +73,8 @@ def serve(
         raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
     engine = _engine_settings(model, model_name, num_cpus, num_gpus)
     _check_port(config.host, config.port)
-    with _stop_signals() as stop, _joined_cluster(address, num_cpus, stop) as cluster:
-        _check_room(num_cpus, num_gpus)
+    with stop_signals() as stop, joined_cluster(address, num_cpus, stop) as cluster:
+        check_room(num_cpus, num_gpus)
         with _deployed(_application(engine, config, schema, language, system_prompt), config, cluster, stop):
             watch = _Watch(config, cluster, stop)
             watch.wait_until_healthy()
@@ -128,68 +117,6 @@ def _check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _check_room(num_cpus: float, num_gpus: float) -> None:
-    import ray
-
-    room = ray.cluster_resources()
-    for name, wanted in {"CPU": num_cpus, "GPU": num_gpus}.items():
-        if wanted > room.get(name, 0):
-            raise ResourceError(f"serving wants {wanted:g} {name}; the Ray cluster has {room.get(name, 0):g}")
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event while the block runs."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    _catch_signals(stop)
-    try:
-        yield stop
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _catch_signals(stop: threading.Event) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-
-
-@contextlib.contextmanager
-def _joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iterator[_Cluster]:
-    """Join a Ray cluster or start one; leave as it was found."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    is_ours = address == "local" or (address == "auto" and not _is_announced())
-    if is_ours:
-        room = max(os.cpu_count() or 1, math.ceil(num_cpus))
-        mask = os.umask(0o077)  # Ray writes its token and its logs with the plain umask
-        try:
-            context = ray.init(address="local", num_cpus=room, include_dashboard=False, **quiet)
-        finally:
-            os.umask(mask)
-    else:
-        try:
-            context = ray.init(address=None if address == "auto" else address, **quiet)
-        except ConnectionError as error:
-            raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
-    _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM
-    try:
-        yield _Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
-    finally:
-        ray.shutdown()
-
-
-def _is_announced() -> bool:
-    """Whether RAY_ADDRESS or `ray start` names a cluster; Ray's own "auto" would join any that it finds running."""
-    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return bool(os.environ.get("RAY_ADDRESS")) or current.is_file()
-
-
 def _application(
     engine: EngineSettings, config: ServeConfig, schema: OutputSchema, language: str, system_prompt: str
 ) -> Any:
@@ -206,7 +133,7 @@ def _application(
         "graceful_shutdown_wait_loop_s": 0.2,
         "logging_config": LOGS,
     }
-    policy = ray_serve.deployment(
+    policy: Any = ray_serve.deployment(
         PolicyServer,
         **shared,
         max_ongoing_requests=128,
@@ -214,7 +141,7 @@ def _application(
         placement_group_strategy="PACK",
         ray_actor_options={"num_cpus": engine.num_cpus, "runtime_env": {"env_vars": ENVIRONMENT}},
     )
-    ingress = ray_serve.deployment(
+    ingress: Any = ray_serve.deployment(
         ray_serve.ingress(http)(Ingress),
         **shared,
         name="Ingress",
@@ -235,7 +162,7 @@ def _application(
 
 @contextlib.contextmanager
 def _deployed(
-    application: Any, config: ServeConfig, cluster: _Cluster, stop: threading.Event
+    application: Any, config: ServeConfig, cluster: Cluster, stop: threading.Event
 ) -> Iterator[None]:
     """Start Ray Serve with the application; at the end let running replies finish, then stop it."""
     from ray import serve as ray_serve
@@ -268,7 +195,7 @@ def _deployed(
 class _Watch:
     """Waits for the endpoint's health, with a deadline."""
 
-    def __init__(self, config: ServeConfig, cluster: _Cluster, stop: threading.Event) -> None:
+    def __init__(self, config: ServeConfig, cluster: Cluster, stop: threading.Event) -> None:
         self._config = config
         self._cluster = cluster
         self._stop = stop

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,7 @@ class Ingress:
             return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
         return await self._whole(first, pieces)
 
-    async def _whole(self, first: Piece, pieces: Any) -> Response:
+    async def _whole(self, first: Piece, pieces: AsyncGenerator[Piece, None]) -> Response:
         reply = self._reply()
         async with contextlib.aclosing(pieces):
             reply.feed(first)
@@ -119,9 +119,11 @@ class Ingress:
         )
         return JSONResponse(body, headers=HEADERS)
 
-    async def _events(self, chat: ChatRequest, first: Piece, pieces: Any) -> AsyncIterator[bytes]:
+    async def _events(
+        self, chat: ChatRequest, first: Piece, pieces: AsyncGenerator[Piece, None]
+    ) -> AsyncIterator[bytes]:
         reply = self._reply()
-        head = {"reply_id": _reply_id(), "model": self._settings.model_name}
+        head: dict[str, Any] = {"reply_id": _reply_id(), "model": self._settings.model_name}
         async with contextlib.aclosing(pieces):
             try:
                 yield chunk(**head, choices=delta({"role": "assistant", "content": ""}))
@@ -140,7 +142,7 @@ class Ingress:
             yield chunk(**head, choices=[], end=reply.end)
         yield event("[DONE]")
 
-    async def _pieces(self, chat: ChatRequest) -> AsyncIterator[Piece]:
+    async def _pieces(self, chat: ChatRequest) -> AsyncGenerator[Piece, None]:
         """The pieces of one reply; leaving early, as when the client is gone, aborts the generation."""
         options = chat.model_dump(include={"temperature", "top_p", "seed"}, exclude_none=True)
         stream = self._policy.options(stream=True).write.remote(

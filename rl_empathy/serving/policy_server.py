@@ -81,13 +81,11 @@ class PolicyServer:
     """Writes raw completions, delimiters and all."""
 
     async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
-        from ray.serve.llm import LLMServer
-
         self._settings = settings
         config = settings.llm_config()
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
         config.get_or_create_callback().ctx.run_init_node = False
-        self._server = LLMServer.sync_init(config, engine_cls=None if settings.num_gpus else _cpu_engine())
+        self._server = _model_server(config, on_cpu=not settings.num_gpus)
         self._running = 0
         await self._server.start()
         await self._warm_up()
@@ -140,9 +138,6 @@ class PolicyServer:
         """Completions that are being written."""
         return self._running
 
-    async def context_tokens(self) -> int:
-        return self._settings.context_tokens
-
     async def check_health(self) -> None:
         """Ray Serve's health check: raises when the engine is dead, and the replica is replaced."""
         try:
@@ -151,17 +146,26 @@ class PolicyServer:
             raise RuntimeError(f"the engine is not healthy: {type(error).__name__}") from None
 
 
-def _cpu_engine() -> Any:
-    """Ray's vLLM engine with the worker inside the engine's process: on a CPU Ray always asks for one of its own."""
+def _model_server(config: Any, *, on_cpu: bool) -> Any:
+    """Ray's model server, not started, without two things that cost a process of several hundred MiB each.
+
+    Ray 2.60 has no setting for either: it sends telemetry to an actor that stays in the cluster even where usage
+    statistics are off, and on a CPU it gives vLLM's worker a process of its own.
+    """
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+    from ray.serve.llm import LLMServer
+
+    class QuietServer(LLMServer):
+        async def _start_engine(self) -> None:
+            await self.engine.start()
 
     class CpuEngine(VLLMEngine):
         def _prepare_engine_config(self, callback_ctx: Any) -> Any:
-            arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
-            config.parallel_config.distributed_executor_backend = "uni"
-            return arguments, frontend, config
+            arguments, frontend, vllm_config = super()._prepare_engine_config(callback_ctx)
+            vllm_config.parallel_config.distributed_executor_backend = "uni"
+            return arguments, frontend, vllm_config
 
-    return CpuEngine
+    return QuietServer.sync_init(config, engine_cls=CpuEngine if on_cpu else None)
 
 
 def _pieces(item: Any) -> list[Piece]:

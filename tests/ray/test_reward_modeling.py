@@ -12,7 +12,8 @@ import ray
 
 from rl_empathy.config.sections import DataConfig, OptimizerConfig, RewardModelingConfig
 from rl_empathy.data.loading import DataSet, load_data
-from rl_empathy.engines.embedding import RewardModel, make_encoder
+from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
+from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
@@ -42,7 +43,7 @@ def make_config(encoder: Path, *, num_steps: int = 60) -> RewardModelingConfig:
 
 def save_tiny_encoder(folder: Path, data: DataSet) -> Path:
     texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
-    make_encoder(texts, seed=0, max_tokens=64, width=64, layers=1, vocabulary=2000).save(folder)
+    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=64, layers=1, vocabulary=2000)).save(folder)
     return folder
 
 

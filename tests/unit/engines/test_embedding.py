@@ -15,11 +15,11 @@ from rl_empathy.engines.embedding import (
     Description,
     RewardModel,
     SentenceEncoder,
-    make_encoder,
     packaged_encoder,
     resolve_encoder,
 )
 from rl_empathy.engines.reward_training import RewardTraining, separation_metrics
+from rl_empathy.engines.small_encoder import make_encoder, semantic_embeddings
 from rl_empathy.errors import ModelError, TrainingError
 
 TOPICS = ("work", "grief", "exam", "money", "sleep", "family", "moving", "illness")
@@ -47,7 +47,7 @@ def make_triplets(shift: int) -> list[PlainTriplet]:
 
 
 def tiny_encoder(seed: int = 0) -> SentenceEncoder:
-    return make_encoder(TEXTS, seed=seed, max_tokens=64, width=32, layers=1, vocabulary=400)
+    return SentenceEncoder(*make_encoder(TEXTS, seed=seed, max_tokens=64, width=32, layers=1, vocabulary=400))
 
 
 def make_training(num_steps: int = 4, *, learning_rate: float = 3e-3, **keys: object) -> RewardTraining:
@@ -236,3 +236,17 @@ def test_separation_of_scores_by_hand() -> None:
 def test_metrics_name_the_accuracy_of_every_kind() -> None:
     kinds: Sequence[str] = [name for name in make_training().evaluation if "accuracy" in name]
     assert kinds == ["reward_model/triplet_accuracy", "reward_model/triplet_accuracy_easy"]
+
+
+def test_a_new_encoder_already_finds_the_text_that_shares_rare_words() -> None:
+    question, near, far = "grief is hard", "I hear how grief hurts you", "I hear how money hurts you"
+    near_cosine, far_cosine = RewardModel(tiny_encoder(), description()).similarity(question, [near, far])
+    assert near_cosine > far_cosine + 0.1
+
+
+def test_common_tokens_put_their_length_into_the_ignored_coordinate() -> None:
+    # token 0 is in every text, so its rarity log((1 + 4) / (1 + 4)) is 0
+    vectors = semantic_embeddings([[0, 1], [0, 2], [0, 3], [0, 1]], vocabulary=5, width=4, seed=0)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.full((5,), 2.0))
+    torch.testing.assert_close(vectors[0], torch.tensor([2.0, 0, 0, 0]))
+    assert vectors[2, 1:].norm() > vectors[0, 1:].norm()

@@ -1,0 +1,84 @@
+"""The Ray cluster that serves: joined or started, left as it was found; and the signals that end the serving."""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_empathy.errors import ResourceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The Ray cluster that serves."""
+
+    is_ours: bool
+    log_folder: str
+
+
+def check_room(num_cpus: float, num_gpus: float) -> None:
+    import ray
+
+    room = ray.cluster_resources()
+    for name, wanted in {"CPU": num_cpus, "GPU": num_gpus}.items():
+        if wanted > room.get(name, 0):
+            raise ResourceError(f"serving wants {wanted:g} {name}; the Ray cluster has {room.get(name, 0):g}")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the block runs."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _catch_signals(stop)
+    try:
+        yield stop
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _catch_signals(stop: threading.Event) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iterator[Cluster]:
+    """Join a Ray cluster or start one; leave as it was found."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    is_ours = address == "local" or (address == "auto" and not _is_announced())
+    if is_ours:
+        room = max(os.cpu_count() or 1, math.ceil(num_cpus))
+        mask = os.umask(0o077)  # Ray writes its token and its logs with the plain umask
+        try:
+            context: Any = ray.init(address="local", num_cpus=room, include_dashboard=False, **quiet)
+        finally:
+            os.umask(mask)
+    else:
+        try:
+            context = ray.init(address=None if address == "auto" else address, **quiet)
+        except ConnectionError as error:
+            raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
+    _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM
+    try:
+        yield Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
+    finally:
+        ray.shutdown()
+
+
+def _is_announced() -> bool:
+    """Whether RAY_ADDRESS or `ray start` names a cluster; Ray's own "auto" would join any that it finds running."""
+    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    return bool(os.environ.get("RAY_ADDRESS")) or current.is_file()
