@@ -223,7 +223,7 @@ class _Watch:
         app = ray_serve.status().applications.get(APP)
         if app is not None and app.status == "DEPLOY_FAILED":
             raise RoleDiedError(
-                f"the policy server did not start: {_last_line(app)}; its log is in {self._cluster.log_folder}"
+                f"the policy server did not start: {_reason(app)}; its log is in {self._cluster.log_folder}"
             )
         if app is None or app.status != "RUNNING":
             return False
@@ -233,12 +233,12 @@ class _Watch:
             return False
 
 
-def _last_line(app: Any) -> str:
-    texts = [deployment.message for deployment in app.deployments.values() if deployment.message] or [
-        app.message
-    ]
-    lines = [line.strip() for text in texts for line in text.splitlines() if "Error" in line] or texts
-    return lines[-1][:300]
+def _reason(app: Any) -> str:
+    """The end of a deployment's traceback, from its last line that names an error."""
+    texts = [deployment.message for deployment in app.deployments.values() if deployment.message]
+    lines = [line.strip() for line in "\n".join(texts or [app.message]).splitlines() if line.strip()]
+    start = max((i for i, line in enumerate(lines) if "Error" in line), default=0)
+    return " ".join(lines[start:])[:400]
 
 
 def _url(config: ServeConfig) -> str:

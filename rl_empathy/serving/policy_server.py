@@ -157,6 +157,7 @@ def _model_server(config: Any, *, on_cpu: bool) -> Any:
 
     class QuietServer(LLMServer):
         async def _start_engine(self) -> None:
+            assert self.engine is not None
             await self.engine.start()
 
     class CpuEngine(VLLMEngine):
