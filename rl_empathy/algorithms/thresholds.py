@@ -39,7 +39,7 @@ def equal_error_threshold(positive_scores: Tensor, negative_scores: Tensor) -> f
             f"{len(negative_scores)} negative"
         )
     positives, negatives = positive_scores.double().sort().values, negative_scores.double().sort().values
-    scores = torch.cat([positives, negatives]).unique()
+    scores = torch.cat([positives, negatives]).unique()  # type: ignore[no-untyped-call]
     candidates = (scores[1:] + scores[:-1]) / 2 if len(scores) > 1 else scores
     false_accepts = 1 - torch.searchsorted(negatives, candidates) / len(negatives)
     false_rejects = torch.searchsorted(positives, candidates) / len(positives)

@@ -32,6 +32,8 @@ class SentenceEncoder(nn.Module):
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
         super().__init__()
         self.encoder = encoder.eval()
+        if hasattr(encoder, "pooler"):  # would be random weights that nothing trains or reads
+            encoder.pooler = None
         self.tokenizer = tokenizer
 
     @classmethod

@@ -38,7 +38,7 @@ class TrainJob:
     """A training loop and where it runs."""
 
     stage: str
-    loop: Callable[[Mapping[str, Any]], None]
+    loop: Callable[[Any], None]
     """Ray Train's train function; gets `settings`."""
     settings: Mapping[str, Any]
     folder: Path

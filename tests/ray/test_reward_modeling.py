@@ -43,7 +43,9 @@ def make_config(encoder: Path, *, num_steps: int = 60) -> RewardModelingConfig:
 
 def save_tiny_encoder(folder: Path, data: DataSet) -> Path:
     texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
-    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=64, layers=1, vocabulary=2000)).save(folder)
+    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=64, layers=1, vocabulary=2000)).save(
+        folder
+    )
     return folder
 
 
