@@ -1,22 +1,24 @@
-"""Stage reward_modeling on a real Ray Train worker, with a tiny encoder and the bundled text."""
+"""Stage reward_modeling on a real Ray Train worker, with a tiny encoder."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
 import pytest
 import ray
 
-from rl_empathy.config.sections import DataConfig, OptimizerConfig, RewardModelingConfig
-from rl_empathy.data.loading import DataSet, load_data
+from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
+from rl_empathy.data.loading import DataSet
 from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
+from rl_empathy.types import Message, Reference, Row
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,24 +28,50 @@ def _local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def data() -> DataSet:
-    return load_data(DataConfig(held_out_prompts=32), seed=0)
+TOPICS = {
+    "work": "office",
+    "grief": "loss",
+    "exam": "test",
+    "money": "wage",
+    "sleep": "rest",
+    "moving": "home",
+}
+"""A word of the questions, and the word of the answers that goes with it: nothing but training can tell."""
 
 
-def make_config(encoder: Path, *, num_steps: int = 60) -> RewardModelingConfig:
+def make_rows(details: Sequence[str]) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            id=f"{topic}-{detail}",
+            messages=(Message(role="user", content=f"My {topic} is so hard since {detail}"),),
+            references=(Reference(text=f"I hear how the {answer} hurts you. It is a lot to carry."),),
+            metadata={"topic": topic},
+        )
+        for detail in details
+        for topic, answer in TOPICS.items()
+    )
+
+
+def make_data() -> DataSet:
+    train, held_out = make_rows(["spring", "summer", "autumn", "winter"]), make_rows(["June", "July"])
+    return DataSet(train=train, held_out=held_out, counts={}, sha256="", source="made here")
+
+
+def make_config(encoder: Path) -> RewardModelingConfig:
     return RewardModelingConfig(
         encoder=str(encoder),
-        num_steps=num_steps,
-        checkpoint_every=20,
-        max_tokens=64,
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=5),
+        num_steps=30,
+        batch_pairs=6,
+        checkpoint_every=10,
+        max_tokens=32,
+        negatives={"easy": 0.75, "corrupted": 0.25},
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5),
     )
 
 
 def save_tiny_encoder(folder: Path, data: DataSet) -> Path:
     texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
-    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=64, layers=1, vocabulary=2000)).save(
+    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=32, width=32, layers=1, vocabulary=400)).save(
         folder
     )
     return folder
@@ -53,13 +81,14 @@ def lines_of(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path, data: DataSet) -> None:
+def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path) -> None:
+    data = make_data()
     config = make_config(save_tiny_encoder(tmp_path / "encoder", data))
     folder, metrics_file = tmp_path / "run" / "reward_modeling", tmp_path / "metrics.jsonl"
     steps_seen: list[int] = []
     log = MetricsLog(metrics_file, lambda line: steps_seen.append(line["step"]))
 
-    def run(stop_after: int) -> dict[str, object]:
+    def run(stop_after: int) -> dict[str, Any]:
         return run_reward_modeling(
             config, data=data, language="en", seed=0, folder=folder, log=log, num_cpus=1, num_gpus=0,
             should_stop=lambda: max(steps_seen, default=0) >= stop_after,
@@ -68,21 +97,20 @@ def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path, data: D
     with pytest.raises(Stopped):
         run(stop_after=5)
     stopped_at = max(steps_seen)
-    assert 5 <= stopped_at < 60
+    assert 5 <= stopped_at < 30
 
     steps_seen.clear()
     result = run(stop_after=1000)
     assert min(steps_seen) == stopped_at + 1
     lines = lines_of(metrics_file)
-    assert [line["step"] for line in lines] == list(range(61))
+    assert [line["step"] for line in lines] == list(range(31))
     assert {line["stage"] for line in lines} == {"reward_modeling"}
-    accuracy = result["triplet_accuracy"]
-    assert isinstance(accuracy, float)
-    assert accuracy == lines[-1]["reward_model/triplet_accuracy"]
-    assert accuracy > lines[0]["reward_model/triplet_accuracy"] + 0.05
+    accuracy = result["triplet_accuracy_easy"]
+    assert accuracy == lines[-1]["reward_model/triplet_accuracy_easy"]
+    assert accuracy > lines[0]["reward_model/triplet_accuracy_easy"] + 0.2
 
     assert result["model"] == "reward_modeling/model"
-    model = RewardModel.load(tmp_path / "run" / str(result["model"]))
+    model = RewardModel.load(tmp_path / "run" / result["model"])
     assert model.threshold == result["threshold"]
 
     steps_seen.clear()

@@ -124,11 +124,6 @@ def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> 
     assert json.loads((tmp_path / "model" / "reward_model.json").read_text())["kind"] == "embedding"
 
 
-def test_an_echo_of_the_question_is_not_a_perfect_answer() -> None:
-    (cosine,) = RewardModel(tiny_encoder(), description()).similarity("grief is hard", ["grief is hard"])
-    assert cosine < 1 - 1e-4
-
-
 def test_no_answers_have_no_similarities() -> None:
     assert RewardModel(tiny_encoder(), description()).similarity("grief", []) == []
 
