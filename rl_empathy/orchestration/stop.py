@@ -38,7 +38,10 @@ class StopSignal:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     async def unless_set(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do the work, or cancel it and return None as soon as the signal is set."""
+        """Do the work, or cancel it and return None as soon as the signal is set; not begun when it already is."""
+        if self.is_set:
+            work.close()
+            return None
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._event.wait())
         try:

@@ -61,7 +61,7 @@ def test_the_total_is_the_hungriest_stage_and_the_driver() -> None:
 
 
 def test_generation_at_the_end_of_sft_takes_the_place_of_the_trainer() -> None:
-    cluster = {"policy_trainer": {"num_cpus": 4}, "rollout_workers": {"min": 6}}
+    cluster = {"stage_worker": {"num_cpus": 4}, "rollout_workers": {"min": 6}}
     assert make_plan(make_run_file(run={"stages": ["sft"]}, cluster=cluster)).total_cpus == 7
     without = make_run_file(run={"stages": ["sft"]}, cluster=cluster, sft={"validity_prompts": 0})
     assert make_plan(without).total_cpus == 5
@@ -97,7 +97,7 @@ def test_a_hub_model_is_of_unknown_size() -> None:
     plan = make_plan(make_run_file(model={"path": "Qwen/Qwen3-0.6B"}, run={"stages": ["grpo"]}))
     assert plan.parameters is None
     assert plan.lines()[1] == "model Qwen/Qwen3-0.6B: ? parameters"
-    assert plan.lines()[3] == "     stage worker: 2 CPUs, about ? GiB"
+    assert plan.lines()[3] == "     policy trainer: 1 CPU, about ? GiB"
 
 
 def test_parameters_of_a_folder_come_from_its_configuration(tmp_path: Path) -> None:

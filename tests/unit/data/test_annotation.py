@@ -168,7 +168,7 @@ def test_a_reply_that_does_not_parse_is_asked_again_and_then_set_aside_with_the_
 ) -> None:
     def behave(post: str, n: int) -> Answer:
         stubborn = post == "post 1"
-        return reply(GOOD.replace("<L2>loss</L2>\n", "") if stubborn or n == 1 else GOOD)
+        return reply(GOOD.replace("<L2>loss</L2>", "") if stubborn or n == 1 else GOOD)
 
     server = serve(behave)
 
