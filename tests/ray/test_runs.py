@@ -78,6 +78,7 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     assert "grpo is finished" in again.stderr
 
 
+@pytest.mark.long
 def test_a_deterministic_run_that_was_killed_and_stopped_equals_an_unbroken_one(tmp_path):
     exact = ("run.deterministic=true", "grpo.max_staleness=0")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
