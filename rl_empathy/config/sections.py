@@ -337,8 +337,6 @@ class PolicyTrainerConfig(Section):
     """Logical CPUs, and threads."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs."""
-    zero_stage: Literal[0, 2, 3] = 0
-    """DeepSpeed ZeRO stage."""
     layout: Literal["shared_prompt", "packed"] = "shared_prompt"
     """Row layout: one row a prompt with its completions, or one sequence after the other."""
     gradient_checkpointing: bool = False
@@ -414,5 +412,3 @@ class LoggingConfig(Section):
     """Weights & Biases: files to be synced later, live, or nothing."""
     wandb_project: str = "rl-empathy"
     """Project there."""
-    text: Literal["none", "redacted", "full"] = "none"
-    """Text that leaves the run directory: none, with names and numbers masked (best effort), or all."""

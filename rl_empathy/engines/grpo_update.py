@@ -14,6 +14,7 @@ from rl_empathy.algorithms.masking import masked_sum
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine, UpdateReport
+from rl_empathy.errors import TrainingError
 from rl_empathy.types import Completion, GroupRewards, PolicyVersion, RolloutGroup
 
 
@@ -87,6 +88,9 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
 
     Returns:
         Metrics by name, without time and ledger.
+
+    Raises:
+        TrainingError: Loss or gradient was not finite too often in a row.
     """
     size = len(groups) // config.updates_per_step
     parts = [training_batch(groups[i : i + size], config) for i in range(0, len(groups), size)]
@@ -99,6 +103,11 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
     reports = [
         _update(engine, part, start, config, sums) for part, start in zip(parts, start_logprobs, strict=True)
     ]
+    if engine.skipped_in_a_row >= config.max_skipped_updates:
+        raise TrainingError(
+            f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row "
+            "(grpo.max_skipped_updates); lower grpo.optimizer.learning_rate, or look at rollouts/ for what was trained"
+        )
     return _metrics(reports, sums)
 
 

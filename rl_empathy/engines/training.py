@@ -49,6 +49,7 @@ class TrainingEngine:
         self._num_steps = num_steps
         self._microbatch_tokens = microbatch_tokens
         self.num_updates = 0
+        self.skipped_in_a_row = 0
         self._engine, self._optimizer = _start_deepspeed(model, optimizer)
         self.model: PolicyModel = self._engine.module
 
@@ -83,6 +84,7 @@ class TrainingEngine:
         else:
             self._engine.step()
             self.num_updates += 1
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         return UpdateReport(
             loss=total, grad_norm=float(grad_norm), learning_rate=learning_rate, skipped=bool(skipped)
         )

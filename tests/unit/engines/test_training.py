@@ -8,6 +8,7 @@ from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_met
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.errors import TrainingError
 from rl_empathy.types import PolicyVersion
 from tests.fakes import make_completion, make_group, make_prompt, make_rewards
 from tests.tiny_models import make_tiny_model
@@ -132,3 +133,12 @@ def test_staleness_counts_tokens_by_their_version_and_groups_by_admission():
         "staleness/token_mean": 1.0,
         "staleness/max": 1.0,
     }
+
+
+def test_updates_that_stay_not_finite_end_the_run_by_name(folder):
+    engine = make_engine(folder)
+    group = scored(0.0, float("inf"))
+    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, max_staleness=0, num_steps=1, max_skipped_updates=2)
+    assert grpo_step(engine, [group], config)["policy/skipped_updates"] == 1
+    with pytest.raises(TrainingError, match="2 updates in a row"):
+        grpo_step(engine, [group], config)
