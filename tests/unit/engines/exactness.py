@@ -22,7 +22,9 @@ from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
 
 os.environ.update(ENVIRONMENT)
-SYSTEM = list(range(40, 88))  # three whole blocks of the prefix cache, shared by every prompt
+SYSTEM = list(
+    range(40, 300)
+)  # two whole blocks (of 128 on a CPU) of the prefix cache, shared by every prompt
 NUM_UPDATES = 3
 
 
@@ -52,7 +54,7 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
     engine = engine_class(
         path,
         dtype="float32",
-        max_model_tokens=512,
+        max_model_tokens=1024,
         max_running_sequences=32,
         kv_cache_mib=256,
         seed=0,

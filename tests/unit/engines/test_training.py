@@ -138,7 +138,7 @@ def test_staleness_counts_tokens_by_their_version_and_groups_by_admission():
 def test_updates_that_stay_not_finite_end_the_run_by_name(folder):
     engine = make_engine(folder)
     group = scored(0.0, float("inf"))
-    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, max_staleness=0, num_steps=1, max_skipped_updates=2)
+    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, advantage="group_mean", max_skipped_updates=2)
     assert grpo_step(engine, [group], config)["policy/skipped_updates"] == 1
     with pytest.raises(TrainingError, match="2 updates in a row"):
         grpo_step(engine, [group], config)
