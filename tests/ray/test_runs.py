@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 RUN_FILE = ROOT / "tests/ray/tiny.yaml"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
 TIMES = re.compile(r"time$|time/|idle/|.*_per_s$")
-LIMIT_S = 400
+LIMIT_S = 900
 
 
 def command(folder: Path, *settings: str) -> list[str]:
