@@ -78,8 +78,8 @@ def write_checkpoint(
                 json.dumps(document, ensure_ascii=False), encoding="utf-8"
             )
         _write_manifest(temporary, step)
-        if target.exists():  # the same step of an attempt that a resume undid
-            shutil.rmtree(target)
+        if target.exists():  # the same step again: set aside, and removed once the new one was read back
+            target.rename(folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
         temporary.rename(target)
         _fsync(folder)
         checkpoint = verify_checkpoint(target)
@@ -88,9 +88,10 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"checkpoint {target} could not be written ({error}); earlier checkpoints are untouched. "
-            f"Free {shutil.disk_usage(folder.anchor or '/').free >> 20} MiB or more on the disk of {folder}, "
+            f"{shutil.disk_usage(folder.anchor or '/').free >> 20} MiB are free on the disk; make room, "
             "then start the run again: it goes on from the last checkpoint"
         ) from error
+    _remove_leftovers(folder)
     for old in list(_checkpoint_folders(folder))[keep:]:
         shutil.rmtree(old)
     return checkpoint
@@ -165,7 +166,7 @@ def _checkpoint_folders(folder: Path) -> Iterator[Path]:
 
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob("step_*.tmp-*"):
-        log.warning("removing %s, which a kill left half written", leftover)
+        log.info("removing %s, which is no checkpoint any more, or never became one", leftover)
         shutil.rmtree(leftover)
 
 
