@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import shlex
+import sys
 from typing import Any
 
 import ray
@@ -45,7 +47,12 @@ def _connect(config: ClusterConfig, plan: Plan) -> None:
     )
     if not joins:
         cpus = config.num_cpus or math.ceil(plan.total_cpus)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        # Ray hands the interpreter's path to a shell as it is: one with a space in it has to come quoted.
+        quoted = shlex.quote(sys.executable)
+        environment = {"py_executable": quoted} if quoted != sys.executable else None
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet
+        )
         return
     try:
         ray.init(address=config.address, **quiet)
