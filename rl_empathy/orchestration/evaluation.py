@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.measures import TfidfSimilarity
@@ -22,11 +21,10 @@ from rl_empathy.evaluation.report import (
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
     GroupHandle,
-    Resources,
     RewardModelHandle,
     RolloutWorkers,
-    start_roles,
 )
+from rl_empathy.orchestration.roles import start_reward_model
 from rl_empathy.types import Occurrence, Prompt, RolloutGroup, Row
 
 
@@ -126,18 +124,13 @@ def _tfidf(context: RunContext) -> TfidfSimilarity:
 
 async def _start_scorer(context: RunContext, model: Path, reward_model: Path | None) -> RewardModelHandle:
     run_file = context.run_file
-    settings = run_file.cluster.reward_model
-    terms = tuple(t for t in run_file.grpo.rewards if reward_model is not None or t.function != "answer")
-    (role,) = await start_roles(
-        RewardModel,
-        {"evaluation_scorer": (terms,)},
-        Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        context.directory.logs,
-        start_s=run_file.cluster.deadlines.start_s,
-        schema=context.schema,
-        tokenizer_path=str(model),
-        embedding_path=str(reward_model) if reward_model else None,
-        witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
+    role = await start_reward_model(
+        context,
+        [t for t in run_file.grpo.rewards if reward_model is not None or t.function != "answer"],
+        tokenizer=model,
+        embedding=reward_model,
+        name="evaluation_scorer",
+        witness=_witness(run_file.evaluate.second_encoder, run_file.data.language),
     )
     return RewardModelHandle(role, run_file.cluster.deadlines)
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -40,18 +40,11 @@ class GroupHandle:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What an actor of a role gets."""
+    """What an actor of a role gets. Ray gives its process as many OpenMP threads as CPUs."""
 
     num_cpus: float
     num_gpus: float
     max_concurrency: int = 1
-    extra_environment: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Threads as many as CPUs: roles that share cores must not each take all of them."""
-        threads = str(max(1, int(self.num_cpus)))
-        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self.extra_environment}
 
 
 async def run_task(
@@ -66,7 +59,6 @@ async def run_task(
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
         max_retries=0,
-        runtime_env={"env_vars": resources.environment},
     )
     role = Role(name=f"the task to {doing}", actor=None, log=Path("Ray's own worker logs"))
     return await role.answer(task.remote(*arguments), seconds=seconds, doing="finish")
@@ -102,7 +94,6 @@ async def start_roles(
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
             max_concurrency=resources.max_concurrency,
-            runtime_env={"env_vars": resources.environment},
         )
         roles.append(Role(name=name, actor=options.remote(*values, str(log), **settings), log=log))
     await asyncio.gather(

@@ -17,9 +17,10 @@ from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.rollout_metrics import rollout_metrics
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
+from rl_empathy.orchestration.rollouts import Rollouts
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
-from rl_empathy.types import GroupHeader, GroupRewards, Prompt, RolloutGroup
+from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
 
 MIN_SPREAD = 1e-6
 """Rewards of a group that differ by less are equal: rounding of an encoder is not a preference."""
@@ -47,27 +48,11 @@ async def run_grpo(
     buffer = GroupBuffer(capacity=slots(config), ledger=ledger, in_rounds=in_rounds)
     publisher = Publisher(fleet.trainer, fleet.rollout_workers)
     worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
-
-    async def score(group: GroupHandle) -> GroupHandle:
-        rewards, logprobs = await asyncio.gather(
-            fleet.reward_model.score(group), fleet.reference_model.logprobs(group)
-        )
-        ledger.move(group.header.occurrence, "score")
-        return group.scored(rewards, logprobs)
-
-    async def roll_out(prompt: Prompt, cohort: Sequence[Prompt]) -> GroupHandle:
-        group = await fleet.rollout_workers.sample(
-            prompt, sampling=config.sampling, group_size=config.group_size, cohort=cohort
-        )
-        return await score(group)
-
-    async def start_rollouts() -> None:
-        while True:  # endless: the trainer is the clock
-            cohort = prompts.take(await buffer.reserve_slots())
-            for prompt in cohort:
-                buffer.add(prompt.occurrence, tasks.create_task(roll_out(prompt, cohort)))
-
-    async def train() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        await publisher.publish()  # a worker serves only after a finished refit
+        rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
+        rollouts.adopt(finished)
+        rollouts.start()
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
             clock = StepClock()
             groups = await stop.unless_set(buffer.take(config.groups_per_step, step=step, drop_reason=worth))
@@ -85,15 +70,7 @@ async def run_grpo(
             log.write("grpo", step, seen, report, published, clock.metrics(groups), ledger.metrics())
             if step % config.checkpoint_every == 0 or step == config.num_steps:
                 await save_checkpoint(fleet, prompts, ledger, buffer)
-
-    async with asyncio.TaskGroup() as tasks:  # one failure cancels the rest and surfaces here
-        await publisher.publish()  # a worker serves only after a finished refit
-        for group in finished:
-            buffer.adopt(group.prompt.occurrence, tasks.create_task(score(fleet.adopt(group))))
-        producer = tasks.create_task(start_rollouts())
-        await train()
-        producer.cancel()
-        buffer.cancel_pending()
+        rollouts.stop()
 
 
 def slots(config: GRPOConfig) -> int:

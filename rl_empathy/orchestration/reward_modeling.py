@@ -24,7 +24,7 @@ from rl_empathy.engines.reward_training import RewardTraining
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, TrainJob, fit, report
+from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
 
 STAGE = "reward_modeling"
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
@@ -71,7 +71,6 @@ def run_reward_modeling(
         RoleDiedError: The worker died twice.
         RlEmpathyError: What our own code raised in the worker.
     """
-    folder = folder.absolute()
     if not _is_finished(folder, config):
         checkpoint = latest_checkpoint(folder)
         log.cut_back(STAGE, checkpoint.step if checkpoint else -1)
@@ -97,7 +96,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
     if checkpoint := latest_checkpoint(folder):
         training.restore(checkpoint)
         log.info("going on after step %d", training.step)
-    if training.run(report, folder=folder, should_stop=(folder / STOP_FILE).exists):
+    if training.run(Reporter(folder), folder=folder, should_stop=(folder / STOP_FILE).exists):
         description = Description(
             kind=config.kind,
             threshold=training.evaluation["reward_model/threshold"],

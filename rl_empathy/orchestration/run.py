@@ -6,6 +6,7 @@ starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate
 import asyncio
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,21 +59,26 @@ async def _tracked(context: RunContext) -> None:
     if settings.wandb != "disabled":
         config = context.run_file.model_dump(mode="json", by_alias=True)
         name = str(context.run_file.run.name)
-        tracker = TrackerHandle.start(
-            directory.path.resolve(), name, settings.wandb_project, settings.wandb, config
-        )
+        tracker = TrackerHandle.start(directory.path, name, settings.wandb_project, settings.wandb, config)
         context.log.add_sink(tracker)
     try:
         await _stages(context)
     finally:
         synced = await tracker.finish() if tracker else ""
-    print(f"\nrun {context.run_file.run.name} is finished: {directory.path}")
+    where = _as_typed(directory.path)
+    python = _as_typed(Path(sys.executable))
+    print(f"\nrun {context.run_file.run.name} is finished: {where}")
     print("  model/ the trained model   metrics.jsonl  rollouts/  ledger.jsonl   evaluation/held_out.json")
     if synced:
-        print(f"  W&B, when you want it there: wandb sync {shlex.quote(synced)}")
+        print(f"  W&B, when you want it there: wandb sync {_as_typed(Path(synced))}")
     print("next:")
-    print(f"  python -m rl_empathy.serve {shlex.quote(str(directory.path))}")
-    print(f"  python -m rl_empathy.evaluate {shlex.quote(str(directory.path))}")
+    print(f"  {python} -m rl_empathy.serve {where}")
+    print(f"  {python} -m rl_empathy.evaluate {where}")
+
+
+def _as_typed(path: Path) -> str:
+    """A path as one would type it here."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 @contextmanager
@@ -110,7 +116,7 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     models: dict[str, Path] = {}
     reward_model: Path | None = None
     for path in paths:
-        found, scorer = _models_of(path)
+        found, scorer = _models_of(path.expanduser().absolute())
         models |= {
             name if len(paths) == 1 else f"{path.name}/{name}": folder for name, folder in found.items()
         }
@@ -193,7 +199,7 @@ async def _base_model(context: RunContext) -> Path:
         run_file,
         context.directory.path / "base",
         texts if run_file.model.from_scratch else [],
-        context.log.path.resolve(),
+        context.log.path,
         resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
         seconds=BASE_MODEL_S,
         doing="prepare the starting model",
@@ -206,7 +212,7 @@ def _make_base_model(run_file: RunFile, folder: Path, texts: list[str], metrics:
     schema = run_file.schema_declaration
     return starting_model(
         run_file.model,
-        folder.resolve(),
+        folder,
         texts=texts,
         delimiters=schema.delimiters,
         instruction=schema.instruction(run_file.data.language),

@@ -12,7 +12,7 @@ from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.errors import DataError, Stopped
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, TrainJob, fit, report
+from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
 from rl_empathy.types import Occurrence, Prompt, Row
 
 
@@ -30,7 +30,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
         DataError: No training row has a reference and a trace.
         Stopped: It was asked to; the checkpoint is written.
     """
-    run_file, folder = context.run_file, context.directory.stage("sft").resolve()
+    run_file, folder = context.run_file, context.directory.stage("sft")
     train, held_out = _samples(context, context.data.train), _samples(context, context.data.held_out)
     if not train:
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
@@ -69,7 +69,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
         dtype=run_file.model.dtype,
         seed=run_file.run.seed,
         folder=folder,
-        report=report,
+        report=Reporter(folder),
         should_stop=(folder / STOP_FILE).exists,
     )
 

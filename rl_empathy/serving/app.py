@@ -124,7 +124,7 @@ def _application(
     from ray import serve as ray_serve
 
     from rl_empathy.serving.ingress import Ingress, IngressSettings, http
-    from rl_empathy.serving.policy_server import ENVIRONMENT, PolicyServer
+    from rl_empathy.serving.policy_server import PolicyServer
 
     shared: dict[str, Any] = {
         "num_replicas": 1,
@@ -139,7 +139,7 @@ def _application(
         max_ongoing_requests=128,
         placement_group_bundles=engine.bundles,
         placement_group_strategy="PACK",
-        ray_actor_options={"num_cpus": engine.num_cpus, "runtime_env": {"env_vars": ENVIRONMENT}},
+        ray_actor_options={"num_cpus": engine.num_cpus, "runtime_env": {"env_vars": engine.environment}},
     )
     ingress: Any = ray_serve.deployment(
         ray_serve.ingress(http)(Ingress),

@@ -13,15 +13,17 @@ from typing import Any
 
 from rl_empathy.serving.reply import Piece
 
-ENVIRONMENT = {
+_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is a folder
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Environment of the replica and its engine processes."""
+_ENVIRONMENT_ON_CPU = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
+    "TORCHDYNAMO_DISABLE": "1",  # compiled functions of the sampler take a C++ compiler and a path without a space
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,11 @@ class EngineSettings:
         per_worker = {"GPU": min(self.num_gpus, 1.0)}
         rest = max(int(self.num_gpus), 1) - 1
         return [{"CPU": self.num_cpus, **per_worker}, *[dict(per_worker) for _ in range(rest)]]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the replica and its engine processes."""
+        return _ENVIRONMENT if self.num_gpus else _ENVIRONMENT | _ENVIRONMENT_ON_CPU
 
     def engine_arguments(self) -> dict[str, Any]:
         shared = {
@@ -73,7 +80,7 @@ class EngineSettings:
             placement_group_config={"bundle_per_worker": per_worker},
             engine_kwargs=self.engine_arguments(),
             log_engine_metrics=False,
-            runtime_env={"env_vars": ENVIRONMENT},
+            runtime_env={"env_vars": self.environment},
         )
 
 

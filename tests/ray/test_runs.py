@@ -18,20 +18,29 @@ TIMES = re.compile(r"time$|time/|idle/|.*_per_s$")
 LIMIT_S = 900
 
 
-def command(folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, "-m", "rl_empathy.train", str(RUN_FILE), f"run.directory={folder}", *settings]
+def command(folder: Path, *settings: str, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "rl_empathy.train", str(RUN_FILE), f"run.directory={folder.name}", *settings]
 
 
-def run(folder: Path, *settings: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *settings: str, expect: int = 0, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(folder, *settings), capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT_S
+        command(folder, *settings, python=python),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=LIMIT_S,
+        cwd=folder.parent,
     )
     assert done.returncode == expect, done.stderr[-3000:]
     return done
 
 
 def start(folder: Path, *settings: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(folder, *settings), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    return subprocess.Popen(
+        command(folder, *settings), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=folder.parent
+    )
 
 
 def metrics(folder: Path, stage: str = "grpo") -> list[dict]:
@@ -57,12 +66,16 @@ def ledger(folder: Path) -> list[dict]:
 
 
 def test_every_stage_runs_and_leaves_its_record(tmp_path):
+    """In a folder with a space, with an environment in one, as a clone in a path with a space has both."""
     folder = tmp_path / "runs with a space"
+    environment = tmp_path / "an environment"
+    environment.symlink_to(sys.prefix)
+    python = str(environment / "bin" / "python")
     stages = "run.stages=[sft, reward_modeling, grpo, evaluate]"
     rewards = "grpo.rewards=[{function: tests.rewards.vowels}, {function: answer}, {function: format}]"
-    done = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
+    done = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline", python=python)
     record = folder / "tiny"
-    assert "python -m rl_empathy.serve" in done.stdout
+    assert "-m rl_empathy.serve 'runs with a space/tiny'" in done.stdout
     assert "wandb sync" in done.stdout
     assert "schema/valid_fraction" in done.stdout
     assert (record / "model" / "config.json").is_file()

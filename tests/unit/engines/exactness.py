@@ -9,19 +9,18 @@ prompts are sampled, and their log-probs compared with the trainer's.
 import argparse
 import asyncio
 import json
-import os
 
 import torch
 
 from rl_empathy.config.sections import OptimizerConfig, SamplingConfig
-from rl_empathy.engines.generation import ENVIRONMENT, GenerationEngine
+from rl_empathy.engines.generation import GenerationEngine, set_environment
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
 
-os.environ.update(ENVIRONMENT)
+set_environment()
 SYSTEM = list(
     range(40, 300)
 )  # two whole blocks (of 128 on a CPU) of the prefix cache, shared by every prompt

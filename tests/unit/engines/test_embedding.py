@@ -15,6 +15,7 @@ from rl_empathy.engines.embedding import (
     Description,
     RewardModel,
     SentenceEncoder,
+    batches_of_like_length,
     packaged_encoder,
     resolve_encoder,
 )
@@ -93,6 +94,13 @@ def test_vectors_have_length_one_and_do_not_depend_on_their_batch() -> None:
     alone = torch.cat([encoder.encode([text], max_tokens=32) for text in texts])
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(3))
     torch.testing.assert_close(together, alone)
+
+
+def test_a_long_question_is_not_padded_together_with_short_answers() -> None:
+    texts = ["a" * 60, "a" * 70, "a" * 80, "a" * 90, "a" * 300]
+    sizes = [[len(text) for text in batch] for batch in batches_of_like_length(texts, most=16)]
+    assert sizes == [[60, 70, 80], [90], [300]]
+    assert [len(batch) for batch in batches_of_like_length(["a"] * 5, most=2)] == [2, 2, 1]
 
 
 def test_pooling_is_the_mean_over_the_tokens_that_are_no_padding() -> None:

@@ -1,0 +1,58 @@
+"""The sections of a run file. Every default is the vetted setting: a run file says only what differs.
+
+Attribute docstrings name the unit; `rl-empathy config --reference` prints them.
+
+section   the base class of all sections, and the number types
+run       run, logging: the run's name and stages, and what is recorded of it
+model     model: what the run starts from
+data      data: the counselling text
+stages    sft, reward_modeling, grpo, evaluate, with optimizer and sampling
+cluster   cluster: resources of the roles, and deadlines
+serve     serve: the endpoint
+"""
+
+from rl_empathy.config.sections.cluster import (
+    ClusterConfig,
+    DeadlinesConfig,
+    PolicyTrainerConfig,
+    RoleConfig,
+    RolloutWorkersConfig,
+)
+from rl_empathy.config.sections.data import ColumnsConfig, DataConfig
+from rl_empathy.config.sections.model import FromScratchConfig, ModelConfig
+from rl_empathy.config.sections.run import LoggingConfig, RunConfig, Stage
+from rl_empathy.config.sections.section import Section
+from rl_empathy.config.sections.serve import ServeConfig
+from rl_empathy.config.sections.stages import (
+    EvaluateConfig,
+    GRPOConfig,
+    OptimizerConfig,
+    RewardModelingConfig,
+    RewardTermConfig,
+    SamplingConfig,
+    SFTConfig,
+)
+
+__all__ = [
+    "ClusterConfig",
+    "ColumnsConfig",
+    "DataConfig",
+    "DeadlinesConfig",
+    "EvaluateConfig",
+    "FromScratchConfig",
+    "GRPOConfig",
+    "LoggingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PolicyTrainerConfig",
+    "RewardModelingConfig",
+    "RewardTermConfig",
+    "RoleConfig",
+    "RolloutWorkersConfig",
+    "RunConfig",
+    "SFTConfig",
+    "SamplingConfig",
+    "Section",
+    "ServeConfig",
+    "Stage",
+]

@@ -1,0 +1,59 @@
+"""The counselling text: where it is, how it is read, and what is left out."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rl_empathy.config.sections.section import Count, Section
+
+
+class ColumnsConfig(Section):
+    """Which fields of a foreign data set hold what."""
+
+    prompt: str
+    """Field with the help-seeker's text."""
+    answer: str | None = None
+    """Field with a reply, or with a list of replies."""
+    topic: str | None = None
+    """Field with the topic."""
+    id: str | None = None
+    """Field with an identifier; the row's number when left out."""
+
+
+class DataConfig(Section):
+    """The counselling text."""
+
+    train: str | None = None
+    """Path of a file, or the hub name of a data set; the bundled synthetic set when left out."""
+    format: Literal["rows", "counselchat", "smile", "psyqa", "columns"] = "rows"
+    """How to read it: our own JSON lines, one of three public sets, or any set by a column mapping."""
+    columns: ColumnsConfig | None = None
+    """Column mapping; wanted by, and only by, format: columns."""
+    language: Literal["en", "zh"] = "en"
+    """Language of the text: chooses the bundled set, word or character measures, the lexicon and
+    the templates."""
+    held_out_prompts: Count = 64
+    """Prompts kept for evaluation; a split is by prompt, so no post is on both sides."""
+    min_answer_characters: Annotated[int, Field(ge=0)] = 20
+    """Shorter references are left out, and counted."""
+    max_references: Count = 8
+    """References kept for a prompt, best first."""
+    max_prompt_tokens: Count = 512
+    """Longer prompts are dropped by name, never cut."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """What a row that cannot be read does: end the run, or be left out and counted."""
+    on_risk: Literal["keep", "exclude", "template"] = "exclude"
+    """What a row that speaks of acute risk does: stay, be left out, or stay with a fixed safe
+    reply as its reference."""
+    missing_trace: Literal["template", "drop"] = "template"
+    """What a row without a trace does in stage sft: get one from the offline template teacher, or
+    be left out."""
+    system_prompt: str | None = None
+    """System message before every conversation; the schema's own instruction when left out, none
+    when empty."""
+
+    @model_validator(mode="after")
+    def _columns_go_with_their_format(self) -> Self:
+        if (self.format == "columns") != (self.columns is not None):
+            raise ValueError("columns and format: columns go together; give both or neither")
+        return self

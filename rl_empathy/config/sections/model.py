@@ -1,0 +1,58 @@
+"""The language model that the run starts from: loaded, or made on the spot."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rl_empathy.config.sections.section import Count, Positive, Section
+
+
+class FromScratchConfig(Section):
+    """A small Llama made on the spot, with a tokenizer trained on the run's own text."""
+
+    hidden_size: Count = 256
+    """Width of the residual stream."""
+    num_layers: Count = 2
+    """Transformer layers."""
+    num_heads: Count = 4
+    """Attention heads; divides hidden_size."""
+    vocabulary_size: Annotated[int, Field(ge=300)] = 4096
+    """Entries of the byte-level BPE tokenizer, those of the schema's delimiters included."""
+    context_tokens: Count = 1024
+    """Longest sequence, tokens."""
+    num_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of language modelling on the posts and references, before every other stage."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate of that language modelling."""
+    batch_tokens: Count = 8192
+    """Tokens an optimizer step of that language modelling."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}); "
+                f"for example hidden_size: {self.num_heads * (self.hidden_size // self.num_heads + 1)}"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The language model that the run starts from."""
+
+    path: str | None = None
+    """A local folder, a hub id, or package://<package>/<file.gguf> for a model inside an installed
+    package."""
+    revision: str | None = None
+    """Commit of the hub repository; wanted whenever path is a hub id."""
+    from_scratch: FromScratchConfig | None = None
+    """Make a tiny model on the spot instead of loading one; excludes path."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations; float32 is the faster one on a CPU without native
+    bfloat16."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.from_scratch is None):
+            raise ValueError("give exactly one of path (a model to load) and from_scratch (a model to make)")
+        return self

@@ -1,0 +1,176 @@
+"""The stages sft, reward_modeling, grpo and evaluate, and what they share: optimizer and sampling."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rl_empathy.config.sections.section import Count, Fraction, Positive, Section
+
+
+class OptimizerConfig(Section):
+    """AdamW with linear warm-up, then cosine or constant."""
+
+    learning_rate: Positive = 1e-5
+    """Peak learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 8
+    """Optimizer steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up: cosine to a tenth of the peak, or the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are scaled down to this global norm."""
+
+
+class SamplingConfig(Section):
+    """How completions are drawn. Top-p and top-k stay off: they would change the behaviour distribution."""
+
+    temperature: Positive = 1.0
+    """Softmax temperature; the recorded log-probs are those at this temperature."""
+    max_completion_tokens: Count = 256
+    """A completion that reaches this is truncated."""
+
+
+class SFTConfig(Section):
+    """Stage sft: supervised fine-tuning on traces and answers."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-5)
+    """Optimizer and schedule."""
+    num_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps; takes the place of num_epochs."""
+    num_epochs: Positive = 3.0
+    """Passes over the training rows."""
+    batch_tokens: Count = 4096
+    """Most tokens an optimizer step, prompts included."""
+    microbatch_tokens: Count = 2048
+    """Most tokens a forward pass; bounds memory."""
+    evaluate_every: Count = 20
+    """Steps between evaluations of the held-out loss."""
+    checkpoint_every: Count = 50
+    """Steps between checkpoints."""
+    validity_prompts: Annotated[int, Field(ge=0)] = 32
+    """Held-out prompts on which schema validity is measured by generation at the end."""
+
+
+class RewardModelingConfig(Section):
+    """Stage reward_modeling: a question/answer bi-encoder, as in Empathy-R1 (arXiv:2509.14851, 3.3.2)."""
+
+    kind: Literal["embedding"] = "embedding"
+    """The kind of reward model."""
+    encoder: str = "auto"
+    """Path of a transformers encoder; auto: the packaged MiniLM for English, a small one made on
+    the spot for Chinese."""
+    loss: Literal["triplet", "infonce"] = "infonce"
+    """Triplet margin loss, or InfoNCE over the batch and the drawn negatives."""
+    margin: Positive = 0.3
+    """Margin of the triplet loss, cosine."""
+    temperature: Positive = 0.05
+    """Temperature of InfoNCE."""
+    negatives: dict[Literal["hard", "easy", "corrupted"], Annotated[float, Field(ge=0)]] = Field(
+        default={"hard": 0.5, "easy": 0.25, "corrupted": 0.25}
+    )
+    """Shares of negatives: answers of the same topic, of another topic, and corrupted answers."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
+    """Optimizer and schedule."""
+    num_steps: Annotated[int, Field(ge=0)] = 60
+    """Optimizer steps; 0 takes the encoder as it is."""
+    batch_pairs: Annotated[int, Field(ge=2)] = 16
+    """Question/answer pairs an optimizer step."""
+    max_tokens: Count = 192
+    """Longer questions and answers are cut to this for the encoder."""
+    evaluate_every: Count = 20
+    """Steps between evaluations on held-out triplets."""
+    checkpoint_every: Count = 50
+    """Steps between checkpoints."""
+
+
+class RewardTermConfig(Section):
+    """One term of the reward: a function by its dotted path, or one of ours by name."""
+
+    function: str
+    """format, answer, or the dotted path of a function as in rl_empathy.rewards.interface."""
+    weight: float = 1.0
+    """Factor of the term in the sum."""
+    arguments: dict[str, float | int | str | bool] = Field(default={})
+    """Further keyword arguments of the function; for answer: mode (binary, gated or raw) and threshold."""
+
+
+class GRPOConfig(Section):
+    """Stage grpo: group relative policy optimization (arXiv 2402.03300), asynchronous."""
+
+    num_steps: Count = 100
+    """Steps: one take of groups, its optimizer updates, one publish."""
+    groups_per_step: Count = 8
+    """Groups (prompts) trained a step."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions of a prompt."""
+    updates_per_step: Count = 1
+    """Optimizer updates a step; the groups are divided among them."""
+    max_staleness: Annotated[int, Field(ge=0)] = 1
+    """Versions that a group may lag behind the one being trained; 0 is synchronous."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are drawn."""
+    rewards: tuple[RewardTermConfig, ...] = (
+        RewardTermConfig(function="format"),
+        RewardTermConfig(function="answer"),
+    )
+    """Terms of the reward, summed with their weights."""
+    shuffle_rewards: bool = False
+    """Permute the rewards within each group: the control run that must not learn."""
+    advantage: Literal["group_std", "group_mean", "rloo"] = "group_std"
+    """Baseline and scale of the advantages, per group."""
+    loss: Literal["clip", "tis"] | None = None
+    """Correction for stale tokens; left out: clip at max_staleness 0, tis above."""
+    clip_low: Fraction = 0.2
+    """Importance ratio is clipped below at 1 - clip_low."""
+    clip_high: Positive = 0.28
+    """Importance ratio is clipped above at 1 + clip_high."""
+    tis_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Truncated importance sampling: weights above this are cut to it."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.005
+    """Coefficient of the KL term to the reference model; 0 starts no reference model."""
+    kl_estimator: Literal["k3_ratio", "k3_plain"] = "k3_ratio"
+    """Unbiased off policy (k3 times the importance ratio), or plain k3 for parity with other systems."""
+    keep_groups: Literal["with_reward_spread", "all"] = "with_reward_spread"
+    """Which groups are trained; the others are dropped by name, with their KL term, and counted."""
+    truncated: Literal["train", "mask"] = "train"
+    """What a completion without an end token does: be trained like any other, or be masked from the loss."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6, schedule="constant")
+    """Optimizer and schedule."""
+    microbatch_tokens: Count = 4096
+    """Most tokens a forward pass, prompt counted once; bounds memory."""
+    checkpoint_every: Count = 20
+    """Steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """Checkpoints kept; older ones are deleted after the new one was read back."""
+    max_skipped_updates: Count = 3
+    """Updates in a row whose loss or gradient is not finite before the run stops."""
+
+    @property
+    def correction(self) -> Literal["clip", "tis"]:
+        return self.loss or ("tis" if self.max_staleness else "clip")
+
+    @model_validator(mode="after")
+    def _updates_divide_groups(self) -> Self:
+        if self.groups_per_step % self.updates_per_step:
+            raise ValueError(
+                f"groups_per_step ({self.groups_per_step}) must be a multiple of updates_per_step "
+                f"({self.updates_per_step})"
+            )
+        return self
+
+
+class EvaluateConfig(Section):
+    """Stage evaluate: the held-out prompts, every model of the run side by side."""
+
+    num_prompts: Count = 64
+    """Held-out prompts, the first of the split's order."""
+    completions_per_prompt: Count = 8
+    """Completions of each prompt."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are drawn."""
+    second_encoder: str = "auto"
+    """An encoder that trained nothing, as a witness beside the reward model; auto: the packaged MiniLM
+    untouched for English (character n-gram TF-IDF for Chinese)."""
+    bootstrap_samples: Count = 2000
+    """Resamples of the prompts for the intervals."""
