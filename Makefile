@@ -16,6 +16,8 @@ export DS_BUILD_OPS := 0
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export RAY_TRAIN_V2_ENABLED := 1
+# Every role imports torch and transformers, some vLLM: without bytecode on disk each compiles them anew, 10-15 s.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The CPU wheel of torch: from a local wheel folder that pip knows of, else from PyTorch's own CPU index.
 LOCAL_TORCH := $(if $(PIP_FIND_LINKS),$(wildcard $(PIP_FIND_LINKS)/torch-*+cpu*.whl))

@@ -40,7 +40,7 @@ class RewardModel:
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
-        self._witness = SentenceEncoder.load(witness_path) if witness_path else None
+        self._witness_path = witness_path
         self._terms = [self._term(term) for term in terms]
 
     def ready(self) -> int:
@@ -53,7 +53,7 @@ class RewardModel:
 
     def witness(self, group: RolloutGroup) -> list[float | None]:
         """Cosine of each answer with the post, by an encoder that trained nothing; 0 where there is no answer."""
-        if self._witness is None:
+        if self._witness_path is None:
             return [None] * len(group.completions)
         answers = [
             self._schema.parse(c.text, strict=False).text_of(self._schema.answer) for c in group.completions
@@ -61,6 +61,10 @@ class RewardModel:
         vectors = self._witness.encode([group.prompt.row.post, *answers], max_tokens=WITNESS_TOKENS)
         cosines = (vectors[1:] @ vectors[0]).tolist()
         return [cosine if answer else 0.0 for cosine, answer in zip(cosines, answers, strict=True)]
+
+    @functools.cached_property
+    def _witness(self) -> SentenceEncoder:
+        return SentenceEncoder.load(str(self._witness_path))
 
     def _term(self, term: RewardTermConfig) -> RewardTerm:
         name = term.function.rpartition(".")[2]

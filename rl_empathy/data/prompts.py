@@ -58,3 +58,11 @@ class PromptStream:
         random.Random(f"{self._seed}/{occurrence.epoch}").shuffle(order)
         row, token_ids = self._prompts[order[occurrence.index]]
         return Prompt(occurrence=occurrence, row=row, token_ids=tuple(token_ids))
+
+
+def held_out_prompts(prompts: Sequence[tuple[Row, Sequence[int]]]) -> list[Prompt]:
+    """Prompts outside the stream, of epoch -1: what is sampled for an evaluation stands in no ledger."""
+    return [
+        Prompt(occurrence=Occurrence(-1, index), row=row, token_ids=tuple(token_ids))
+        for index, (row, token_ids) in enumerate(prompts)
+    ]

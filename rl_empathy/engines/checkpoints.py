@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -84,11 +85,11 @@ def write_checkpoint(
         _fsync(folder)
         checkpoint = verify_checkpoint(target)
         _point_to(folder, target.name)
-    except (OSError, RuntimeError, ValueError) as error:  # safetensors raises its own error for a full disk
+    except (OSError, SafetensorError, ValueError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"checkpoint {target} could not be written ({error}); earlier checkpoints are untouched. "
-            f"{shutil.disk_usage(folder.anchor or '/').free >> 20} MiB are free on the disk; make room, "
+            f"{_free_bytes(folder) >> 20} MiB are free there; make room, "
             "then start the run again: it goes on from the last checkpoint"
         ) from error
     _remove_leftovers(folder)
@@ -168,6 +169,11 @@ def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob("step_*.tmp-*"):
         log.info("removing %s, which is no checkpoint any more, or never became one", leftover)
         shutil.rmtree(leftover)
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _sha256(path: Path) -> str:

@@ -96,6 +96,10 @@ def make_from_scratch(
             num_key_value_heads=config.num_heads,
             max_position_embeddings=config.context_tokens,
             tie_word_embeddings=True,
+            # Short contexts and few steps: with these a small model finds the structure of its completions in half
+            # the steps that the defaults of large ones take (10000 and 0.02).
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+            initializer_range=0.04,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -30,6 +30,8 @@ class RunContext:
     stop: StopSignal = field(default_factory=StopSignal)
     tokenizer: Any = None
     cache: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    """Those that outlive a stage, by name."""
     _workers: list[Role] = field(default_factory=list)
     _loads: int = 0
 

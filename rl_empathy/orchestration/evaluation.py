@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rl_empathy.engines.embedding import packaged_encoder
+from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.measures import TfidfSimilarity
 from rl_empathy.evaluation.report import (
@@ -24,19 +24,19 @@ from rl_empathy.orchestration.fleet import (
     RewardModelHandle,
     RolloutWorkers,
 )
-from rl_empathy.orchestration.roles import start_reward_model
-from rl_empathy.types import Occurrence, Prompt, RolloutGroup, Row
+from rl_empathy.orchestration.roles import reward_model
+from rl_empathy.types import Prompt, RolloutGroup, Row
 
 
 async def run_evaluation(
-    context: RunContext, models: Mapping[str, Path], reward_model: Path | None, *, name: str = "held_out"
+    context: RunContext, models: Mapping[str, Path], encoder: Path | None, *, name: str = "held_out"
 ) -> Path:
     """Let every model answer the held-out prompts, score, and write one JSON.
 
     Args:
         context: Of the run.
         models: Folder by name, in the order of the table; all of one architecture.
-        reward_model: Folder of the embedding reward model; None when no term wants it.
+        encoder: Folder of the embedding reward model; None when no term wants it.
         name: Of the JSON.
 
     Returns:
@@ -45,12 +45,27 @@ async def run_evaluation(
     config = context.run_file.evaluate
     prompts = context.prompts(context.data.held_out)[: config.num_prompts]
     context.progress.stage_started("evaluate", num_steps=len(models))
-    workers = await context.rollout_workers(next(iter(models.values())))
-    scorer = await _start_scorer(context, next(iter(models.values())), reward_model)
+    first = next(iter(models.values()))
+    workers, scorer = await asyncio.gather(
+        context.rollout_workers(first), reward_model(context, tokenizer=first, embedding=encoder)
+    )
+    scoring: dict[str, list[asyncio.Task[list[ScoredCompletion]]]] = {}
+    async with (
+        asyncio.TaskGroup() as tasks
+    ):  # the last completions of a model are scored while the next one writes
+
+        async def complete(prompt: Prompt) -> asyncio.Task[list[ScoredCompletion]]:
+            group = await workers.sample(
+                prompt, sampling=config.sampling, group_size=config.completions_per_prompt
+            )
+            return tasks.create_task(_score(context, workers, scorer, group))
+
+        for model_name, folder in models.items():
+            await workers.load_model(folder, context.next_version())
+            scoring[model_name] = await asyncio.gather(*map(complete, held_out_prompts(prompts)))
     evaluations = []
-    for step, (model_name, folder) in enumerate(models.items(), start=1):
-        await workers.load_model(folder, context.next_version())
-        completions = await _complete(context, workers, scorer, prompts)
+    for step, (model_name, scored) in enumerate(scoring.items(), start=1):
+        completions = {row.id: task.result() for (row, _), task in zip(prompts, scored, strict=True)}
         evaluation = evaluate_completions(
             model_name,
             [row for row, _ in prompts],
@@ -66,25 +81,6 @@ async def run_evaluation(
             "evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()}
         )
     return _write_report(context, evaluations, [row for row, _ in prompts], name)
-
-
-async def _complete(
-    context: RunContext,
-    workers: RolloutWorkers,
-    scorer: RewardModelHandle,
-    prompts: list[tuple[Row, list[int]]],
-) -> dict[str, list[ScoredCompletion]]:
-    config = context.run_file.evaluate
-
-    async def one(index: int, row: Row, token_ids: list[int]) -> tuple[str, list[ScoredCompletion]]:
-        group = await workers.sample(
-            Prompt(occurrence=Occurrence(-1, index), row=row, token_ids=tuple(token_ids)),
-            sampling=config.sampling,
-            group_size=config.completions_per_prompt,
-        )
-        return row.id, await _score(context, workers, scorer, group)
-
-    return dict(await asyncio.gather(*(one(i, row, ids) for i, (row, ids) in enumerate(prompts))))
 
 
 async def _score(
@@ -120,25 +116,6 @@ def _tfidf(context: RunContext) -> TfidfSimilarity:
     if "tfidf" not in context.cache:
         context.cache["tfidf"] = TfidfSimilarity([row.post for row in context.data.train])
     return context.cache["tfidf"]  # type: ignore[no-any-return]
-
-
-async def _start_scorer(context: RunContext, model: Path, reward_model: Path | None) -> RewardModelHandle:
-    run_file = context.run_file
-    role = await start_reward_model(
-        context,
-        [t for t in run_file.grpo.rewards if reward_model is not None or t.function != "answer"],
-        tokenizer=model,
-        embedding=reward_model,
-        name="evaluation_scorer",
-        witness=_witness(run_file.evaluate.second_encoder, run_file.data.language),
-    )
-    return RewardModelHandle(role, run_file.cluster.deadlines)
-
-
-def _witness(second_encoder: str, language: str) -> str | None:
-    if second_encoder != "auto":
-        return second_encoder
-    return None if language == "zh" else str(packaged_encoder())
 
 
 def _write_completions(

@@ -12,28 +12,25 @@ from rl_empathy.orchestration.fleet import (
     NoReferenceModel,
     PolicyTrainerHandle,
     ReferenceModelHandle,
-    ReferenceScorer,
-    RewardModelHandle,
-    RewardScorer,
     Role,
     ShuffledRewards,
 )
 from rl_empathy.orchestration.grpo import run_grpo
 from rl_empathy.orchestration.roles import (
+    reward_model,
     start_policy_trainer,
     start_reference_model,
-    start_reward_model,
 )
 from rl_empathy.types import Occurrence
 
 
-async def run_grpo_stage(context: RunContext, policy: Path, reward_model: Path | None) -> Path:
+async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None) -> Path:
     """Train the policy and export it.
 
     Args:
         context: Of the run.
         policy: Folder of the starting policy; it is the reference as well.
-        reward_model: Folder of the embedding reward model; None when no term wants it.
+        encoder: Folder of the embedding reward model; None when no term wants it.
 
     Returns:
         Folder of the trained policy.
@@ -44,12 +41,14 @@ async def run_grpo_stage(context: RunContext, policy: Path, reward_model: Path |
         raise DataError(
             "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
         )
-    workers, roles, trainer_role = await asyncio.gather(
+    workers, rewards, reference_role, trainer_role = await asyncio.gather(
         context.rollout_workers(policy),
-        _start_scorers(context, policy, reward_model),
+        reward_model(context, tokenizer=policy, embedding=encoder),
+        _reference_model(context, policy),
         start_policy_trainer(context, policy),
     )
-    trainer = PolicyTrainerHandle(trainer_role, context.run_file.cluster.deadlines)
+    deadlines = context.run_file.cluster.deadlines
+    trainer = PolicyTrainerHandle(trainer_role, deadlines)
     state, finished = await trainer.resume()
     ledger = Ledger(context.directory.path / "ledger.jsonl")
     ledger.resume(state["ledger"] if state else [])
@@ -60,7 +59,16 @@ async def run_grpo_stage(context: RunContext, policy: Path, reward_model: Path |
         cursor=Occurrence(*state["cursor"]) if state else Occurrence(0, 0),
         opened=[Occurrence(*o) for o in state["opened"]] if state else (),
     )
-    fleet = Fleet(trainer=trainer, rollout_workers=workers, reward_model=roles[0], reference_model=roles[1])
+    fleet = Fleet(
+        trainer=trainer,
+        rollout_workers=workers,
+        reward_model=ShuffledRewards(rewards, seed=context.run_file.run.seed)
+        if config.shuffle_rewards
+        else rewards,
+        reference_model=ReferenceModelHandle(reference_role, config, deadlines)
+        if reference_role
+        else NoReferenceModel(),
+    )
     context.progress.stage_started("grpo", num_steps=config.num_steps)
     await run_grpo(
         config,
@@ -74,23 +82,11 @@ async def run_grpo_stage(context: RunContext, policy: Path, reward_model: Path |
     )
     folder = context.directory.stage("grpo") / "model"
     await trainer.export(folder)
-    for role in [trainer_role, *roles[2]]:
-        role.kill()
+    for role in (trainer_role, reference_role):
+        if role:
+            role.kill()
     return folder
 
 
-async def _start_scorers(
-    context: RunContext, policy: Path, reward_model: Path | None
-) -> tuple[RewardScorer, ReferenceScorer, list[Role]]:
-    run_file = context.run_file
-    deadlines, grpo = run_file.cluster.deadlines, run_file.grpo
-    starts = [start_reward_model(context, grpo.rewards, tokenizer=policy, embedding=reward_model)]
-    if grpo.kl_coef:
-        starts.append(start_reference_model(context, policy))
-    roles = await asyncio.gather(*starts)
-    scorer = RewardModelHandle(roles[0], deadlines)
-    rewards: RewardScorer = (
-        ShuffledRewards(scorer, seed=run_file.run.seed) if grpo.shuffle_rewards else scorer
-    )
-    reference = ReferenceModelHandle(roles[1], grpo, deadlines) if grpo.kl_coef else NoReferenceModel()
-    return rewards, reference, roles
+async def _reference_model(context: RunContext, policy: Path) -> Role | None:
+    return await start_reference_model(context, policy) if context.run_file.grpo.kl_coef else None

@@ -28,9 +28,6 @@ from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, Tr
 
 STAGE = "reward_modeling"
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
-TRIPLETS_PER_PROMPT = 4
-"""Held-out triplets for each held-out prompt."""
-MAX_HELD_OUT_TRIPLETS = 512
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +118,11 @@ def _training(
     log.info("encoder %s; %.1f %% of the texts are cut to %d tokens", path, 100 * cut, config.max_tokens)
     train = TripletSource(data.train, config.negatives)
     held_out = TripletSource(data.held_out, config.negatives)
-    num = min(TRIPLETS_PER_PROMPT * len(held_out), MAX_HELD_OUT_TRIPLETS)
     return RewardTraining(
         encoder,
         config,
         draw=lambda step: train.draw(config.batch_pairs, seed=f"{seed}:{step}"),
-        held_out=held_out.draw(num, seed=f"{seed}:held out"),
+        held_out=held_out.draw(config.held_out_triplets, seed=f"{seed}:held out"),
     )
 
 

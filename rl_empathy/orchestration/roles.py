@@ -1,14 +1,13 @@
 """Each role, started with what the run file says of it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
-from rl_empathy.config.sections import RewardTermConfig
+from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.fleet import Resources, Role, start_roles
+from rl_empathy.orchestration.fleet import Resources, RewardModelHandle, Role, start_roles
 
 
 async def start_policy_trainer(context: RunContext, policy: Path) -> Role:
@@ -48,39 +47,37 @@ async def start_reference_model(context: RunContext, policy: Path) -> Role:
     return role
 
 
-async def start_reward_model(
-    context: RunContext,
-    terms: Sequence[RewardTermConfig],
-    *,
-    tokenizer: Path,
-    embedding: Path | None,
-    name: str = "reward_model",
-    witness: str | None = None,
-) -> Role:
-    """The reward model.
+async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
+    """The reward model, started when it is first wanted; grpo and evaluate ask the same one.
 
     Args:
         context: Of the run.
-        terms: What it rewards.
         tokenizer: Model folder whose tokenizer cuts spans into tokens.
-        embedding: Folder of the embedding reward model; None when no term wants it.
-        name: Of the role and its log.
-        witness: Path of an encoder that trained nothing; None for none.
+        embedding: Folder of the embedding reward model; without one its term is left out.
 
     Returns:
-        The role.
+        The reward model.
     """
     run_file = context.run_file
     settings = run_file.cluster.reward_model
-    (role,) = await start_roles(
-        RewardModel,
-        {name: (tuple(terms),)},
-        Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        context.directory.logs,
-        start_s=run_file.cluster.deadlines.start_s,
-        schema=context.schema,
-        tokenizer_path=str(tokenizer),
-        embedding_path=str(embedding) if embedding else None,
-        witness_path=witness,
-    )
-    return role
+    if "reward_model" not in context.roles:
+        terms = [t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer"]
+        (context.roles["reward_model"],) = await start_roles(
+            RewardModel,
+            {"reward_model": (tuple(terms),)},
+            Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+            context.directory.logs,
+            start_s=run_file.cluster.deadlines.start_s,
+            schema=context.schema,
+            tokenizer_path=str(tokenizer),
+            embedding_path=str(embedding) if embedding else None,
+            witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
+        )
+    return RewardModelHandle(context.roles["reward_model"], run_file.cluster.deadlines)
+
+
+def _witness(second_encoder: str, language: str) -> str | None:
+    """Path of an encoder that trained nothing; None where TF-IDF takes its place."""
+    if second_encoder != "auto":
+        return second_encoder
+    return None if language == "zh" else str(packaged_encoder())

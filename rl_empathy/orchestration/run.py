@@ -4,6 +4,7 @@ starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate
 """
 
 import asyncio
+import importlib
 import shlex
 import shutil
 import sys
@@ -34,6 +35,7 @@ from rl_empathy.types import conversation_text
 
 T = TypeVar("T")
 
+TOKENIZERS = "transformers.models.auto.tokenization_auto"
 BASE_MODEL_S = 3600
 """Deadline for making or converting the starting model, seconds."""
 
@@ -194,7 +196,7 @@ async def _base_model(context: RunContext) -> Path:
     texts += [text for row in rows if row.trace for text in row.trace.spans.values()]
     settings = run_file.cluster.stage_worker
     context.progress.message("preparing the starting model")
-    return await run_task(  # type: ignore[no-any-return]
+    making = run_task(
         _make_base_model,
         run_file,
         context.directory.path / "base",
@@ -204,6 +206,9 @@ async def _base_model(context: RunContext) -> Path:
         seconds=BASE_MODEL_S,
         doing="prepare the starting model",
     )
+    # The tokenizer is wanted here next; importing its module takes seconds, which pass beside the task's.
+    path, _ = await asyncio.gather(making, asyncio.to_thread(importlib.import_module, TOKENIZERS))
+    return path  # type: ignore[no-any-return]
 
 
 def _make_base_model(run_file: RunFile, folder: Path, texts: list[str], metrics: Path) -> Path:

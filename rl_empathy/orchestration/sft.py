@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_empathy.data.conversations import completion_token_ids, target_text
+from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
@@ -13,7 +14,7 @@ from rl_empathy.errors import DataError, Stopped
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
-from rl_empathy.types import Occurrence, Prompt, Row
+from rl_empathy.types import Row
 
 
 async def run_sft(context: RunContext, model: Path) -> Path:
@@ -91,12 +92,8 @@ async def _validity(context: RunContext, model: Path) -> float:
     prompts = context.prompts(context.data.held_out)[: run_file.sft.validity_prompts]
     groups = await asyncio.gather(
         *(
-            workers.sample(
-                Prompt(occurrence=Occurrence(-1, index), row=row, token_ids=tuple(ids)),
-                sampling=run_file.evaluate.sampling,
-                group_size=1,
-            )
-            for index, (row, ids) in enumerate(prompts)
+            workers.sample(prompt, sampling=run_file.evaluate.sampling, group_size=1)
+            for prompt in held_out_prompts(prompts)
         )
     )
     completions = [c for group in groups for c in (await workers.payload(group)).completions]

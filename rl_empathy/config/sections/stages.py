@@ -80,6 +80,8 @@ class RewardModelingConfig(Section):
     """Longer questions and answers are cut to this for the encoder."""
     evaluate_every: Count = 20
     """Steps between evaluations on held-out triplets."""
+    held_out_triplets: Count = 256
+    """Triplets drawn from the held-out prompts: accuracy, ROC-AUC and τ are measured on them."""
     checkpoint_every: Count = 50
     """Steps between checkpoints."""
 

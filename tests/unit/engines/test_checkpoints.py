@@ -1,10 +1,9 @@
-import errno
 import json
+import subprocess
 
 import pytest
 import torch
 
-from rl_empathy.engines import checkpoints
 from rl_empathy.engines.checkpoints import latest_checkpoint, verify_checkpoint, write_checkpoint
 from rl_empathy.errors import CheckpointError
 
@@ -62,17 +61,31 @@ def test_older_checkpoints_are_deleted_only_beyond_keep(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_000002", "step_000003"]
 
 
-def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, monkeypatch):
-    write(tmp_path, 10)
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one mebibyte."""
+    folder = tmp_path / "a small disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier checkpoints are untouched"):
-        write(tmp_path, 20)
-    assert [path.name for path in tmp_path.glob("step_*")] == ["step_000010"]
-    assert latest_checkpoint(tmp_path).step == 10
+def test_a_full_disk_leaves_what_was_there_and_says_so(small_disk):
+    write(small_disk, 10)
+    (small_disk / "other").write_bytes(b"x" * 600_000)
+    large = {"policy": {"weight": torch.zeros(150_000)}}  # 600 kB
+    with pytest.raises(CheckpointError, match=r"earlier checkpoints are untouched\. 0 MiB are free there"):
+        write_checkpoint(small_disk, 20, tensors=large, documents={}, keep=5)
+    assert [path.name for path in small_disk.glob("step_*")] == ["step_000010"]
+    assert latest_checkpoint(small_disk).step == 10
+    (small_disk / "other").unlink()
+    write_checkpoint(small_disk, 20, tensors=large, documents={}, keep=5)
+    assert latest_checkpoint(small_disk).step == 20
 
 
 def test_writing_the_same_step_again_replaces_it(tmp_path):
