@@ -4,10 +4,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.errors import RlEmpathyError
+from rl_empathy.errors import ResourceError, RlEmpathyError
 
 
 def prepare_environment() -> None:
@@ -52,10 +53,14 @@ def exit_code(command: Callable[[], int | None]) -> int:
 def known_error(error: BaseException) -> RlEmpathyError | None:
     """The error of ours that is meant: as it is, out of a Ray task, or the first of a group."""
     cause = getattr(error, "cause", None)
-    if isinstance(cause, RlEmpathyError):
-        return cause
-    if isinstance(error, RlEmpathyError):
-        return error
+    for found in (cause, error):
+        if isinstance(found, RlEmpathyError):
+            return found
+        if isinstance(found, OSError) and found.errno in (ENOSPC, EDQUOT):
+            return ResourceError(
+                f"the disk is full: {found.filename or found}; make room, then start the run again: it goes on from "
+                "its last checkpoint"
+            )
     if isinstance(error, BaseExceptionGroup):
         return next((found for inner in error.exceptions if (found := known_error(inner))), None)
     return None
@@ -68,7 +73,11 @@ def keep_traceback(run_file: RunFile, error: Exception) -> None:
     logs = Path(run_file.run.directory, run_file.run.name or "").glob("logs/attempt_*")
     for folder in sorted(logs)[-1:]:
         path = folder / "traceback.log"
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        try:
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError as unwritten:
+            error.add_note(f"its traceback could not be kept: {unwritten}")
+            continue
         error.add_note(f"kept in {path}, beside the logs of the roles; the same command resumes the run")
 
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
+MIN_SPREAD = 1e-6
+"""Rewards of a group that differ by less are equal."""
+
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 
@@ -191,6 +194,11 @@ class GroupRewards:
         """Largest minus smallest total of the valid completions."""
         valid = self.valid
         return max(valid) - min(valid) if valid else 0.0
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether some completion is better than another; rounding of an encoder is no preference."""
+        return self.spread > MIN_SPREAD
 
     @property
     def valid(self) -> list[float]:

@@ -62,6 +62,7 @@ class RandomlySlowWorkers:
     def __init__(self, *, seed: int = 0, slowest_s: float = 0.004, count: int = 2) -> None:
         self.version = PolicyVersion(0, 0)
         self.sampled: list[Occurrence] = []
+        self.version_of: dict[Occurrence, PolicyVersion] = {}
         self._random = random.Random(seed)
         self._slowest_s = slowest_s
         self._count = count
@@ -72,6 +73,7 @@ class RandomlySlowWorkers:
     async def sample(self, prompt, *, sampling, group_size, cohort=()) -> GroupHandle:
         group = make_group(prompt, size=group_size, version=self.version)
         self.sampled.append(prompt.occurrence)
+        self.version_of[prompt.occurrence] = self.version
         await asyncio.sleep(self._random.random() * self._slowest_s)
         header = GroupHeader.of(group, worker="fake", sample_s=0.0)
         return GroupHandle(header=header, payload=group)

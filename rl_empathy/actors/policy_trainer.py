@@ -66,6 +66,7 @@ class PolicyTrainer:
     def resume(self) -> tuple[PolicyVersion, dict[str, Any] | None, list[RolloutGroup]]:
         """Load the newest whole checkpoint: the version held, the driver's part of it, and finished groups."""
         checkpoint = latest_checkpoint(self._folder)
+        self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:
             return self._version, None, []
         self._engine.load_weights(checkpoint.tensors("policy"))
@@ -128,7 +129,15 @@ class PolicyTrainer:
         save_language_model(self._engine.model.language_model, Path(folder), tokenizer_from=self._model_path)
 
     def _write_rollouts(self, groups: list[RolloutGroup], rewards: list[GroupRewards]) -> None:
-        path = self._rollouts_folder / f"step_{self._version.number:06d}.jsonl"
-        with path.open("w", encoding="utf-8") as file:
+        with self._rollouts_of(self._version.number).open("w", encoding="utf-8") as file:
             for line in rollout_lines(self._version.number, groups, rewards, self._schema):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _rollouts_of(self, step: int) -> Path:
+        return self._rollouts_folder / f"step_{step:06d}.jsonl"
+
+    def _forget_rollouts(self, *, after: int) -> None:
+        """Delete the rollouts of steps that a kill has undone; a resume makes those steps anew."""
+        for path in self._rollouts_folder.glob("step_*.jsonl"):
+            if path > self._rollouts_of(after):
+                path.unlink()

@@ -67,7 +67,7 @@ class RewardModel:
         return SentenceEncoder.load(str(self._witness_path))
 
     def _term(self, term: RewardTermConfig) -> RewardTerm:
-        name = term.function.rpartition(".")[2]
+        name = term.name
         if term.function == "format":
             return RewardTerm(name=name, function=format_reward, weight=term.weight)
         if term.function == "answer":

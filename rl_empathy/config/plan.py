@@ -132,11 +132,15 @@ def _sft(run_file: RunFile, parameters: int | None) -> StagePlan:
 
 def _reward_modeling(run_file: RunFile, parameters: int | None) -> StagePlan:
     config = run_file.reward_modeling
+    roles = [_stage_worker(run_file, _encoder_parameters(run_file))]
+    stages = run_file.run.stages
+    if "sft" in stages[: stages.index("reward_modeling")] and run_file.sft.validity_prompts:
+        roles.append(_rollout_workers(run_file, parameters))  # started at the end of sft, and kept
     return StagePlan(
         stage="reward_modeling",
         steps=config.num_steps,
         work=f"{config.num_steps:,} steps, {config.batch_pairs:,} pairs a step",
-        roles=(_stage_worker(run_file, _encoder_parameters(run_file)),),
+        roles=tuple(roles),
     )
 
 

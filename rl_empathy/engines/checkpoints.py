@@ -66,7 +66,7 @@ def write_checkpoint(
     Raises:
         CheckpointError: It could not be written (a full disk, for example); what was there before still is.
     """
-    target = folder / f"step_{step:06d}"
+    target = folder / _folder_name(step)
     temporary = folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +135,15 @@ def verify_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(f"checkpoint {path}: {name} has {size} bytes, not {wanted['bytes']}")
             if _sha256(path / name) != wanted["sha256"]:
                 raise CheckpointError(f"checkpoint {path}: {name} has another sha256 than the manifest says")
+        if path.name != _folder_name(manifest["step"]):
+            raise CheckpointError(f"checkpoint {path}: its manifest says step {manifest['step']}")
         return Checkpoint(path=path, step=manifest["step"])
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _folder_name(step: int) -> str:
+    return f"step_{step:06d}"
 
 
 def _write_manifest(folder: Path, step: int) -> None:

@@ -41,6 +41,7 @@ class PolicyModel(nn.Module):
         self.layout: Layout = "packed"
         if gradient_checkpointing:
             self.language_model.gradient_checkpointing_enable()
+            self.language_model.train()  # transformers recomputes in training mode only; there is no dropout
         if layout == "shared_prompt":
             self._share_prompts_if_exact()
 

@@ -15,6 +15,9 @@ from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
 from rl_empathy.engines.policy_model import PolicyModel, save_language_model
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.errors import TrainingError
+
+MAX_SKIPPED_UPDATES = 3
 
 
 class Report(Protocol):
@@ -98,6 +101,11 @@ def fine_tune(
         report(0, {"sft/held_out_loss": held_out_loss(engine, data.held_out)})
     for step in range(start + 1, len(batches) + 1):
         metrics = _step(engine, [data.train[i] for i in batches[step - 1]])
+        if engine.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
+            raise TrainingError(
+                f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row, up to step {step}; "
+                "lower sft.optimizer.learning_rate"
+            )
         if step % config.evaluate_every == 0 or step == len(batches):
             metrics["sft/held_out_loss"] = held_out_loss(engine, data.held_out)
         stops = should_stop()

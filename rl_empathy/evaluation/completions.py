@@ -119,7 +119,7 @@ def _read(scored: ScoredCompletion, schema: OutputSchema) -> _Read:
 
 
 def _form(one: _Read, schema: OutputSchema) -> Iterator[tuple[str, float]]:
-    yield "schema/valid_fraction", float(one.strict.valid)
+    yield "schema/valid_fraction", float(one.strict.valid and one.scored.finish_reason == "stop")
     for kind in ERROR_KINDS:
         yield f"schema/error/{kind}_fraction", float(kind in one.strict.errors)
     yield "rollout/completion_length_tokens", float(one.scored.tokens)

@@ -25,13 +25,18 @@ def rollout_metrics(trained: Sequence[Scored], dropped: Sequence[Scored]) -> dic
     headers, rewards = zip(*groups, strict=True)
     totals = [total for reward in rewards for total in reward.valid]
     errors = [kinds for reward in rewards for kinds in reward.errors]
+    valid = [
+        not kinds and reason == "stop"
+        for header, reward in groups
+        for kinds, reason in zip(reward.errors, header.finish_reasons, strict=True)
+    ]
     lengths = [length for header in headers for length in header.completion_tokens]
     reasons = [reason for header in headers for reason in header.finish_reasons]
     return {
         "reward/mean": fmean(totals) if totals else float("nan"),
         "reward/std": pstdev(totals) if totals else float("nan"),
-        "reward/zero_spread_fraction": fmean(reward.spread == 0 for reward in rewards),
-        "schema/valid_fraction": fmean(not kinds for kinds in errors),
+        "reward/zero_spread_fraction": fmean(not reward.has_spread for reward in rewards),
+        "schema/valid_fraction": fmean(valid),
         "rollout/completion_length_tokens": fmean(lengths),
         "rollout/truncated_fraction": fmean(reason == "length" for reason in reasons),
         **_term_means(rewards),

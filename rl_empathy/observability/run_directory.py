@@ -3,6 +3,7 @@
 runs/counselchat_cpu/        0700
   .lock                      pid and host of the run that holds it
   config.yaml                the run file as resolved by the last attempt
+  data.sha256                of the data that it read
   logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
   sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished
 """
@@ -22,7 +23,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, RunDirectoryError
 from rl_empathy.observability.run_lock import RunLock
 
-CONFIG, RESULT = "config.yaml", "result.json"
+CONFIG, RESULT, DATA = "config.yaml", "result.json", "data.sha256"
 _FREE_TO_CHANGE = ("run.name:", "run.directory:", "logging.", "serve.")
 _FREE_CLUSTER = ("cluster.",)
 _FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.")
@@ -79,6 +80,28 @@ class RunDirectory:
                 lock.release()
                 raise
         return made
+
+    def require_same_data(self, sha256: str, source: str, *, allow_change: bool) -> None:
+        """Refuse to go on with other rows: occurrences and batches would silently mean other prompts.
+
+        Args:
+            sha256: Of the data as it is now.
+            source: Its path or name.
+            allow_change: Go on all the same, with the new data.
+
+        Raises:
+            RunDirectoryError: An earlier attempt read something else.
+        """
+        path = self.path / DATA
+        with _disk_errors(self.path):
+            before = path.read_text(encoding="utf-8").strip() if path.exists() else sha256
+            if before != sha256 and not allow_change:
+                raise RunDirectoryError(
+                    f"the data of run {self._run_file.run.name}, {source}, has changed since its last attempt "
+                    f"(sha256 {before[:12]}… -> {sha256[:12]}…); start with --allow-config-change to go on with "
+                    "the new rows, or with --fresh to begin anew"
+                )
+            write_durably(path, sha256 + "\n")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage, which exists; that of evaluate is called evaluation."""

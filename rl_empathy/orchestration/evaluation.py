@@ -53,16 +53,17 @@ async def run_evaluation(
     async with (
         asyncio.TaskGroup() as tasks
     ):  # the last completions of a model are scored while the next one writes
+        asked = held_out_prompts(prompts)
 
         async def complete(prompt: Prompt) -> asyncio.Task[list[ScoredCompletion]]:
             group = await workers.sample(
-                prompt, sampling=config.sampling, group_size=config.completions_per_prompt
+                prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=asked
             )
             return tasks.create_task(_score(context, workers, scorer, group))
 
         for model_name, folder in models.items():
             await workers.load_model(folder, context.next_version())
-            scoring[model_name] = await asyncio.gather(*map(complete, held_out_prompts(prompts)))
+            scoring[model_name] = await asyncio.gather(*map(complete, asked))
     evaluations = []
     for step, (model_name, scored) in enumerate(scoring.items(), start=1):
         completions = {row.id: task.result() for (row, _), task in zip(prompts, scored, strict=True)}
@@ -121,7 +122,7 @@ def _tfidf(context: RunContext) -> TfidfSimilarity:
 def _write_completions(
     context: RunContext, model: str, completions: Mapping[str, list[ScoredCompletion]]
 ) -> None:
-    path = context.directory.stage("evaluate") / f"completions_{model}.jsonl"
+    path = context.directory.stage("evaluate") / f"completions_{model.replace('/', '_')}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for several in completions.values():
             for c in several:

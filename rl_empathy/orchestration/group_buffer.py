@@ -1,9 +1,10 @@
 """Rollout groups between "prompt started" and "weights published": bounded, in the order they started."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
+from rl_empathy.errors import TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import GroupHandle
 from rl_empathy.types import Occurrence
@@ -19,17 +20,18 @@ class GroupBuffer:
     (max_staleness + 1) · groups_per_step slots no group is staler than max_staleness.
     """
 
-    def __init__(self, *, capacity: int, ledger: Ledger, in_rounds: bool) -> None:
+    def __init__(self, *, capacity: int, max_dropped: int, ledger: Ledger, in_rounds: bool) -> None:
         """Start empty.
 
         Args:
             capacity: Slots.
+            max_dropped: Groups that one take may drop before it gives up.
             ledger: Told what becomes of every group.
             in_rounds: Give the slots of dropped groups back only when all others of a take are there, so that new
                 prompts start together, whatever the timing (deterministic runs).
         """
-        self._capacity = capacity
         self._free = capacity
+        self._max_dropped = max_dropped
         self._freed = asyncio.Event()
         self._freed.set()
         self._pending: deque[tuple[Occurrence, asyncio.Task[GroupHandle]]] = deque()
@@ -48,8 +50,8 @@ class GroupBuffer:
 
     def release_slots(self, count: int) -> None:
         """Let `count` prompts start."""
-        if count:
-            self._free += count
+        self._free += count
+        if self._free > 0:
             self._freed.set()
 
     def add(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
@@ -61,7 +63,7 @@ class GroupBuffer:
     def adopt(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
         """Enter a group that an earlier attempt finished, before any prompt starts; takes a slot."""
         self._free -= 1
-        if not self._free:
+        if self._free <= 0:
             self._freed.clear()
         self.add(occurrence, pending)
 
@@ -82,9 +84,20 @@ class GroupBuffer:
 
         Returns:
             The groups, in the order in which they started.
+
+        Raises:
+            TrainingError: `max_dropped` groups were dropped and the take is still not full.
         """
         while len(self._taken) < count:
             dropped = await self._take_round(count - len(self._taken), step, drop_reason)
+            if dropped and len(self._dropped_in_take) >= self._max_dropped:
+                reasons = Counter(drop_reason(group) for group in self._dropped_in_take)
+                raise TrainingError(
+                    f"step {step} dropped {len(self._dropped_in_take)} groups (grpo.max_dropped_groups) and has "
+                    f"{len(self._taken)} of the {count} that it wants: {dict(reasons)}. When no reward differs "
+                    "within a group, raise grpo.sampling.temperature or grpo.group_size, look at the reward terms, "
+                    "or set grpo.keep_groups: all"
+                )
             self.release_slots(dropped)
         groups, self._taken = self._taken, []
         for group in groups:

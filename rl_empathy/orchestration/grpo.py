@@ -22,9 +22,6 @@ from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
 from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
 
-MIN_SPREAD = 1e-6
-"""Rewards of a group that differ by less are equal: rounding of an encoder is not a preference."""
-
 
 async def run_grpo(
     config: GRPOConfig,
@@ -45,7 +42,9 @@ async def run_grpo(
     Raises:
         Stopped: `stop` was set; a checkpoint of the last whole step was written.
     """
-    buffer = GroupBuffer(capacity=slots(config), ledger=ledger, in_rounds=in_rounds)
+    buffer = GroupBuffer(
+        capacity=slots(config), max_dropped=config.max_dropped_groups, ledger=ledger, in_rounds=in_rounds
+    )
     publisher = Publisher(fleet.trainer, fleet.rollout_workers)
     worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
     async with asyncio.TaskGroup() as tasks:
@@ -55,7 +54,8 @@ async def run_grpo(
         rollouts.start()
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
             clock = StepClock()
-            groups = await stop.unless_set(buffer.take(config.groups_per_step, step=step, drop_reason=worth))
+            taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
+            groups = await stop.unless_set(taking, cancel=not in_rounds)
             if groups is None:
                 await save_checkpoint(fleet, prompts, ledger, buffer)
                 raise Stopped(
@@ -85,7 +85,7 @@ def drop_reason(group: GroupHandle) -> str | None:
 
 def drop_reason_with_spread(group: GroupHandle) -> str | None:
     """As `drop_reason`; and a group whose rewards are all equal teaches nothing, so it goes with its KL term."""
-    return drop_reason(group) or ("no_reward_spread" if rewards_of(group).spread < MIN_SPREAD else None)
+    return drop_reason(group) or (None if rewards_of(group).has_spread else "no_reward_spread")
 
 
 def rewards_of(group: GroupHandle) -> GroupRewards:

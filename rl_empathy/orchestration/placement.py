@@ -50,7 +50,13 @@ def _connect(config: ClusterConfig, plan: Plan) -> None:
         # Ray hands the interpreter's path to a shell as it is: one with a space in it has to come quoted.
         quoted = shlex.quote(sys.executable)
         environment = {"py_executable": quoted} if quoted != sys.executable else None
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet)
+        mask = os.umask(0o077)  # Ray writes its token, its logs and what it spills with the plain umask
+        try:
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet
+            )
+        finally:
+            os.umask(mask)
         return
     try:
         ray.init(address=config.address, **quiet)

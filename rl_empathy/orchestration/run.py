@@ -20,7 +20,7 @@ from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
 from rl_empathy.engines.model_sources import starting_model
-from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError
+from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -95,6 +95,7 @@ def _running(
         with Progress() as progress:
             for line in directory.summary() if directory.resumed else ():
                 progress.message(line)
+            directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
             progress.message(f"data: {data_summary(data)}")
             join_cluster(run_file.cluster, plan)
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
@@ -115,13 +116,21 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     Returns:
         0.
     """
+    if not paths:
+        raise ConfigError("evaluate wants a run directory or a model folder")
+    if output and not output.absolute().parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.absolute().parent}")
     models: dict[str, Path] = {}
     reward_model: Path | None = None
     for path in paths:
         found, scorer = _models_of(path.expanduser().absolute())
-        models |= {
-            name if len(paths) == 1 else f"{path.name}/{name}": folder for name, folder in found.items()
-        }
+        for stage, folder in found.items():
+            model = stage if len(paths) == 1 else f"{path.name}/{stage}"
+            if model in models:
+                raise ConfigError(
+                    f"two of the models are called {model}: {models[model]} and {folder}; rename a folder"
+                )
+            models[model] = folder
         reward_model = reward_model or scorer
     name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
     run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
@@ -147,13 +156,15 @@ def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:
 
 
 async def _stages(context: RunContext) -> None:
-    context.stop.listen()
+    context.stop.listen(lambda: context.progress.message("stopping at the next place where nothing is lost"))
     run_file, directory = context.run_file, context.directory
     models = {"base": await _base_model(context)}
     context.use_tokenizer_of(models["base"])
     reward_model: Path | None = None
     for stage in run_file.run.stages:
         result = directory.stage_result(stage)
+        if context.stop.is_set:
+            raise Stopped(f"stopped before stage {stage}; the same command goes on")
         if result is None:
             result = await _run_stage(context, stage, models, reward_model)
             directory.finish_stage(stage, result)
@@ -183,7 +194,10 @@ async def _run_stage(
     elif stage == "grpo":
         made = await run_grpo_stage(context, policy, reward_model)
     else:
-        path = await run_evaluation(context, models, reward_model)
+        context.log.cut_back("evaluate", -1)
+        path = await context.stop.unless_set(run_evaluation(context, models, reward_model))
+        if path is None:
+            raise Stopped("stopped in stage evaluate, which begins anew; the same command goes on")
         return {"evaluation": str(path.relative_to(context.directory.path))}
     return {"model": str(made.relative_to(context.directory.path))}
 
@@ -251,12 +265,14 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
 def _release(path: Path, model: Path) -> None:
     """Copy the last policy to `model/`, the folder that is served."""
     released = path / "model"
-    temporary = path / "model.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, old = path / "model.tmp", path / "model.old"
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(model, temporary)
     if released.exists():
-        shutil.rmtree(released)
+        released.rename(old)  # a server that reads it keeps its files until it ends
     temporary.rename(released)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 async def _first_error(work: Coroutine[Any, Any, T]) -> T:

@@ -1,6 +1,7 @@
 """Stage sft: the loop of `engines/sft_training.py` on Ray Train, then schema validity by generation."""
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     checkpoint = latest_checkpoint(folder)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
     resources = run_file.cluster.stage_worker
+    shutil.rmtree(folder / "model", ignore_errors=True)  # an export of another configuration, if any
     job = TrainJob(
         stage="sft",
         loop=_loop,
@@ -89,11 +91,11 @@ async def _validity(context: RunContext, model: Path) -> float:
     run_file = context.run_file
     workers = await context.rollout_workers(model)
     await workers.load_model(model, context.next_version())
-    prompts = context.prompts(context.data.held_out)[: run_file.sft.validity_prompts]
+    prompts = held_out_prompts(context.prompts(context.data.held_out)[: run_file.sft.validity_prompts])
     groups = await asyncio.gather(
         *(
-            workers.sample(prompt, sampling=run_file.evaluate.sampling, group_size=1)
-            for prompt in held_out_prompts(prompts)
+            workers.sample(prompt, sampling=run_file.evaluate.sampling, group_size=1, cohort=prompts)
+            for prompt in prompts
         )
     )
     completions = [c for group in groups for c in (await workers.payload(group)).completions]

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,13 +21,18 @@ class StopSignal:
     def is_set(self) -> bool:
         return self._event.is_set()
 
-    def listen(self) -> None:
-        """Let SIGTERM and SIGINT set it, until `unlisten`; a second signal ends the process as usual."""
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Let SIGTERM and SIGINT set it, until `unlisten`; a second signal ends the process as usual.
+
+        Args:
+            heard: Called at the first signal, to tell the user.
+        """
         loop = asyncio.get_running_loop()
 
         def first_signal() -> None:
             self.set()
             self.unlisten()
+            heard()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, first_signal)
@@ -37,11 +42,18 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
 
-    async def unless_set(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do the work, or cancel it and return None as soon as the signal is set; not begun when it already is."""
+    async def unless_set(self, work: Coroutine[Any, Any, T], *, cancel: bool = True) -> T | None:
+        """Do the work, or cancel it and return None as soon as the signal is set; not begun when it already is.
+
+        Args:
+            work: What to do.
+            cancel: False lets work that has begun come to its end, whatever the signal.
+        """
         if self.is_set:
             work.close()
             return None
+        if not cancel:
+            return await work
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._event.wait())
         try:

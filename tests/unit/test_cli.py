@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import types
@@ -175,6 +176,15 @@ def test_an_error_from_a_ray_task_is_told_without_its_remote_traceback(
     plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(wrapped))
     assert code_of("train", "trial.yaml") == 3
     assert capsys.readouterr().err == "ResourceError: no room\n"
+
+
+def test_a_full_disk_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/trial/metrics.jsonl")
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(full))
+    assert code_of("train", "trial.yaml") == 3
+    assert "the disk is full: runs/trial/metrics.jsonl; make room" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_run_and_exits_4(

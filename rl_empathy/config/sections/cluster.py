@@ -71,7 +71,7 @@ class ClusterConfig(Section):
     policy_trainer: PolicyTrainerConfig = PolicyTrainerConfig()
     """The policy trainer of stage grpo."""
     stage_worker: RoleConfig = RoleConfig(num_cpus=2)
-    """The process that prepares the model and trains in stages sft and reward_modeling, where nothing else runs."""
+    """The process that prepares the model and trains in stages sft and reward_modeling, where no other role works."""
     rollout_workers: RolloutWorkersConfig = RolloutWorkersConfig()
     """The rollout workers."""
     reference_model: RoleConfig = RoleConfig()

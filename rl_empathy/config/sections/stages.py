@@ -96,6 +96,25 @@ class RewardTermConfig(Section):
     arguments: dict[str, float | int | str | bool] = Field(default={})
     """Further keyword arguments of the function; for answer: mode (binary, gated or raw) and threshold."""
 
+    @property
+    def name(self) -> str:
+        """As in the metrics."""
+        return self.function.rpartition(".")[2]
+
+    @model_validator(mode="after")
+    def _known_function(self) -> Self:
+        if "." not in self.function and self.function not in ("format", "answer"):
+            raise ValueError(
+                f"function {self.function} is none of ours (format, answer); one of yours is a dotted path, "
+                "such as my_project.rewards.brevity"
+            )
+        allowed = {"format": set(), "answer": {"mode", "threshold"}}.get(self.function)
+        if allowed is not None and (strange := set(self.arguments) - allowed):
+            raise ValueError(f"{self.function} takes no argument {', '.join(sorted(strange))}")
+        if self.function == "answer" and self.arguments.get("mode", "raw") not in ("binary", "gated", "raw"):
+            raise ValueError(f"mode of answer is binary, gated or raw, not {self.arguments['mode']}")
+        return self
+
 
 class GRPOConfig(Section):
     """Stage grpo: group relative policy optimization (arXiv 2402.03300), asynchronous."""
@@ -112,7 +131,7 @@ class GRPOConfig(Section):
     """Versions that a group may lag behind the one being trained; 0 is synchronous."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are drawn."""
-    rewards: tuple[RewardTermConfig, ...] = (
+    rewards: Annotated[tuple[RewardTermConfig, ...], Field(min_length=1)] = (
         RewardTermConfig(function="format"),
         RewardTermConfig(function="answer"),
     )
@@ -145,12 +164,21 @@ class GRPOConfig(Section):
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Checkpoints kept; older ones are deleted after the new one was read back."""
+    max_dropped_groups: Count = 256
+    """Groups dropped for one step before the run stops: rewards that never differ teach nothing."""
     max_skipped_updates: Count = 3
     """Updates in a row whose loss or gradient is not finite before the run stops."""
 
     @property
     def correction(self) -> Literal["clip", "tis"]:
         return self.loss or ("tis" if self.max_staleness else "clip")
+
+    @model_validator(mode="after")
+    def _terms_have_names_of_their_own(self) -> Self:
+        names = [term.name for term in self.rewards]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the terms of rewards are called {', '.join(names)}: each needs another name")
+        return self
 
     @model_validator(mode="after")
     def _updates_divide_groups(self) -> Self:

@@ -99,12 +99,29 @@ def test_a_missing_section_is_a_problem_of_the_whole_file() -> None:
 
 def test_a_choice_of_types_is_told_as_one_problem() -> None:
     text = (
-        MODEL + "grpo:\n  rewards:\n    - function: format\n    - {function: answer, arguments: {a: [1]}}\n"
+        MODEL + "grpo:\n  rewards:\n    - function: format\n    - {function: my.own, arguments: {a: [1]}}\n"
     )
     assert problems(text) == [
         "run.yaml:5  grpo.rewards[1].arguments.a: Input should be a valid number or a valid integer or "
         "a valid string or a valid boolean, got [1]"
     ]
+
+
+@pytest.mark.parametrize(
+    ("term", "problem"),
+    [
+        ("{function: formt}", "function formt is none of ours (format, answer)"),
+        ("{function: format, arguments: {strict: 1}}", "format takes no argument strict"),
+        (
+            "{function: answer, arguments: {mode: Binary}}",
+            "mode of answer is binary, gated or raw, not Binary",
+        ),
+        ("{function: a.vowels}, {function: b.vowels}", "called vowels, vowels: each needs another name"),
+    ],
+)
+def test_a_reward_term_that_cannot_be_is_a_problem_before_anything_starts(term: str, problem: str) -> None:
+    (found,) = problems(MODEL + f"grpo:\n  rewards: [{term}]\n")
+    assert problem in found
 
 
 def test_a_declared_schema_is_checked_key_by_key() -> None:
@@ -140,7 +157,7 @@ def test_merge_keys_are_not_duplicates() -> None:
 
 def test_exponents_are_numbers_even_where_any_value_is_allowed() -> None:
     run_file = load(
-        MODEL + "grpo: {rewards: [{function: answer, arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
+        MODEL + "grpo: {rewards: [{function: my.reward, arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
     )
     assert dict(run_file.grpo.rewards[0].arguments) == {"a": 1e-6, "b": -2000.0, "c": "x1e-6"}
 
@@ -287,7 +304,7 @@ def test_the_result_is_frozen() -> None:
 def test_a_dumped_run_file_loads_again_to_an_equal_object() -> None:
     run_file = load(
         MODEL + "schema: {name: mine, inside: \"\\n\", spans: [{name: answer, open: '# 回答'}]}\n",
-        "grpo.rewards=[{function: f, arguments: {a: '1e-6', b: 'yes', c: true, d: 3, f: 2024-01-02}}]",
+        "grpo.rewards=[{function: my.f, arguments: {a: '1e-6', b: 'yes', c: true, d: 3, f: 2024-01-02}}]",
     )
     dumped = dump_run_file(run_file)
     assert load(dumped, name="other.yaml") == run_file

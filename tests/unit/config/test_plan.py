@@ -31,6 +31,7 @@ def test_the_plan_says_what_will_happen() -> None:
         "     rollout worker: 1 CPU, about 2.0 GiB, at the end\n"
         "2. reward_modeling: 60 steps, 16 pairs a step\n"
         "     stage worker: 2 CPUs, about 0.3 GiB\n"
+        "     rollout worker: 1 CPU, about 2.0 GiB\n"
         "3. grpo: 40 steps of 8 groups of 4: 1,280 completions, ≤ 327,680 tokens generated\n"
         "     policy trainer: 1 CPU, about 4.0 GiB\n"
         "     rollout worker: 1 CPU, about 2.0 GiB\n"
@@ -65,6 +66,14 @@ def test_generation_at_the_end_of_sft_takes_the_place_of_the_trainer() -> None:
     assert make_plan(make_run_file(run={"stages": ["sft"]}, cluster=cluster)).total_cpus == 7
     without = make_run_file(run={"stages": ["sft"]}, cluster=cluster, sft={"validity_prompts": 0})
     assert make_plan(without).total_cpus == 5
+
+
+def test_the_rollout_workers_of_sft_are_still_there_when_the_reward_model_is_trained() -> None:
+    cluster = {"stage_worker": {"num_cpus": 8}, "rollout_workers": {"min": 2}}
+    both = make_run_file(run={"stages": ["sft", "reward_modeling"]}, cluster=cluster)
+    assert make_plan(both).total_cpus == 8 + 2 + 1
+    alone = make_run_file(run={"stages": ["reward_modeling"]}, cluster=cluster)
+    assert make_plan(alone).total_cpus == 8 + 1
 
 
 def test_no_kl_term_needs_no_reference_model() -> None:

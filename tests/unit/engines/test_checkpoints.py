@@ -101,3 +101,12 @@ def test_a_manifest_that_misses_a_file_is_damage(tmp_path):
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"more\.json"):
         verify_checkpoint(path)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace(b"20", b"30"), lambda text: b"\xff" + text[1:]])
+def test_a_damaged_manifest_is_named_and_the_one_before_is_used(tmp_path, caplog, damage):
+    write(tmp_path, 10)
+    manifest = write(tmp_path, 20).path / "manifest.json"
+    manifest.write_bytes(damage(manifest.read_bytes()))
+    assert latest_checkpoint(tmp_path).step == 10
+    assert "step_000020" in caplog.text

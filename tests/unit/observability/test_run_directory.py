@@ -241,3 +241,15 @@ def test_a_full_disk_is_told_as_such() -> None:
     Path("my runs/trial/config.yaml.tmp").symlink_to("/dev/full")
     with pytest.raises(RunDirectoryError, match=r"No space left on device .* MiB are free there; make room"):
         opened()
+
+
+def test_changed_data_is_refused_until_allowed() -> None:
+    held = opened()
+    held.require_same_data("a" * 64, "posts.jsonl", allow_change=False)
+    held.close()
+    again = opened()
+    again.require_same_data("a" * 64, "posts.jsonl", allow_change=False)
+    with pytest.raises(RunDirectoryError, match=r"posts.jsonl, has changed .*aaaaaaaaaaaa… -> bbbbbbbbbbbb…"):
+        again.require_same_data("b" * 64, "posts.jsonl", allow_change=False)
+    again.require_same_data("b" * 64, "posts.jsonl", allow_change=True)
+    again.require_same_data("b" * 64, "posts.jsonl", allow_change=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import RoleDiedError, Stopped
+from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.grpo import run_grpo
@@ -21,6 +21,8 @@ from tests.fakes import (
     RandomlySlowWorkers,
     RecordingTrainer,
     make_fleet,
+    make_group,
+    make_prompt,
     make_row,
 )
 
@@ -89,6 +91,24 @@ def test_they_are_trained_when_the_run_file_says_all(tmp_path):
     fleet = make_fleet(rewards=AlternatingRewards(flat_every=3))
     run_loop(tmp_path, fleet, keep_groups="all")
     assert any(occurrence.index % 3 == 0 for step in fleet.trainer.trained for occurrence in step)
+
+
+def test_a_step_that_gets_only_flat_groups_ends_the_run_and_says_why(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, make_fleet(rewards=AlternatingRewards(flat_every=1)), max_dropped_groups=20)
+    assert caught.group_contains(TrainingError, match=r"step 1 dropped 20 groups .*'no_reward_spread': 20")
+
+
+def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_trained(tmp_path):
+    """As after --allow-config-change grpo.max_staleness=0: 9 finished groups, 3 slots."""
+    finished = [make_group(make_prompt(i)) for i in range(9)]
+    prompts = PromptStream(
+        [(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)], seed=0, cursor=Occurrence(0, 9)
+    )
+    fleet = make_fleet()
+    run_loop(tmp_path, fleet, prompts=prompts, finished=finished, max_staleness=0, num_steps=4)
+    assert fleet.rollout_workers.sampled[0] == Occurrence(0, 9)
+    assert fleet.rollout_workers.version_of[Occurrence(0, 9)].number == 3  # after 3 steps of 3 adopted groups
 
 
 def test_one_failure_ends_the_run_with_its_own_error(tmp_path):
