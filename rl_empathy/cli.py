@@ -134,6 +134,7 @@ def serve(
         language=data.language,
         model_name=str(resolved.run.name) if own else model.name,
         system_prompt=instruction,
+        temperature=resolved.evaluate.sampling.temperature,
         num_cpus=engine.num_cpus,
         num_gpus=engine.num_gpus,
         address=resolved.cluster.address,

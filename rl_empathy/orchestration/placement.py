@@ -3,12 +3,10 @@
 import logging
 import math
 import os
-import shlex
-import sys
-from typing import Any
 
 import ray
 
+from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
@@ -41,25 +39,14 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> None:
 
 
 def _connect(config: ClusterConfig, plan: Plan) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     joins = config.address not in ("auto", "local") or (
         config.address == "auto" and "RAY_ADDRESS" in os.environ
     )
     if not joins:
-        cpus = config.num_cpus or math.ceil(plan.total_cpus)
-        # Ray hands the interpreter's path to a shell as it is: one with a space in it has to come quoted.
-        quoted = shlex.quote(sys.executable)
-        environment = {"py_executable": quoted} if quoted != sys.executable else None
-        mask = os.umask(0o077)  # Ray writes its token, its logs and what it spills with the plain umask
-        try:
-            ray.init(
-                address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet
-            )
-        finally:
-            os.umask(mask)
+        start_local_ray(config.num_cpus or math.ceil(plan.total_cpus), logging_level=logging.ERROR)
         return
     try:
-        ray.init(address=config.address, **quiet)
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ResourceError(
             f"no Ray cluster answers at cluster.address {config.address} "

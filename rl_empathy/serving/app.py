@@ -42,6 +42,7 @@ def serve(
     language: str,
     model_name: str,
     system_prompt: str,
+    temperature: float,
     num_cpus: float = 1,
     num_gpus: float = 0,
     address: str = "auto",
@@ -55,6 +56,7 @@ def serve(
         language: Of the notice, "en" or "zh".
         model_name: The name by which clients ask for it.
         system_prompt: The instruction that the model was trained with, "" for none.
+        temperature: Of replies whose client asks for none.
         num_cpus: CPUs of the engine.
         num_gpus: GPUs of the engine.
         address: Ray cluster to join; "auto" starts one where none is found, "local" always.
@@ -75,7 +77,10 @@ def serve(
     _check_port(config.host, config.port)
     with stop_signals() as stop, joined_cluster(address, num_cpus, stop) as cluster:
         check_room(num_cpus, num_gpus)
-        with _deployed(_application(engine, config, schema, language, system_prompt), config, cluster, stop):
+        application = _application(
+            engine, config, schema, language=language, system_prompt=system_prompt, temperature=temperature
+        )
+        with _deployed(application, config, cluster, stop):
             watch = _Watch(config, cluster, stop)
             watch.wait_until_healthy()
             if not stop.is_set():
@@ -118,7 +123,13 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _application(
-    engine: EngineSettings, config: ServeConfig, schema: OutputSchema, language: str, system_prompt: str
+    engine: EngineSettings,
+    config: ServeConfig,
+    schema: OutputSchema,
+    *,
+    language: str,
+    system_prompt: str,
+    temperature: float,
 ) -> Any:
     """The two deployments, bound."""
     from ray import serve as ray_serve
@@ -156,6 +167,7 @@ def _application(
         language=language,
         show_reasoning=config.show_reasoning,
         max_completion_tokens=config.max_completion_tokens,
+        temperature=temperature,
     )
     return ingress.bind(policy.bind(engine), settings)
 

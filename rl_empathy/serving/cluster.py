@@ -57,18 +57,19 @@ def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iter
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    from rl_empathy.actors.local_ray import start_local_ray
+
     is_ours = address == "local" or (address == "auto" and not _is_announced())
     if is_ours:
         room = max(os.cpu_count() or 1, math.ceil(num_cpus))
-        mask = os.umask(0o077)  # Ray writes its token and its logs with the plain umask
-        try:
-            context: Any = ray.init(address="local", num_cpus=room, include_dashboard=False, **quiet)
-        finally:
-            os.umask(mask)
+        context: Any = start_local_ray(room, logging_level=logging.CRITICAL)
     else:
         try:
-            context = ray.init(address=None if address == "auto" else address, **quiet)
+            context = ray.init(
+                address=None if address == "auto" else address,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
         except ConnectionError as error:
             raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
     _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM

@@ -64,6 +64,8 @@ class IngressSettings:
     language: str
     show_reasoning: bool
     max_completion_tokens: int
+    temperature: float
+    """Of a reply whose client asks for none: the one at which the model was evaluated."""
 
 
 class Ingress:
@@ -144,7 +146,8 @@ class Ingress:
 
     async def _pieces(self, chat: ChatRequest) -> AsyncGenerator[Piece, None]:
         """The pieces of one reply; leaving early, as when the client is gone, aborts the generation."""
-        options = chat.model_dump(include={"temperature", "top_p", "seed"}, exclude_none=True)
+        options = {"temperature": self._settings.temperature}
+        options |= chat.model_dump(include={"temperature", "top_p", "seed"}, exclude_none=True)
         stream = self._policy.options(stream=True).write.remote(
             self._messages(chat),
             max_tokens=chat.completion_limit(self._settings.max_completion_tokens),

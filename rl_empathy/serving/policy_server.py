@@ -56,7 +56,7 @@ class EngineSettings:
     def engine_arguments(self) -> dict[str, Any]:
         shared = {
             "max_model_len": self.context_tokens,
-            "generation_config": "vllm",  # the distribution that was trained, unless the client asks otherwise
+            "generation_config": "vllm",  # no sampling defaults from the model's folder
             "enable_log_requests": False,
             "disable_log_stats": True,
         }

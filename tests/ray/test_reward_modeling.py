@@ -1,6 +1,7 @@
 """Stage reward_modeling on a real Ray Train worker, with a tiny encoder."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 import pytest
 import ray
 
+from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
 from rl_empathy.data.loading import DataSet
 from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
@@ -23,7 +25,7 @@ from rl_empathy.types import Message, Reference, Row
 
 @pytest.fixture(scope="module", autouse=True)
 def _local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    start_local_ray(4, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 

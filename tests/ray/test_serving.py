@@ -206,7 +206,7 @@ def test_port_in_use_exits_3_before_anything_starts(server: Server, run: Path) -
 
 def test_serve_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
     open_to_all = ServeConfig().model_copy(update={"host": "0.0.0.0"})
-    rest = {"schema": SCHEMA, "language": "en", "model_name": "m", "system_prompt": ""}
+    rest = {"schema": SCHEMA, "language": "en", "model_name": "m", "system_prompt": "", "temperature": 1.0}
     with pytest.raises(ConfigError, match="loopback"):
         serve(tmp_path, open_to_all, **rest)
     with pytest.raises(ModelError, match="not the folder"):
