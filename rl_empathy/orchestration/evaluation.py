@@ -27,6 +27,9 @@ from rl_empathy.orchestration.fleet import (
 from rl_empathy.orchestration.roles import reward_model
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
+TABLE_WIDTH = 140
+"""Of the table where it meets no terminal, characters."""
+
 
 async def run_evaluation(
     context: RunContext, models: Mapping[str, Path], encoder: Path | None, *, name: str = "held_out"
@@ -141,5 +144,8 @@ def _write_report(
     path = context.directory.stage("evaluate") / f"{name}.json"
     report: dict[str, Any] = to_json(evaluations, rows, file_sha256=context.data.sha256)
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(comparison_table(evaluations))
+    table = comparison_table(evaluations)
+    with path.with_suffix(".txt").open("w", encoding="utf-8") as file:
+        Console(file=file, width=TABLE_WIDTH).print(table)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
     return path

@@ -50,12 +50,24 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
         RlEmpathyError: With the exit code of its class; Stopped (75) when it was asked to stop.
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
-        asyncio.run(_first_error(_tracked(context)))
+        if not _is_finished(context.directory, run_file):
+            join_cluster(run_file.cluster, make_plan(run_file))
+            synced = asyncio.run(_first_error(_tracked(context)))
+        else:
+            table = context.directory.path / "evaluation" / "held_out.txt"
+            print(table.read_text(encoding="utf-8") if table.exists() else "", end="")
+            synced = ""
+        _say_what_is_next(context, synced)
     return 0
 
 
-async def _tracked(context: RunContext) -> None:
-    """The stages, seen by the tracker where one is wanted; then what a user wants to know next."""
+def _is_finished(directory: RunDirectory, run_file: RunFile) -> bool:
+    stages = run_file.run.stages
+    return all(directory.stage_result(s) is not None for s in stages) and (directory.path / "model").is_dir()
+
+
+async def _tracked(context: RunContext) -> str:
+    """The stages, seen by the tracker where one is wanted: the directory to sync, or nothing."""
     settings, directory = context.run_file.logging, context.directory
     tracker = None
     if settings.wandb != "disabled":
@@ -67,7 +79,11 @@ async def _tracked(context: RunContext) -> None:
         await _stages(context)
     finally:
         synced = await tracker.finish() if tracker else ""
-    where = _as_typed(directory.path)
+    return synced
+
+
+def _say_what_is_next(context: RunContext, synced: str) -> None:
+    where = _as_typed(context.directory.path)
     python = _as_typed(Path(sys.executable))
     print(f"\nrun {context.run_file.run.name} is finished: {where}")
     print("  model/ the trained model   metrics.jsonl  rollouts/  ledger.jsonl   evaluation/held_out.json")
@@ -87,8 +103,7 @@ def _as_typed(path: Path) -> str:
 def _running(
     run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False
 ) -> Iterator[RunContext]:
-    """The data, the run directory and the cluster, for as long as the run lasts."""
-    plan = make_plan(run_file)
+    """The data and the run directory for as long as the run lasts; the cluster, once it was joined, is left."""
     data = load_data(run_file.data, seed=run_file.run.seed)
     directory = RunDirectory.open(run_file, fresh=fresh, allow_config_change=allow_config_change)
     try:
@@ -97,7 +112,6 @@ def _running(
                 progress.message(line)
             directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
             progress.message(f"data: {data_summary(data)}")
-            join_cluster(run_file.cluster, plan)
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
     finally:
@@ -135,6 +149,7 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
     run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
     with _running(run_file) as context:
+        join_cluster(run_file.cluster, make_plan(run_file))
         context.use_tokenizer_of(next(iter(models.values())))
         report = asyncio.run(_first_error(run_evaluation(context, models, reward_model)))
     if output:
