@@ -93,6 +93,9 @@ class PolicyServer:
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
         config.get_or_create_callback().ctx.run_init_node = False
         self._server = _model_server(config, on_cpu=not settings.num_gpus)
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(settings.model_path)
         self._running = 0
         await self._server.start()
         await self._warm_up()
@@ -112,15 +115,19 @@ class PolicyServer:
 
         Args:
             messages: The conversation, system message included.
-            max_tokens: Most tokens of the completion.
+            max_tokens: Most tokens of the completion, which also ends where the model's context does.
             options: Of `temperature`, `top_p`, `seed`, those that the client chose.
         """
         from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
+        room = self._settings.context_tokens - self._prompt_tokens(messages)
+        if room < 1:
+            yield Piece(error="too_long")
+            return
         request = ChatCompletionRequest(
             model=self._settings.model_name,
             messages=[dict(message) for message in messages],
-            max_completion_tokens=min(max_tokens, self._settings.context_tokens - 1),
+            max_completion_tokens=min(max_tokens, room),  # vLLM refuses what might not fit
             stream=True,
             stream_options={"include_usage": True},
             skip_special_tokens=False,  # delimiters may be special tokens
@@ -140,6 +147,12 @@ class PolicyServer:
             yield Piece(error="failed")
         finally:
             self._running -= 1
+
+    def _prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> int:
+        conversation = [dict(message) for message in messages]
+        return len(
+            self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        )
 
     async def running(self) -> int:
         """Completions that are being written."""

@@ -168,6 +168,14 @@ def test_models_and_health(server: Server) -> None:
     assert (head.split()[1], body) == ("204", "")
 
 
+def test_a_long_post_is_answered_although_the_longest_reply_would_not_fit(server: Server) -> None:
+    most = ServeConfig().max_completion_tokens  # 512 of the 1,024 tokens of the context
+    status, body = server.status_and_body(question("x" * 600))
+    assert status == 200
+    assert body["usage"]["prompt_tokens"] > 1024 - most
+    assert body["choices"][0]["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
