@@ -28,4 +28,4 @@ class ReferenceModel:
     def logprobs(self, group: RolloutGroup, temperature: float) -> tuple[None, np.ndarray]:
         """A header (nothing) for the driver, and the log-probs of all completion tokens, in order, nats."""
         sample = Sample(group.prompt.token_ids, [c.token_ids for c in group.completions])
-        return None, self._engine.logprobs(sample, temperature=temperature).float().numpy()
+        return None, self._engine.logprobs(sample, temperature=temperature).float().cpu().numpy()

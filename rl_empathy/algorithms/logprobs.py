@@ -22,7 +22,7 @@ def token_logprobs(
 
     Args:
         hidden: [tokens, width] last hidden states, one for each token to be predicted.
-        head: [vocab, width] output embedding W.
+        head: [vocab, width] output embedding W; multiplied in the number format of `hidden`.
         token_ids: [tokens] int, the tokens y.
         temperature: T, as in sampling.
 
@@ -40,9 +40,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.empty_like(logprobs)
+        weight = head.to(hidden.dtype)
         for part in _chunks(hidden, head):
             # log_softmax, not logsumexp: vLLM uses it too, and the two kernels round a long sum differently (1e-5 nats)
-            every = _logits(hidden[part], head, temperature).log_softmax(-1)
+            every = _logits(hidden[part], weight, temperature).log_softmax(-1)
             logprobs[part] = every.gather(-1, token_ids[part, None]).squeeze(-1)
             entropy[part] = -(every.exp() * every).sum(-1)
         ctx.save_for_backward(hidden, head, token_ids)
@@ -56,14 +57,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
         hidden, head, token_ids = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head)
+        weight = head.to(hidden.dtype)
         for part in _chunks(hidden, head):
             # d log p(y) / dz = onehot(y) - softmax(z)
-            grad_logits = _logits(hidden[part], head, ctx.temperature).softmax(-1).neg_()
+            grad_logits = _logits(hidden[part], weight, ctx.temperature).softmax(-1).neg_()
             grad_logits.scatter_add_(-1, token_ids[part, None], torch.ones_like(grad_logits[:, :1]))
             grad_logits *= grad_logprobs[part, None] / ctx.temperature
-            grad_logits = grad_logits.to(head.dtype)
-            grad_hidden[part] = grad_logits @ head
-            grad_head.addmm_(grad_logits.T, hidden[part])
+            grad_logits = grad_logits.to(hidden.dtype)
+            grad_hidden[part] = grad_logits @ weight
+            grad_head += grad_logits.T @ hidden[part]
         return grad_hidden, grad_head, None, None
 
 

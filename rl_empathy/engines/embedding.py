@@ -51,6 +51,7 @@ class SentenceEncoder(nn.Module):
             encoder = AutoModel.from_pretrained(
                 path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
             )
+            encoder.to("cuda" if torch.cuda.is_available() else "cpu")
             return cls(encoder, AutoTokenizer.from_pretrained(path, trust_remote_code=False))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"transformers cannot load the encoder {path}: {error}") from error

@@ -120,7 +120,7 @@ class GenerationEngine:
             dtype=dtype,
             max_model_len=max_model_tokens,
             max_num_seqs=max_running_sequences,
-            kv_cache_memory_bytes=kv_cache_mib << 20,
+            kv_cache_memory_bytes=None if torch.cuda.is_available() else kv_cache_mib << 20,
             seed=seed,
             enable_prefix_caching=prefix_caching,
         )

@@ -1,7 +1,8 @@
 """One GRPO step on the trainer: groups and their rewards in, updates and metrics out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -41,6 +42,17 @@ class TrainingBatch:
     """[predicted]"""
     loss_mask: Tensor
     """[predicted] bool"""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device; samples are no tensors."""
+        reference = self.reference_logprobs
+        return replace(
+            self,
+            rollout_logprobs=self.rollout_logprobs.to(device),
+            reference_logprobs=None if reference is None else reference.to(device),
+            advantages=self.advantages.to(device),
+            loss_mask=self.loss_mask.to(device),
+        )
 
     @property
     def num_trained_tokens(self) -> int:
@@ -93,7 +105,8 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
         TrainingError: Loss or gradient was not finite too often in a row.
     """
     size = len(groups) // config.updates_per_step
-    parts = [training_batch(groups[i : i + size], config) for i in range(0, len(groups), size)]
+    device = engine.model.language_model.device
+    parts = [training_batch(groups[i : i + size], config).to(device) for i in range(0, len(groups), size)]
     start_logprobs = (
         [engine.logprobs(part.samples, temperature=config.sampling.temperature) for part in parts]
         if config.updates_per_step > 1

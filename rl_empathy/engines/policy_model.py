@@ -23,21 +23,30 @@ class PolicyModel(nn.Module):
     """Wraps a causal language model so that its forward pass takes a row and gives log-probs."""
 
     def __init__(
-        self, model_path: str, *, dtype: str, layout: Layout, gradient_checkpointing: bool = False
+        self,
+        model_path: str,
+        *,
+        dtype: str,
+        layout: Layout,
+        gradient_checkpointing: bool = False,
+        frozen: bool = False,
     ) -> None:
         """Load the model.
 
         Args:
             model_path: Folder of a transformers model, safetensors only.
-            dtype: "float32" or "bfloat16".
+            dtype: "float32" or "bfloat16", in which it computes. Weights that are trained stay in float32: in
+                bfloat16 an update smaller than 1/256 of a weight would be lost.
             layout: Wanted layout; `packed` is taken instead, and said so, where the model does not fit the other.
             gradient_checkpointing: Recompute activations in the backward pass.
+            frozen: The weights are only read, and so held in `dtype` as well.
 
         Raises:
             ModelError: There is no such model, or it is of a kind that was never tested.
         """
         super().__init__()
-        self.language_model: Any = load_language_model(model_path, dtype=dtype)
+        self.language_model: Any = load_language_model(model_path, dtype=dtype if frozen else "float32")
+        self._in_bfloat16 = dtype == "bfloat16"
         self.layout: Layout = "packed"
         if gradient_checkpointing:
             self.language_model.gradient_checkpointing_enable()
@@ -57,9 +66,12 @@ class PolicyModel(nn.Module):
         """
         shape = {"row": row} if self.layout == "shared_prompt" else {}
         body = self.language_model.base_model
-        hidden = body(
-            row.input_ids, position_ids=row.position_ids, use_cache=False, **shape
-        ).last_hidden_state
+        with torch.autocast(row.input_ids.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            hidden = body(
+                row.input_ids, position_ids=row.position_ids, use_cache=False, **shape
+            ).last_hidden_state
+        if self._in_bfloat16:
+            hidden = hidden.bfloat16()  # a norm at the end may have left autocast in float32
         head = self.language_model.get_output_embeddings().weight
         return token_logprobs(hidden[0, row.predictors], head, row.targets, temperature=temperature)
 
@@ -92,7 +104,7 @@ class PolicyModel(nn.Module):
                 difference, reason = float("inf"), f"{type(error).__name__}: {error}"
             else:
                 reason = f"log-probs differ by {difference:.1e} nats"
-        if difference > LAYOUT_TOLERANCE * (1 if self.language_model.dtype == torch.float32 else 1e3):
+        if difference > LAYOUT_TOLERANCE * (1e3 if self._in_bfloat16 else 1):
             self.layout = "packed"
             self.language_model.set_attn_implementation(implementation)
             log.warning(

@@ -11,7 +11,9 @@ class ReferenceEngine:
     """The starting policy, kept as it was."""
 
     def __init__(self, model_path: str, *, dtype: str, layout: Layout, microbatch_tokens: int) -> None:
-        self._model = PolicyModel(model_path, dtype=dtype, layout=layout).eval().requires_grad_(False)
+        self._model = PolicyModel(model_path, dtype=dtype, layout=layout, frozen=True)
+        self._model.eval().requires_grad_(False)
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._microbatch_tokens = microbatch_tokens
 
     def logprobs(self, sample: Sample, *, temperature: float) -> Tensor:

@@ -117,7 +117,9 @@ class TrainingEngine:
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if name:
-                self._optimizer.state[named[name]][kind] = value.clone()
+                parameter = named[name]
+                held = value.clone() if kind == "step" else value.to(parameter.device, copy=True)
+                self._optimizer.state[parameter][kind] = held
 
     def load_weights(self, tensors: dict[str, Tensor]) -> None:
         """Overwrite the weights in place, so that optimizer and model keep sharing them."""

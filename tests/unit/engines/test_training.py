@@ -24,8 +24,8 @@ def folder(tmp_path_factory):
     return str(path)
 
 
-def make_engine(folder, *, microbatch_tokens=4096, layout="shared_prompt", **optimizer):
-    model = PolicyModel(folder, dtype="float32", layout=layout)
+def make_engine(folder, *, microbatch_tokens=4096, layout="shared_prompt", dtype="float32", **optimizer):
+    model = PolicyModel(folder, dtype=dtype, layout=layout)
     settings = OptimizerConfig(
         **{"learning_rate": 1e-2, "warmup_steps": 0, "schedule": "constant", **optimizer}
     )
@@ -54,6 +54,21 @@ def test_micro_batches_and_layouts_change_nothing(folder):
         seen.append([number for report in reports for number in (report.loss, report.grad_norm)])
     for numbers in seen[1:]:
         assert numbers == pytest.approx(seen[0], rel=1e-4)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_updates_smaller_than_it_can_hold(folder):
+    exact, coarse = (
+        make_engine(folder, learning_rate=1e-6),
+        make_engine(folder, dtype="bfloat16", learning_rate=1e-6),
+    )
+    before = weights_of(coarse)
+    reports = [engine.update(SAMPLES, nll) for engine in (exact, coarse)]
+    assert reports[1].loss != reports[0].loss
+    assert reports[1].loss == pytest.approx(reports[0].loss, rel=1e-2)
+    assert reports[1].grad_norm == pytest.approx(reports[0].grad_norm, rel=5e-2)
+    moved = weights_of(coarse) - before
+    assert moved.abs().max() < 2e-6, "Adam's first step is the learning rate"
+    assert (moved != 0).float().mean() > 0.5
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(folder):
