@@ -6,6 +6,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def wait_until_it_listens(port: int, *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, f"nothing listens on port {port}"
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -53,6 +64,7 @@ def cluster(tmp_path_factory):
     for line in head.stdout:
         if "Ray runtime started" in line:
             break
+    wait_until_it_listens(dashboard)  # "started" is said of the head, not of its dashboard
     yield f"http://127.0.0.1:{dashboard}", environment
     head.terminate()
     head.wait(timeout=60)
