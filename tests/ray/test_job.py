@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RAY = str(Path(sys.executable).with_name("ray"))
 
 
 def free_ports(count: int) -> list[int]:
@@ -25,27 +24,37 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until_it_listens(port: int, *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def submit(cluster, *command: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+    """`ray job submit`, again while the cluster is still starting: "started" is said of the head alone."""
+    ray, address, environment = cluster
+    deadline = time.monotonic() + 90
     while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline, f"nothing listens on port {port}"
-        time.sleep(0.1)
+        done = subprocess.run(
+            [*ray, "job", "submit", "--address", address, "--", *command],
+            env=environment, capture_output=True, text=True, timeout=seconds,
+        )  # fmt: skip
+        starting = ("Failed to connect to Ray", "No available agent")
+        if not any(words in done.stderr for words in starting) or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
 
 
 @pytest.fixture
 def cluster(tmp_path_factory):
     """A head node of its own with a token, on loopback; ended by process, not by `ray stop`, which ends every Ray."""
     folder = tmp_path_factory.mktemp("r")
+    python = (
+        folder / "e" / "bin" / "python"
+    )  # `ray start` ends at once where the interpreter's path has a space
+    (folder / "e").symlink_to(sys.prefix)
+    ray = [str(python), "-m", "ray.scripts.scripts"]
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent = free_ports(4)
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -55,41 +64,31 @@ def cluster(tmp_path_factory):
     environment.pop("RAY_ADDRESS", None)
     head = subprocess.Popen(
         [
-            RAY, "start", "--head", "--block", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={port}",
+            *ray, "start", "--head", "--block", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--temp-dir={folder}", "--disable-usage-stats",
+            f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats",
         ],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     for line in head.stdout:
         if "Ray runtime started" in line:
             break
-    wait_until_it_listens(dashboard)  # "started" is said of the head, not of its dashboard
-    yield f"http://127.0.0.1:{dashboard}", environment
+    yield ray, f"http://127.0.0.1:{dashboard}", environment
     head.terminate()
     head.wait(timeout=60)
 
 
 def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
-    address, environment = cluster
-    done = subprocess.run(
-        [
-            RAY, "job", "submit", "--address", address, "--", "python", "-m", "rl_empathy.train",
-            str(ROOT / "tests/ray/tiny.yaml"), f"run.directory={tmp_path}", "grpo.num_steps=2", "cluster.address=auto",
-        ],
-        env=environment, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    run_file = str(ROOT / "tests/ray/tiny.yaml")
+    settings = (f"run.directory={tmp_path}", "grpo.num_steps=2", "cluster.address=auto")
+    done = submit(cluster, "python", "-m", "rl_empathy.train", run_file, *settings)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     lines = (tmp_path / "tiny" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
 def test_without_the_token_the_job_is_refused(cluster):
-    address, environment = cluster
-    environment = {**environment, "RAY_AUTH_MODE": "disabled"}
-    done = subprocess.run(
-        [RAY, "job", "submit", "--address", address, "--", "true"],
-        env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    ray, address, environment = cluster
+    done = submit((ray, address, {**environment, "RAY_AUTH_MODE": "disabled"}), "true")
     assert done.returncode != 0
     assert "token authentication" in (done.stdout + done.stderr).lower()
