@@ -53,10 +53,9 @@ async def run_evaluation(
         context.rollout_workers(first), reward_model(context, tokenizer=first, embedding=encoder)
     )
     scoring: dict[str, list[asyncio.Task[list[ScoredCompletion]]]] = {}
-    async with (
-        asyncio.TaskGroup() as tasks
-    ):  # the last completions of a model are scored while the next one writes
-        asked = held_out_prompts(prompts)
+    asked = held_out_prompts(prompts)
+    # Inside one task group, so that the last completions of a model are scored while the next one writes.
+    async with asyncio.TaskGroup() as tasks:
 
         async def complete(prompt: Prompt) -> asyncio.Task[list[ScoredCompletion]]:
             group = await workers.sample(
