@@ -24,9 +24,10 @@ from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
+from rl_empathy.orchestration.calls import Resources, run_task
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluation import run_evaluation
-from rl_empathy.orchestration.fleet import Resources, TrackerHandle, run_task
+from rl_empathy.orchestration.fleet import TrackerHandle
 from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
