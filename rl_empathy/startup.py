@@ -56,10 +56,11 @@ def known_error(error: BaseException) -> RlEmpathyError | None:
     for found in (cause, error):
         if isinstance(found, RlEmpathyError):
             return found
-        if isinstance(found, OSError) and found.errno in (ENOSPC, EDQUOT):
+        # By its text: safetensors, and writers in other processes, raise errors without a number.
+        if any(os.strerror(number) in str(found) for number in (ENOSPC, EDQUOT)):
             return ResourceError(
-                f"the disk is full: {found.filename or found}; make room, then start the run again: it goes on from "
-                "its last checkpoint"
+                f"the disk is full: {getattr(found, 'filename', None) or found}; make room, then start the run "
+                "again: it goes on from its last checkpoint"
             )
     if isinstance(error, BaseExceptionGroup):
         return next((found for inner in error.exceptions if (found := known_error(inner))), None)

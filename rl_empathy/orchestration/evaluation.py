@@ -1,9 +1,10 @@
 """Stage evaluate: the held-out prompts, every model of the run side by side."""
 
 import asyncio
+import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,43 +48,68 @@ async def run_evaluation(
     """
     config = context.run_file.evaluate
     prompts = context.prompts(context.data.held_out)[: config.num_prompts]
+    rows = [row for row, _ in prompts]
+    asked = held_out_prompts(prompts)
     context.progress.stage_started("evaluate", num_steps=len(models))
     first = next(iter(models.values()))
     workers, scorer = await asyncio.gather(
         context.rollout_workers(first), reward_model(context, tokenizer=first, embedding=encoder)
     )
     scoring: dict[str, list[asyncio.Task[list[ScoredCompletion]]]] = {}
-    asked = held_out_prompts(prompts)
     # Inside one task group, so that the last completions of a model are scored while the next one writes.
     async with asyncio.TaskGroup() as tasks:
+        for model, folder in models.items():
+            await workers.load_model(folder, context.next_version())
+            groups = await _complete(context, workers, asked, model)
+            scoring[model] = [tasks.create_task(_score(context, workers, scorer, group)) for group in groups]
+    evaluations = [
+        _evaluate(context, model, step, rows, [task.result() for task in scored])
+        for step, (model, scored) in enumerate(scoring.items(), start=1)
+    ]
+    return _write_report(context, evaluations, rows, name)
 
-        async def complete(prompt: Prompt) -> asyncio.Task[list[ScoredCompletion]]:
+
+async def _complete(
+    context: RunContext, workers: RolloutWorkers, asked: Sequence[Prompt], model: str
+) -> list[GroupHandle]:
+    """Have every prompt answered: as many at a time as the workers run, since one that queues uses up its deadline."""
+    config = context.run_file.evaluate
+    running = len(workers) * context.run_file.cluster.rollout_workers.max_running_sequences
+    at_once = max(len(workers), running // config.completions_per_prompt)
+    if context.run_file.run.deterministic:
+        at_once = len(asked)  # a worker begins when its whole share is there
+    places = asyncio.Semaphore(at_once)
+    answered = itertools.count(1)
+
+    async def complete(prompt: Prompt) -> GroupHandle:
+        async with places:
             group = await workers.sample(
                 prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=asked
             )
-            return tasks.create_task(_score(context, workers, scorer, group))
+        context.progress.waiting(f"the answers of {model}: {next(answered)} of {len(asked)} prompts")
+        return group
 
-        for model_name, folder in models.items():
-            await workers.load_model(folder, context.next_version())
-            scoring[model_name] = await asyncio.gather(*map(complete, asked))
-    evaluations = []
-    for step, (model_name, scored) in enumerate(scoring.items(), start=1):
-        completions = {row.id: task.result() for (row, _), task in zip(prompts, scored, strict=True)}
-        evaluation = evaluate_completions(
-            model_name,
-            [row for row, _ in prompts],
-            completions,
-            context.schema,
-            context.run_file.data.language,
-            bootstrap_samples=config.bootstrap_samples,
-            seed=context.run_file.run.seed,
-        )
-        evaluations.append(evaluation)
-        _write_completions(context, model_name, completions)
-        context.log.write(
-            "evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()}
-        )
-    return _write_report(context, evaluations, [row for row, _ in prompts], name)
+    async with asyncio.TaskGroup() as tasks:
+        groups = [tasks.create_task(complete(prompt)) for prompt in asked]
+    return [group.result() for group in groups]
+
+
+def _evaluate(
+    context: RunContext, model: str, step: int, rows: list[Row], scored: list[list[ScoredCompletion]]
+) -> ModelEvaluation:
+    completions = {row.id: several for row, several in zip(rows, scored, strict=True)}
+    evaluation = evaluate_completions(
+        model,
+        rows,
+        completions,
+        context.schema,
+        context.run_file.data.language,
+        bootstrap_samples=context.run_file.evaluate.bootstrap_samples,
+        seed=context.run_file.run.seed,
+    )
+    _write_completions(context, model, completions)
+    context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
+    return evaluation
 
 
 async def _score(

@@ -6,13 +6,13 @@ from pathlib import Path
 from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import DataError
 from rl_empathy.observability.ledger import Ledger
+from rl_empathy.orchestration.calls import Role
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
     Fleet,
     NoReferenceModel,
     PolicyTrainerHandle,
     ReferenceModelHandle,
-    Role,
     ShuffledRewards,
 )
 from rl_empathy.orchestration.grpo import run_grpo

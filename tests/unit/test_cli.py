@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from rl_empathy.cli import app, main
 from rl_empathy.config.loading import dump_run_file, load_run_file
@@ -178,13 +179,24 @@ def test_an_error_from_a_ray_task_is_told_without_its_remote_traceback(
     assert capsys.readouterr().err == "ResourceError: no room\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/trial/metrics.jsonl"),
+            "runs/trial/metrics.jsonl",
+        ),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "I/O error"),
+    ],
+)
 def test_a_full_disk_is_told_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "runs/trial/metrics.jsonl")
-    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(full))
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=Raises(error))
     assert code_of("train", "trial.yaml") == 3
-    assert "the disk is full: runs/trial/metrics.jsonl; make room" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"the disk is full: {where}" in told
+    assert "; make room" in told
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_run_and_exits_4(

@@ -1,0 +1,74 @@
+"""Every call to an actor or a task ends: with an answer, with the error that was raised, or at its deadline."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from rl_empathy.actors.local_ray import start_local_ray
+from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
+from rl_empathy.orchestration.calls import Resources, run_task, start_roles
+
+ONE = Resources(num_cpus=1, num_gpus=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _local_ray() -> Iterator[None]:
+    start_local_ray(2, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+class Broken:
+    """Fails in its constructor, as a role does whose model is not there."""
+
+    def __init__(self, model: str, log: str) -> None:
+        raise ModelError(f"no model at {model}")
+
+    def ready(self) -> int:
+        return 0
+
+
+class Steady:
+    """Comes up, and then does as it is told."""
+
+    def __init__(self, log: str) -> None:
+        pass
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def die(self) -> None:
+        os._exit(1)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_an_error_of_a_constructor_keeps_its_class(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^no model at nowhere$"):
+        asyncio.run(start_roles(Broken, {"trainer": ("nowhere",)}, ONE, tmp_path, start_s=60))
+
+
+def test_a_dead_actor_and_a_late_one_are_told_with_their_name_and_log(tmp_path: Path) -> None:
+    async def call_both() -> None:
+        (role,) = await start_roles(Steady, {"scorer": ()}, ONE, tmp_path, start_s=60)
+        with pytest.raises(RoleTimeoutError, match=r"scorer did not rest within 0\.1 s.*scorer\.log"):
+            await role.answer(role.actor.sleep.remote(0.5), seconds=0.1, doing="rest")
+        with pytest.raises(RoleDiedError, match=r"(?s)scorer died while it was to fall.*scorer\.log"):
+            await role.answer(role.actor.die.remote(), seconds=60, doing="fall")
+
+    asyncio.run(call_both())
+
+
+def test_a_task_raises_what_it_raised() -> None:
+    def fail() -> None:
+        raise ModelError("no tokenizer")
+
+    with pytest.raises(ModelError, match="no tokenizer"):
+        asyncio.run(run_task(fail, resources=ONE, seconds=60, doing="convert"))
