@@ -205,10 +205,6 @@ class GroupRewards:
         return [total for total in self.totals if total is not None]
 
 
-StepReport = Mapping[str, float]
-"""Metric name to value, as in `metrics.jsonl`."""
-
-
 def conversation_text(messages: Sequence[Message]) -> str:
     """The conversation as plain text, one message a paragraph (for encoders and measures, never for the policy)."""
     return "\n\n".join(message.content for message in messages)

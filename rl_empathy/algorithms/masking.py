@@ -1,4 +1,4 @@
-"""Sums and means over the tokens that a mask selects."""
+"""Sums over the tokens that a mask selects."""
 
 from torch import Tensor
 
@@ -14,16 +14,3 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
         [] the sum.
     """
     return values.masked_fill(~mask, 0.0).sum()
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Average the values where the mask is true; 0 where it is true nowhere.
-
-    Args:
-        values: [...] numbers.
-        mask: [...] bool, same shape.
-
-    Returns:
-        [] the mean.
-    """
-    return masked_sum(values, mask) / mask.sum().clamp(min=1)

@@ -8,6 +8,7 @@ Every row that is left out or changed is counted. Nothing depends on the order o
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ COUNTS = (
     "risk_templated",
     "duplicates",
     "short_references",
+    "long_references",
     "extra_references",
     "rows_without_reference",
 )
@@ -158,11 +160,14 @@ def _merge(group: list[Row]) -> Row:
 
 
 def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:
-    """Leave out short and surplus references; a trace goes with the reference that it leads to."""
+    """Leave out short, long and surplus references; a trace goes with the reference that it leads to."""
+    longest = config.max_answer_characters or sys.maxsize
     long = tuple(r for r in row.references if len(r.text.strip()) >= config.min_answer_characters)
-    kept = long[: config.max_references]
+    fitting = tuple(r for r in long if len(r.text.strip()) <= longest)
+    kept = fitting[: config.max_references]
     counts["short_references"] += len(row.references) - len(long)
-    counts["extra_references"] += len(long) - len(kept)
+    counts["long_references"] += len(long) - len(fitting)
+    counts["extra_references"] += len(fitting) - len(kept)
     counts["rows_without_reference"] += not kept
     return replace(row, references=kept, trace=row.trace if row.references[:1] == kept[:1] else None)
 

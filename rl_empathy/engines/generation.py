@@ -17,8 +17,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -68,12 +68,16 @@ class _Request:
 
 @dataclass
 class EngineStats:
-    """Counters since the start, and gauges."""
+    """Counters since the start."""
 
     generated_tokens: int = 0
-    running_groups: int = 0
     busy_s: float = 0.0
-    load_s: float = field(default=0.0)
+
+
+class _Command(NamedTuple):
+    run: Callable[[], None]
+    fail: Callable[[RoleDiedError], object]
+    """Told when the engine ended before it came to the command."""
 
 
 class GenerationEngine:
@@ -109,7 +113,7 @@ class GenerationEngine:
         set_environment()
         self._clear_cache_on_load = clear_cache_on_load
         self._version = PolicyVersion(0, 0)
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._waiting: list[_Request] = []
         self._running: dict[str, _Request] = {}
         self._ended = threading.Event()
@@ -152,7 +156,7 @@ class GenerationEngine:
         """
         loop = asyncio.get_running_loop()
         request = _Request(prompt, sampling, group_size, seed, together, loop.create_future(), loop)
-        self._post(lambda: self._enter(request))
+        self._post(_Command(lambda: self._enter(request), request.resolve))
         return await request.future
 
     async def load_weights(self, weights: PublishedWeights) -> float:
@@ -175,7 +179,7 @@ class GenerationEngine:
                 raise  # half-loaded weights must never write a token: the engine ends
             loop.call_soon_threadsafe(future.set_result, seconds)
 
-        self._post(load)
+        self._post(_Command(load, lambda error: loop.call_soon_threadsafe(future.set_exception, error)))
         return await future
 
     def stop(self) -> None:
@@ -183,7 +187,7 @@ class GenerationEngine:
         self._commands.put(None)
         self._thread.join(timeout=30)
 
-    def _post(self, command: Callable[[], None]) -> None:
+    def _post(self, command: _Command) -> None:
         """Hand a command to the thread; looked at twice, since the thread may end in between."""
         if not self._ended.is_set():
             self._commands.put(command)
@@ -205,7 +209,8 @@ class GenerationEngine:
             logging.getLogger(__name__).exception("the generation engine failed")
         self._ended.set()
         while not self._commands.empty():
-            self._commands.get()
+            if command := self._commands.get():
+                command.fail(self._end())
         for request in [*self._waiting, *self._running.values()]:
             request.resolve(self._end())
 
@@ -215,7 +220,7 @@ class GenerationEngine:
             command = self._commands.get()
             if command is None:
                 return False
-            command()
+            command.run()
         return True
 
     def _enter(self, request: _Request) -> None:
@@ -246,7 +251,6 @@ class GenerationEngine:
             request.resolve(error)
             return
         self._running[name] = request
-        self.stats.running_groups = len(self._running)
 
     def _engine_prompt(self, prompt: Prompt) -> dict[str, Any]:
         """Salted, so that a new prompt never meets prefix-cache entries of older weights (C1)."""
@@ -256,10 +260,14 @@ class GenerationEngine:
         for output in outputs:
             if output.finished:
                 request = self._running.pop(output.request_id)
+                if broken := {part.finish_reason for part in output.outputs} - {"stop", "length"}:
+                    request.resolve(
+                        RoleDiedError(f"vLLM broke a completion off: {', '.join(map(str, broken))}")
+                    )
+                    continue
                 group = self._group_of(request, output)
                 self.stats.generated_tokens += sum(len(c.token_ids) for c in group.completions)
                 request.resolve(group)
-        self.stats.running_groups = len(self._running)
 
     def _group_of(self, request: _Request, output: Any) -> RolloutGroup:
         assert request.admitted is not None
@@ -277,8 +285,7 @@ class GenerationEngine:
         if self._clear_cache_on_load:
             self._engine.reset_prefix_cache()
         self._version = weights.version
-        self.stats.load_s = time.monotonic() - started
-        return self.stats.load_s
+        return time.monotonic() - started
 
 
 def set_environment() -> None:

@@ -59,7 +59,3 @@ class PublishedWeights:
                 name: torch.from_numpy(array).view(getattr(torch, self.dtypes[name]))
                 for name, array in self.arrays.items()
             }
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())

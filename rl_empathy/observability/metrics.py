@@ -32,10 +32,6 @@ class MetricsLog:
         for sink in self._sinks:
             sink(line)
 
-    @property
-    def path(self) -> Path:
-        return self._path
-
     def cut_back(self, stage: str, step: int) -> int:
         """Forget the lines of a stage after a step, which a resume will write again.
 

@@ -7,11 +7,10 @@ log.write <───────────────── reports.jsonl <�
 stop ───────────────────────────────────────────────────────> a file, looked for between two steps
 """
 
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import ray.train.torch
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import RlEmpathyError, RoleDiedError, RoleTimeoutError
 from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.observability.reports import Follower, append_report
 
 POLL_S = 0.2
 STOP_FILE, LOG_FILE, REPORTS_FILE = "stop", "worker.log", "reports.jsonl"
@@ -66,13 +66,13 @@ def fit(job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop:
         (job.folder / leftover).unlink(missing_ok=True)
     running = _Fit(job)
     running.start()
-    reports, last_step = _reports(job.folder / REPORTS_FILE), -1
+    reports, last_step = Follower(job.folder / REPORTS_FILE), -1
     heard, patience = time.monotonic(), deadlines.start_s
     alive = True
     while alive:
         running.join(POLL_S)
         alive = running.is_alive()
-        for report in iter(lambda: next(reports), None):
+        for report in reports.new():
             step = int(report.pop("step"))
             if step <= last_step:  # the worker was restarted from its last checkpoint
                 log.cut_back(job.stage, step - 1)
@@ -102,8 +102,7 @@ class Reporter:
 
     def __call__(self, step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
         """Append the metrics; name the checkpoint that our code wrote in this step."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        append_report(self._path, step, metrics)
         if checkpoint:
             ray.train.report(
                 {"step": step},
@@ -145,22 +144,6 @@ def _trainer(job: TrainJob) -> Any:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # v2's class has it
         ),
     )
-
-
-def _reports(path: Path) -> Iterator[dict[str, float] | None]:
-    """The lines of a growing file; None where it ends for now."""
-    position = 0
-    while True:
-        line = b""
-        if path.is_file():
-            with path.open("rb") as file:
-                file.seek(position)
-                line = file.readline()
-        if line.endswith(b"\n"):
-            position += len(line)
-            yield json.loads(line)
-        else:
-            yield None
 
 
 def _cause(error: Exception, job: TrainJob) -> Exception:

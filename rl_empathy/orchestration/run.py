@@ -4,7 +4,6 @@ starting model ──> sft ──> reward_modeling ──> grpo ──> evaluate
 """
 
 import asyncio
-import importlib
 import shlex
 import shutil
 import sys
@@ -19,12 +18,11 @@ import ray
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
-from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
-from rl_empathy.orchestration.calls import Resources, run_task
+from rl_empathy.orchestration.base_model import base_model
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluation import run_evaluation
 from rl_empathy.orchestration.fleet import TrackerHandle
@@ -32,13 +30,8 @@ from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
-from rl_empathy.types import conversation_text
 
 T = TypeVar("T")
-
-TOKENIZERS = "transformers.models.auto.tokenization_auto"
-BASE_MODEL_S = 3600
-"""Deadline for making or converting the starting model, seconds."""
 
 
 def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False) -> int:
@@ -174,7 +167,7 @@ def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:
 async def _stages(context: RunContext) -> None:
     context.stop.listen(lambda: context.progress.message("stopping at the next place where nothing is lost"))
     run_file, directory = context.run_file, context.directory
-    models = {"base": await _base_model(context)}
+    models = {"base": await base_model(context)}
     context.use_tokenizer_of(models["base"])
     reward_model: Path | None = None
     for stage in run_file.run.stages:
@@ -216,44 +209,6 @@ async def _run_stage(
             raise Stopped("stopped in stage evaluate, which begins anew; the same command goes on")
         return {"evaluation": str(path.relative_to(context.directory.path))}
     return {"model": str(made.relative_to(context.directory.path))}
-
-
-async def _base_model(context: RunContext) -> Path:
-    run_file = context.run_file
-    rows = context.data.train
-    texts = [conversation_text(row.messages) for row in rows]
-    texts += [reference.text for row in rows for reference in row.references]
-    texts += [text for row in rows if row.trace for text in row.trace.spans.values()]
-    settings = run_file.cluster.stage_worker
-    context.progress.message("preparing the starting model")
-    making = run_task(
-        _make_base_model,
-        run_file,
-        context.directory.path / "base",
-        texts if run_file.model.from_scratch else [],
-        context.log.path,
-        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        seconds=BASE_MODEL_S,
-        doing="prepare the starting model",
-    )
-    # The tokenizer is wanted here next; importing its module takes seconds, which pass beside the task's.
-    path, _ = await asyncio.gather(making, asyncio.to_thread(importlib.import_module, TOKENIZERS))
-    return path  # type: ignore[no-any-return]
-
-
-def _make_base_model(run_file: RunFile, folder: Path, texts: list[str], metrics: Path) -> Path:
-    """Runs in a process of the cluster."""
-    log = MetricsLog(metrics)
-    schema = run_file.schema_declaration
-    return starting_model(
-        run_file.model,
-        folder,
-        texts=texts,
-        delimiters=schema.delimiters,
-        instruction=schema.instruction(run_file.data.language),
-        seed=run_file.run.seed,
-        progress=lambda step, values: log.write("base", step, values),
-    )
 
 
 async def _reward_modeling(context: RunContext) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class DataConfig(Section):
     """Prompts kept for evaluation; a split is by prompt, so no post is on both sides."""
     min_answer_characters: Annotated[int, Field(ge=0)] = 20
     """Shorter references are left out, and counted."""
+    max_answer_characters: Annotated[int, Field(ge=1)] | None = None
+    """Longer references are left out, and counted: a model writes answers as long as those it is shown."""
     max_references: Count = 8
     """References kept for a prompt, best first."""
     max_prompt_tokens: Count = 512

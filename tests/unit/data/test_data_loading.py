@@ -109,18 +109,19 @@ def test_a_trace_goes_with_the_reference_that_it_leads_to(tmp_path: Path) -> Non
     assert rows_by_id["short"].trace is None  # type: ignore[attr-defined]
 
 
-def test_short_and_surplus_references_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_short_long_and_surplus_references_are_left_out_and_counted(tmp_path: Path) -> None:
     replies = [(f"{REPLY} {votes}", votes) for votes in (4, 3, 2, 1)]
-    rows = [make_row("a", "A post", *replies, ("Hm.", 9)), make_row("b", "B post", ("No.", 1)), *many(4)]
+    lengthy = (f"{REPLY} {'And so on. ' * 20}", 8)
+    rows = [
+        make_row("a", "A post", *replies, ("Hm.", 9), lengthy),
+        make_row("b", "B post", ("No.", 1)),
+        *many(4),
+    ]
 
-    data = load(tmp_path, rows, max_references=3)
+    data = load(tmp_path, rows, max_references=3, max_answer_characters=200)
 
-    counts = data.counts
-    assert (counts["short_references"], counts["extra_references"], counts["rows_without_reference"]) == (
-        2,
-        1,
-        1,
-    )
+    names = ("short_references", "long_references", "extra_references", "rows_without_reference")
+    assert [data.counts[name] for name in names] == [2, 1, 1, 1]
     assert [r.votes for r in by_id(data)["a"].references] == [4, 3, 2]  # type: ignore[attr-defined]
     assert by_id(data)["b"].references == ()  # type: ignore[attr-defined]
 

@@ -1,0 +1,93 @@
+"""Before the stages: the starting model, made, converted or found, in a process of the cluster."""
+
+import asyncio
+import importlib
+from pathlib import Path
+
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.engines.model_sources import starting_model
+from rl_empathy.errors import Stopped
+from rl_empathy.observability.reports import Follower, append_report
+from rl_empathy.orchestration.calls import Resources, run_task
+from rl_empathy.orchestration.context import RunContext
+from rl_empathy.types import conversation_text
+
+TOKENIZERS = "transformers.models.auto.tokenization_auto"
+MAKE_S = 3600
+"""Deadline for making or converting the starting model, seconds."""
+LOOK_S = 0.2
+
+
+async def base_model(context: RunContext) -> Path:
+    """The folder of the model that the run starts from.
+
+    Raises:
+        Stopped: It was asked to; a model that was being made is begun anew.
+    """
+    run_file, directory = context.run_file, context.directory
+    folder = directory.path / "base"
+    is_made = (folder / "config.json").is_file()
+    scratch = None if is_made else run_file.model.from_scratch
+    if scratch:
+        context.log.cut_back("base", -1)
+    if scratch and scratch.num_steps:
+        context.progress.stage_started("base", num_steps=scratch.num_steps)
+    else:
+        context.progress.message("preparing the starting model")
+    reports = directory.path / "base.reports.jsonl"
+    reports.unlink(missing_ok=True)
+    making = asyncio.create_task(_make(context, folder, _texts(context) if scratch else [], reports))
+    # The tokenizer is wanted here next; importing its module takes seconds, which pass beside the task's.
+    importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, TOKENIZERS))
+    follower = Follower(reports)
+    perplexity = None
+    while not making.done():
+        await asyncio.wait([making], timeout=LOOK_S)
+        for report in follower.new():
+            context.log.write("base", report.pop("step"), report)
+            perplexity = report.get("base/held_out_perplexity", perplexity)
+        if context.stop.is_set:
+            making.cancel()
+            raise Stopped("stopped while the starting model was made; the same command begins it anew")
+    path = await making
+    await importing
+    reports.unlink(missing_ok=True)
+    if perplexity is not None:
+        context.progress.stage_finished("base", f"held-out perplexity {perplexity:.1f} per token")
+    return path
+
+
+async def _make(context: RunContext, folder: Path, texts: list[str], reports: Path) -> Path:
+    settings = context.run_file.cluster.stage_worker
+    return await run_task(  # type: ignore[no-any-return]
+        _starting_model,
+        context.run_file,
+        folder,
+        texts,
+        reports,
+        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+        seconds=MAKE_S,
+        doing="prepare the starting model",
+    )
+
+
+def _starting_model(run_file: RunFile, folder: Path, texts: list[str], reports: Path) -> Path:
+    """Runs in a process of the cluster."""
+    schema = run_file.schema_declaration
+    return starting_model(
+        run_file.model,
+        folder,
+        texts=texts,
+        delimiters=schema.delimiters,
+        instruction=schema.instruction(run_file.data.language),
+        seed=run_file.run.seed,
+        progress=lambda step, values: append_report(reports, step, values),
+    )
+
+
+def _texts(context: RunContext) -> list[str]:
+    """The training side's text; of the held-out posts a model made on the spot sees nothing."""
+    rows = context.data.train
+    texts = [conversation_text(row.messages) for row in rows]
+    texts += [reference.text for row in rows for reference in row.references]
+    return texts + [text for row in rows if row.trace for text in row.trace.spans.values()]
