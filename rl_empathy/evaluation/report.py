@@ -1,7 +1,7 @@
 """One model's evaluation, the differences between models, and both as JSON and as a table."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -186,13 +186,21 @@ def comparison_table(evaluations: Sequence[ModelEvaluation]) -> Table:
     if last_two:
         table.add_column(f"{escape(last_two[1].name)} - {escape(last_two[0].name)}\npaired, * excludes 0")
     differences = {difference.measure: difference.interval for difference in compare(last_two)}
-    for measure in dict.fromkeys(measure for one in evaluations for measure in one.measures):
+    for measure in _by_family(dict.fromkeys(measure for one in evaluations for measure in one.measures)):
         cells = [str(one.measures.get(measure, "-")) for one in evaluations]
         table.add_row(measure, *cells, *([_marked(differences.get(measure))] if last_two else []))
     for measure in dict.fromkeys(measure for one in evaluations for measure in one.corpus):
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
         table.add_row(measure, *cells, *([_corpus_difference(measure, *last_two)] if last_two else []))
     return table
+
+
+def _by_family(measures: Iterable[str]) -> list[str]:
+    """Those of one span or kind together, in the order in which the families first come."""
+    families: dict[str, list[str]] = {}
+    for measure in measures:
+        families.setdefault(measure.rpartition("/")[0], []).append(measure)
+    return [measure for family in families.values() for measure in family]
 
 
 def _marked(interval: Interval | None) -> str:

@@ -167,6 +167,15 @@ def test_the_table_shows_a_dash_where_a_model_lacks_a_measure() -> None:
     assert [cell.strip() for cell in distinct.split("│")[2:-1]][::2] == ["-", "-"]
 
 
+def test_the_table_has_the_measures_of_a_span_together_whichever_model_has_them_first() -> None:
+    models = [make_evaluation("base", rewards=[0] * 4, text="?"), make_evaluation("sft", rewards=[0] * 4)]
+    measures = [line.split("│")[1].strip() for line in printed(comparison_table(models)) if "span/" in line]
+    assert measures[:4] == [
+        "span/L1/present_fraction", "span/L1/length_characters",
+        "span/L2/present_fraction", "span/L2/length_characters",
+    ]  # fmt: skip
+
+
 def test_the_table_of_no_models_is_empty() -> None:
     assert comparison_table([]).row_count == 0
 
