@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 MIN_SPREAD = 1e-6
 """Rewards of a group that differ by less are equal."""
@@ -203,6 +203,18 @@ class GroupRewards:
     @property
     def valid(self) -> list[float]:
         return [total for total in self.totals if total is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """What the driver takes up again from a checkpoint; empty at a run's first start."""
+
+    driver: dict[str, Any] | None = None
+    """Where the prompts and the ledger stood."""
+    finished: tuple[RolloutGroup, ...] = ()
+    """Groups that waited for the trainer."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with each newer checkpoint, which was passed over."""
 
 
 def conversation_text(messages: Sequence[Message]) -> str:

@@ -18,7 +18,7 @@ from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.schema import OutputSchema
-from rl_empathy.types import GroupRewards, PolicyVersion, RolloutGroup
+from rl_empathy.types import GroupRewards, PolicyVersion, Resumed, RolloutGroup
 
 
 class PolicyTrainer:
@@ -63,18 +63,21 @@ class PolicyTrainer:
         """Answer once the model is loaded: the process id."""
         return os.getpid()
 
-    def resume(self) -> tuple[PolicyVersion, dict[str, Any] | None, list[RolloutGroup]]:
-        """Load the newest whole checkpoint: the version held, the driver's part of it, and finished groups."""
+    def resume(self) -> tuple[PolicyVersion, Resumed]:
+        """Load the newest whole checkpoint: the version held, and what the driver needs of it."""
         checkpoint = latest_checkpoint(self._folder)
         self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:
-            return self._version, None, []
+            return self._version, Resumed()
         self._engine.load_weights(checkpoint.tensors("policy"))
         self._engine.load_optimizer_state(checkpoint.tensors("optimizer"))
         torch.set_rng_state(checkpoint.tensors("rng")["torch"])
         self._version = PolicyVersion(self._version.attempt, checkpoint.step)
-        finished = [group_from_json(item) for item in checkpoint.document("finished")]
-        return self._version, checkpoint.document("driver"), finished
+        return self._version, Resumed(
+            driver=checkpoint.document("driver"),
+            finished=tuple(group_from_json(item) for item in checkpoint.document("finished")),
+            damaged=checkpoint.damaged,
+        )
 
     def update(
         self, rewards: list[GroupRewards], has_reference: bool, *payloads: RolloutGroup | np.ndarray

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Checkpoint:
 
     path: Path
     step: int
+    damaged: tuple[str, ...] = ()
+    """What is wrong with each newer one, which was passed over."""
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of `<name>.safetensors`."""
@@ -107,10 +109,10 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         CheckpointError: There are checkpoints and every one is damaged; a run never starts anew by itself.
     """
-    problems = []
+    problems: list[str] = []
     for path in _checkpoint_folders(folder):
         try:
-            return verify_checkpoint(path)
+            return replace(verify_checkpoint(path), damaged=tuple(problems))
         except CheckpointError as error:
             log.warning("%s: using the one before", error)
             problems.append(str(error))

@@ -19,7 +19,7 @@ from rl_empathy.actors.tracker import Tracker
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, SamplingConfig
 from rl_empathy.errors import RoleDiedError, RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.calls import Role
-from rl_empathy.types import GroupHeader, GroupRewards, PolicyVersion, Prompt, RolloutGroup
+from rl_empathy.types import GroupHeader, GroupRewards, PolicyVersion, Prompt, Resumed, RolloutGroup
 
 TRACKER_S = 60
 """How long the end of a run waits for the tracker's files, seconds."""
@@ -204,14 +204,14 @@ class PolicyTrainerHandle:
         self._deadlines = deadlines
         self.version = PolicyVersion(0, 0)
 
-    async def resume(self) -> tuple[dict[str, Any] | None, list[RolloutGroup]]:
-        """Load the newest checkpoint: the driver's part of it, None when there is none, and finished groups."""
-        self.version, state, finished = await self._role.answer(
+    async def resume(self) -> Resumed:
+        """Have it load the newest checkpoint, if there is one: what the driver needs of it."""
+        self.version, resumed = await self._role.answer(
             self._role.actor.resume.remote(),
             seconds=self._deadlines.checkpoint_s,
             doing="load its checkpoint",
         )
-        return state, finished
+        return resumed  # type: ignore[no-any-return]
 
     async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
         """Train on groups; the trainer then holds the next version."""

@@ -49,7 +49,10 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     )
     deadlines = context.run_file.cluster.deadlines
     trainer = PolicyTrainerHandle(trainer_role, deadlines)
-    state, finished = await trainer.resume()
+    resumed = await trainer.resume()
+    for problem in resumed.damaged:
+        context.progress.warning(f"{problem}: going on from step {trainer.version.number} instead")
+    state = resumed.driver
     ledger = Ledger(context.directory.path / "ledger.jsonl")
     ledger.resume(state["ledger"] if state else [])
     context.log.cut_back("grpo", trainer.version.number)
@@ -77,7 +80,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
         ledger,
         context.log,
         stop=context.stop,
-        finished=finished,
+        finished=resumed.finished,
         in_rounds=context.run_file.run.deterministic,
     )
     folder = context.directory.stage("grpo") / "model"

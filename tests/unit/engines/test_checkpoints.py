@@ -35,8 +35,10 @@ def test_no_checkpoint_is_none_and_not_an_error(tmp_path):
 def test_a_flipped_byte_is_named_and_the_one_before_is_used(tmp_path, caplog):
     write(tmp_path, 10)
     flip_a_byte(write(tmp_path, 20).path / "policy.safetensors")
-    assert latest_checkpoint(tmp_path).step == 10
+    found = latest_checkpoint(tmp_path)
+    assert found.step == 10
     assert "policy.safetensors has another sha256" in caplog.text
+    assert ["policy.safetensors" in problem for problem in found.damaged] == [True]
 
 
 def test_when_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path):
