@@ -1,7 +1,7 @@
 """The policy trainer: a training engine with a mailbox."""
 
 import json
-import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ class PolicyTrainer:
         self._rollouts_folder = Path(rollouts_folder)
         self._version = PolicyVersion(attempt, 0)
 
-    def ready(self) -> int:
-        """Answer once the model is loaded: the process id."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Answer once the model is loaded: the node it runs on."""
+        return platform.node()
 
     def resume(self) -> tuple[PolicyVersion, Resumed]:
         """Load the newest whole checkpoint: the version held, and what the driver needs of it."""

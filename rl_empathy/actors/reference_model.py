@@ -1,6 +1,6 @@
 """The reference model: frozen log-probs with a mailbox."""
 
-import os
+import platform
 
 import numpy as np
 
@@ -21,9 +21,9 @@ class ReferenceModel:
             model_path, dtype=dtype, layout=layout, microbatch_tokens=microbatch_tokens
         )
 
-    def ready(self) -> int:
-        """Answer once the model is loaded: the process id."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Answer once the model is loaded: the node it runs on."""
+        return platform.node()
 
     def logprobs(self, group: RolloutGroup, temperature: float) -> tuple[None, np.ndarray]:
         """A header (nothing) for the driver, and the log-probs of all completion tokens, in order, nats."""

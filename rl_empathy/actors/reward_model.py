@@ -1,7 +1,7 @@
 """The reward model: every term of the reward with a mailbox."""
 
 import functools
-import os
+import platform
 from collections.abc import Callable
 
 from rl_empathy.config.sections import RewardTermConfig
@@ -43,9 +43,9 @@ class RewardModel:
         self._witness_path = witness_path
         self._terms = [self._term(term) for term in terms]
 
-    def ready(self) -> int:
-        """Answer once every term can score: the process id."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Answer once every term can score: the node it runs on."""
+        return platform.node()
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""

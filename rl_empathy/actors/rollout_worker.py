@@ -1,6 +1,6 @@
 """The rollout worker: a generation engine with a mailbox."""
 
-import os
+import platform
 import time
 from pathlib import Path
 
@@ -41,9 +41,9 @@ class RolloutWorker:
             clear_cache_on_load=synchronous,
         )
 
-    async def ready(self) -> int:
-        """Answer once the engine is up: the process id."""
-        return os.getpid()
+    async def ready(self) -> str:
+        """Answer once the engine is up: the node it runs on."""
+        return platform.node()
 
     async def sample(
         self, prompt: Prompt, sampling: SamplingConfig, group_size: int, seed: int, together: int

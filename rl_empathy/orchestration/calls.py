@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,10 @@ async def start_roles(
             max_concurrency=resources.max_concurrency,
         )
         roles.append(Role(name=name, actor=options.remote(*values, str(log), **settings), log=log))
-    await asyncio.gather(
+    nodes = await asyncio.gather(
         *(role.answer(role.actor.ready.remote(), seconds=start_s, doing="start") for role in roles)
     )
-    return roles
+    return [replace(role, node=node) for role, node in zip(roles, nodes, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,11 @@ class Role:
     name: str
     actor: Any
     log: Path
+    node: str = ""
+    """Known once it is up."""
+
+    def __str__(self) -> str:
+        return f"{self.name} on node {self.node}" if self.node else self.name
 
     def kill(self) -> None:
         """End the actor's process at once."""
@@ -102,7 +107,7 @@ class Role:
             if isinstance(error, RlEmpathyError):
                 raise
             raise RoleTimeoutError(
-                f"{self.name} did not {doing} within {seconds:g} s. Its log: {self.log}. "
+                f"{self} did not {doing} within {seconds:g} s. Its log: {self.log}. "
                 "If the machine is merely slow, raise cluster.deadlines"
             ) from error
         except RayTaskError as error:
@@ -113,10 +118,10 @@ class Role:
             if raised := _raised_in_constructor(error):
                 raise raised from error
             raise RoleDiedError(
-                f"{self.name} died while it was to {doing}: {error}. Its log: {self.log}"
+                f"{self} died while it was to {doing}: {error}. Its log: {self.log}"
             ) from error
         except RayError as error:
-            raise RoleDiedError(f"{self.name}, to {doing}: {error}. Its log: {self.log}") from error
+            raise RoleDiedError(f"{self}, to {doing}: {error}. Its log: {self.log}") from error
 
 
 def _raised_in_constructor(error: RayActorError) -> RlEmpathyError | None:

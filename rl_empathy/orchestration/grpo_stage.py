@@ -1,7 +1,9 @@
 """Stage grpo: staff the roles, go on from the last checkpoint, run the loop, export the policy."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import DataError
@@ -21,7 +23,7 @@ from rl_empathy.orchestration.roles import (
     start_policy_trainer,
     start_reference_model,
 )
-from rl_empathy.types import Occurrence
+from rl_empathy.types import Occurrence, Row
 
 
 async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None) -> Path:
@@ -35,48 +37,25 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     Returns:
         Folder of the trained policy.
     """
-    config = context.run_file.grpo
     rows = context.prompts(context.data.train)
     if not rows:
         raise DataError(
             "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
         )
-    workers, rewards, reference_role, trainer_role = await asyncio.gather(
-        context.rollout_workers(policy),
-        reward_model(context, tokenizer=policy, embedding=encoder),
-        _reference_model(context, policy),
-        start_policy_trainer(context, policy),
-    )
-    deadlines = context.run_file.cluster.deadlines
-    trainer = PolicyTrainerHandle(trainer_role, deadlines)
-    resumed = await trainer.resume()
+    config, seed = context.run_file.grpo, context.run_file.run.seed
+    fleet, roles = await _staff(context, policy, encoder)
+    resumed = await fleet.trainer.resume()
+    step = fleet.trainer.version.number
     for problem in resumed.damaged:
-        context.progress.warning(f"{problem}: going on from step {trainer.version.number} instead")
-    state = resumed.driver
+        context.progress.warning(f"{problem}: going on from step {step} instead")
     ledger = Ledger(context.directory.path / "ledger.jsonl")
-    ledger.resume(state["ledger"] if state else [])
-    context.log.cut_back("grpo", trainer.version.number)
-    prompts = PromptStream(
-        rows,
-        seed=context.run_file.run.seed,
-        cursor=Occurrence(*state["cursor"]) if state else Occurrence(0, 0),
-        opened=[Occurrence(*o) for o in state["opened"]] if state else (),
-    )
-    fleet = Fleet(
-        trainer=trainer,
-        rollout_workers=workers,
-        reward_model=ShuffledRewards(rewards, seed=context.run_file.run.seed)
-        if config.shuffle_rewards
-        else rewards,
-        reference_model=ReferenceModelHandle(reference_role, config, deadlines)
-        if reference_role
-        else NoReferenceModel(),
-    )
+    ledger.resume(resumed.driver["ledger"] if resumed.driver else [])
+    context.log.cut_back("grpo", step)
     context.progress.stage_started("grpo", num_steps=config.num_steps)
     await run_grpo(
         config,
         fleet,
-        prompts,
+        _prompt_stream(rows, seed, resumed.driver),
         ledger,
         context.log,
         stop=context.stop,
@@ -84,11 +63,41 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
         in_rounds=context.run_file.run.deterministic,
     )
     folder = context.directory.stage("grpo") / "model"
-    await trainer.export(folder)
-    for role in (trainer_role, reference_role):
-        if role:
-            role.kill()
+    await fleet.trainer.export(folder)
+    for role in roles:
+        role.kill()
     return folder
+
+
+async def _staff(context: RunContext, policy: Path, encoder: Path | None) -> tuple[Fleet, list[Role]]:
+    """Start the roles side by side; those that end with the stage come back beside the fleet."""
+    config, deadlines = context.run_file.grpo, context.run_file.cluster.deadlines
+    workers, rewards, reference, trainer = await asyncio.gather(
+        context.rollout_workers(policy),
+        reward_model(context, tokenizer=policy, embedding=encoder),
+        _reference_model(context, policy),
+        start_policy_trainer(context, policy),
+    )
+    shuffled = ShuffledRewards(rewards, seed=context.run_file.run.seed)
+    fleet = Fleet(
+        trainer=PolicyTrainerHandle(trainer, deadlines),
+        rollout_workers=workers,
+        reward_model=shuffled if config.shuffle_rewards else rewards,
+        reference_model=ReferenceModelHandle(reference, config, deadlines)
+        if reference
+        else NoReferenceModel(),
+    )
+    return fleet, [role for role in (trainer, reference) if role]
+
+
+def _prompt_stream(
+    rows: Sequence[tuple[Row, list[int]]], seed: int, state: Mapping[str, Any] | None
+) -> PromptStream:
+    """From where a checkpoint stood, or from the beginning."""
+    if state is None:
+        return PromptStream(rows, seed=seed)
+    opened = [Occurrence(*occurrence) for occurrence in state["opened"]]
+    return PromptStream(rows, seed=seed, cursor=Occurrence(*state["cursor"]), opened=opened)
 
 
 async def _reference_model(context: RunContext, policy: Path) -> Role | None:

@@ -30,8 +30,8 @@ class Broken:
     def __init__(self, model: str, log: str) -> None:
         raise ModelError(f"no model at {model}")
 
-    def ready(self) -> int:
-        return 0
+    def ready(self) -> str:
+        return "a-node"
 
 
 class Steady:
@@ -40,8 +40,8 @@ class Steady:
     def __init__(self, log: str) -> None:
         pass
 
-    def ready(self) -> int:
-        return os.getpid()
+    def ready(self) -> str:
+        return "a-node"
 
     def die(self) -> None:
         os._exit(1)
@@ -58,9 +58,13 @@ def test_an_error_of_a_constructor_keeps_its_class(tmp_path: Path) -> None:
 def test_a_dead_actor_and_a_late_one_are_told_with_their_name_and_log(tmp_path: Path) -> None:
     async def call_both() -> None:
         (role,) = await start_roles(Steady, {"scorer": ()}, ONE, tmp_path, start_s=60)
-        with pytest.raises(RoleTimeoutError, match=r"scorer did not rest within 0\.1 s.*scorer\.log"):
+        with pytest.raises(
+            RoleTimeoutError, match=r"scorer on node a-node did not rest within 0\.1 s.*scorer\.log"
+        ):
             await role.answer(role.actor.sleep.remote(0.5), seconds=0.1, doing="rest")
-        with pytest.raises(RoleDiedError, match=r"(?s)scorer died while it was to fall.*scorer\.log"):
+        with pytest.raises(
+            RoleDiedError, match=r"(?s)scorer on node a-node died while it was to fall.*scorer\.log"
+        ):
             await role.answer(role.actor.die.remote(), seconds=60, doing="fall")
 
     asyncio.run(call_both())
