@@ -35,6 +35,7 @@ class RunContext:
     """Those that outlive a stage, by name."""
     _workers: list[Role] = field(default_factory=list)
     _loads: int = 0
+    _told_too_long: set[str] = field(default_factory=set)
 
     @property
     def schema(self) -> OutputSchema:
@@ -63,7 +64,8 @@ class RunContext:
             (row, prompt_token_ids(self.tokenizer, prompt_messages(row, self.system_prompt))) for row in rows
         ]
         long = [f"{row.id} ({len(ids)})" for row, ids in rendered if len(ids) > limit]
-        if long:
+        if long and not self._told_too_long.issuperset(long):
+            self._told_too_long.update(long)
             names = ", ".join(long[:5]) + (" …" if len(long) > 5 else "")
             self.progress.warning(
                 f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_tokens ({limit}) "
