@@ -2,7 +2,7 @@
 
     python benchmarks/real_runs.py [--run-files configs/counselchat_cpu.yaml configs/smile_zh_cpu.yaml]
 
-Carries each run file out in runs/<its name>/, unless it is finished, and prints as Markdown: the course of the
+Carries each run file out in runs/<its name>/, unless that is done, and prints as Markdown: the course of the
 metrics, the held-out table, and whole completions to the same posts before and after reinforcement learning.
 """
 
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 OUT = Path(__file__).parent / "out"
 COURSE = (
@@ -26,15 +28,21 @@ MEASURES = ("schema/valid_fraction", "reward/mean", "reward/answer/mean", "text/
 NUM_EXAMPLES = 5
 
 
-def finished(run_file: str) -> Path:
-    """The run's directory, after it was carried out."""
-    folder = Path("runs") / Path(run_file).stem
-    if not (folder / "model").is_dir():
-        command = [sys.executable, "-m", "rl_empathy.train", run_file]
-        done = subprocess.run(command, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with exit code {done.returncode}")
-    return folder
+def carried_out(run_file: str) -> Path:
+    """The run's directory; a run that is finished starts nothing, and one of another run file is refused."""
+    command = [sys.executable, "-m", "rl_empathy.train", run_file]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {done.returncode}")
+    return Path("runs") / Path(run_file).stem
+
+
+def has_data(run_file: str) -> bool:
+    data = yaml.safe_load(Path(run_file).read_text(encoding="utf-8"))["data"].get("train")
+    if data and not Path(data).exists():
+        print(f"{run_file} is left out: there is no {data}", file=sys.stderr)
+        return False
+    return True
 
 
 def stage_lines(folder: Path, stage: str) -> list[dict[str, Any]]:
@@ -73,7 +81,8 @@ def print_examples(folder: Path) -> None:
     before, after = (completions(folder, model) for model in ("sft", "grpo"))
     for prompt_id in list(before)[:NUM_EXAMPLES]:
         for name, texts in (("before", before), ("after", after)):
-            print(f"`{prompt_id}`, {name} (reward {texts[prompt_id]['reward']:.2f}):\n")
+            reward = texts[prompt_id]["reward"]
+            print(f"`{prompt_id}`, {name} (reward {'failed' if reward is None else round(reward, 2)}):\n")
             print(f"> {' '.join(texts[prompt_id]['text'].split())}\n".replace("<", "\\<"))
 
 
@@ -119,7 +128,8 @@ def main() -> None:
     )
     defaults = ["configs/counselchat_cpu.yaml", "configs/smile_zh_cpu.yaml"]
     parser.add_argument("--run-files", nargs="+", default=defaults)
-    gains = {Path(f).stem: print_run(finished(f)) for f in parser.parse_args().run_files}
+    run_files = parser.parse_args().run_files
+    gains = {Path(f).stem: print_run(carried_out(f)) for f in filter(has_data, run_files)}
     OUT.mkdir(exist_ok=True)
     (OUT / "real_runs.json").write_text(json.dumps(gains, indent=1))
     figures = (

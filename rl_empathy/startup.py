@@ -10,6 +10,8 @@ from pathlib import Path
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
 
+FULL = (os.strerror(ENOSPC), os.strerror(EDQUOT))
+
 
 def prepare_environment() -> None:
     """Set what Ray and the libraries below read at import; what the user has set stays."""
@@ -57,10 +59,11 @@ def known_error(error: BaseException) -> RlEmpathyError | None:
         if isinstance(found, RlEmpathyError):
             return found
         # By its text: safetensors, and writers in other processes, raise errors without a number.
-        if any(os.strerror(number) in str(found) for number in (ENOSPC, EDQUOT)):
+        full = [line for line in str(found).splitlines() if any(text in line for text in FULL)]
+        if full:
             return ResourceError(
-                f"the disk is full: {getattr(found, 'filename', None) or found}; make room, then start the run "
-                "again: it goes on from its last checkpoint"
+                f"the disk is full: {getattr(found, 'filename', None) or full[-1].strip()}; make room (in /dev/shm, if "
+                "it names shared memory), then start the run again: it goes on from its last checkpoint"
             )
     if isinstance(error, BaseExceptionGroup):
         return next((found for inner in error.exceptions if (found := known_error(inner))), None)

@@ -162,11 +162,11 @@ def _merge(group: list[Row]) -> Row:
 def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:
     """Leave out short, long and surplus references; a trace goes with the reference that it leads to."""
     longest = config.max_answer_characters or sys.maxsize
-    long = tuple(r for r in row.references if len(r.text.strip()) >= config.min_answer_characters)
-    fitting = tuple(r for r in long if len(r.text.strip()) <= longest)
+    enough = tuple(r for r in row.references if len(r.text.strip()) >= config.min_answer_characters)
+    fitting = tuple(r for r in enough if len(r.text.strip()) <= longest)
     kept = fitting[: config.max_references]
-    counts["short_references"] += len(row.references) - len(long)
-    counts["long_references"] += len(long) - len(fitting)
+    counts["short_references"] += len(row.references) - len(enough)
+    counts["long_references"] += len(enough) - len(fitting)
     counts["extra_references"] += len(fitting) - len(kept)
     counts["rows_without_reference"] += not kept
     return replace(row, references=kept, trace=row.trace if row.references[:1] == kept[:1] else None)

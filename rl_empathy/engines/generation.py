@@ -152,7 +152,7 @@ class GenerationEngine:
             The group, every token with its policy version.
 
         Raises:
-            RoleDiedError: The engine failed; it takes no further work.
+            RoleDiedError: The engine failed and takes no further work, or vLLM broke a completion off.
         """
         loop = asyncio.get_running_loop()
         request = _Request(prompt, sampling, group_size, seed, together, loop.create_future(), loop)
@@ -207,12 +207,13 @@ class GenerationEngine:
         except Exception as error:
             self._reason = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).exception("the generation engine failed")
-        self._ended.set()
-        while not self._commands.empty():
-            if command := self._commands.get():
-                command.fail(self._end())
-        for request in [*self._waiting, *self._running.values()]:
-            request.resolve(self._end())
+        finally:
+            self._ended.set()
+            while not self._commands.empty():
+                if command := self._commands.get():
+                    command.fail(self._end())
+            for request in [*self._waiting, *self._running.values()]:
+                request.resolve(self._end())
 
     def _serve_commands(self) -> bool:
         """Do everything that was asked for; sleep only while there is nothing to generate. False: stop."""
@@ -259,15 +260,18 @@ class GenerationEngine:
     def _collect(self, outputs: list[Any]) -> None:
         for output in outputs:
             if output.finished:
-                request = self._running.pop(output.request_id)
-                if broken := {part.finish_reason for part in output.outputs} - {"stop", "length"}:
+                request = self._running[output.request_id]
+                broken = {part.finish_reason for part in output.outputs} - {"stop", "length"}
+                if broken:
+                    reasons = ", ".join(map(str, broken))
                     request.resolve(
-                        RoleDiedError(f"vLLM broke a completion off: {', '.join(map(str, broken))}")
+                        RoleDiedError(f"vLLM broke off a completion of {request.prompt.row.id}: {reasons}")
                     )
-                    continue
-                group = self._group_of(request, output)
-                self.stats.generated_tokens += sum(len(c.token_ids) for c in group.completions)
-                request.resolve(group)
+                else:
+                    group = self._group_of(request, output)
+                    self.stats.generated_tokens += sum(len(c.token_ids) for c in group.completions)
+                    request.resolve(group)
+                del self._running[output.request_id]  # only now: what fails before is failed with the engine
 
     def _group_of(self, request: _Request, output: Any) -> RolloutGroup:
         assert request.admitted is not None

@@ -29,4 +29,7 @@ class Follower:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:  # torn by a kill, and gone on in by the next worker
+                    continue

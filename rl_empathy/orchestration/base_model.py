@@ -13,8 +13,6 @@ from rl_empathy.orchestration.context import RunContext
 from rl_empathy.types import conversation_text
 
 TOKENIZERS = "transformers.models.auto.tokenization_auto"
-MAKE_S = 3600
-"""Deadline for making or converting the starting model, seconds."""
 LOOK_S = 0.2
 
 
@@ -28,14 +26,15 @@ async def base_model(context: RunContext) -> Path:
     folder = directory.path / "base"
     is_made = (folder / "config.json").is_file()
     scratch = None if is_made else run_file.model.from_scratch
-    if scratch:
-        context.log.cut_back("base", -1)
     if scratch and scratch.num_steps:
         context.progress.stage_started("base", num_steps=scratch.num_steps)
     else:
         context.progress.message("preparing the starting model")
     reports = directory.path / "base.reports.jsonl"
-    reports.unlink(missing_ok=True)
+    if not is_made:
+        reports.unlink(missing_ok=True)
+    if scratch or reports.exists():  # those of a model that was finished when nobody listened are read now
+        context.log.cut_back("base", -1)
     making = asyncio.create_task(_make(context, folder, _texts(context) if scratch else [], reports))
     # The tokenizer is wanted here next; importing its module takes seconds, which pass beside the task's.
     importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, TOKENIZERS))
@@ -46,7 +45,7 @@ async def base_model(context: RunContext) -> Path:
         for report in follower.new():
             context.log.write("base", report.pop("step"), report)
             perplexity = report.get("base/held_out_perplexity", perplexity)
-        if context.stop.is_set:
+        if context.stop.is_set and not making.done():
             making.cancel()
             raise Stopped("stopped while the starting model was made; the same command begins it anew")
     path = await making
@@ -66,7 +65,7 @@ async def _make(context: RunContext, folder: Path, texts: list[str], reports: Pa
         texts,
         reports,
         resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        seconds=MAKE_S,
+        seconds=context.run_file.cluster.deadlines.base_model_s,
         doing="prepare the starting model",
     )
 

@@ -103,17 +103,17 @@ class Role:
         """
         try:
             return await asyncio.wait_for(asyncio.ensure_future(reference), seconds)
+        except RayTaskError as error:  # before TimeoutError, whose class a task's own error may have as well
+            if isinstance(error.cause, RoleDiedError):
+                raise RoleDiedError(f"{self}, to {doing}: {error.cause}. Its log: {self.log}") from error
+            if isinstance(error.cause, RlEmpathyError):
+                raise error.cause from error
+            raise
         except TimeoutError as error:
-            if isinstance(error, RlEmpathyError):
-                raise
             raise RoleTimeoutError(
                 f"{self} did not {doing} within {seconds:g} s. Its log: {self.log}. "
                 "If the machine is merely slow, raise cluster.deadlines"
             ) from error
-        except RayTaskError as error:
-            if isinstance(error.cause, RlEmpathyError):
-                raise error.cause from error
-            raise
         except RayActorError as error:
             if raised := _raised_in_constructor(error):
                 raise raised from error

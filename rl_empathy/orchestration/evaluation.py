@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from rl_empathy.orchestration.fleet import (
 from rl_empathy.orchestration.roles import reward_model
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
+Scoring = asyncio.Task[list[ScoredCompletion]]
+SCORED_AT_ONCE = 2
+"""Groups that wait for the reward model at a time: it takes one, and one that queues uses up its deadline."""
 TABLE_WIDTH = 140
 """Of the table where it meets no terminal, characters."""
 
@@ -55,43 +58,56 @@ async def run_evaluation(
     workers, scorer = await asyncio.gather(
         context.rollout_workers(first), reward_model(context, tokenizer=first, embedding=encoder)
     )
-    scoring: dict[str, list[asyncio.Task[list[ScoredCompletion]]]] = {}
+    scored: dict[str, list[Scoring]] = {}
+    places = asyncio.Semaphore(SCORED_AT_ONCE)
+
+    async def score(group: GroupHandle) -> list[ScoredCompletion]:
+        async with places:
+            return await _score(context, workers, scorer, group)
+
     # Inside one task group, so that the last completions of a model are scored while the next one writes.
     async with asyncio.TaskGroup() as tasks:
         for model, folder in models.items():
             await workers.load_model(folder, context.next_version())
-            groups = await _complete(context, workers, asked, model)
-            scoring[model] = [tasks.create_task(_score(context, workers, scorer, group)) for group in groups]
+            scored[model] = await _write(
+                context, workers, asked, model, lambda g: tasks.create_task(score(g))
+            )
     evaluations = [
-        _evaluate(context, model, step, rows, [task.result() for task in scored])
-        for step, (model, scored) in enumerate(scoring.items(), start=1)
+        _evaluate(context, model, step, rows, [task.result() for task in scoring])
+        for step, (model, scoring) in enumerate(scored.items(), start=1)
     ]
     return _write_report(context, evaluations, rows, name)
 
 
-async def _complete(
-    context: RunContext, workers: RolloutWorkers, asked: Sequence[Prompt], model: str
-) -> list[GroupHandle]:
+async def _write(
+    context: RunContext,
+    workers: RolloutWorkers,
+    asked: Sequence[Prompt],
+    model: str,
+    score: Callable[[GroupHandle], Scoring],
+) -> list[Scoring]:
     """Have every prompt answered: as many at a time as the workers run, since one that queues uses up its deadline."""
-    config = context.run_file.evaluate
+    config, deterministic = context.run_file.evaluate, context.run_file.run.deterministic
     running = len(workers) * context.run_file.cluster.rollout_workers.max_running_sequences
     at_once = max(len(workers), running // config.completions_per_prompt)
-    if context.run_file.run.deterministic:
-        at_once = len(asked)  # a worker begins when its whole share is there
-    places = asyncio.Semaphore(at_once)
-    answered = itertools.count(1)
+    # In deterministic runs a worker begins when its share of a cohort is there, and a cohort ends before the next.
+    size = at_once if deterministic else max(1, len(asked))
+    cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]
+    places, answered = asyncio.Semaphore(at_once), itertools.count(1)
 
-    async def complete(prompt: Prompt) -> GroupHandle:
+    async def answer(prompt: Prompt, cohort: Sequence[Prompt]) -> Scoring:
         async with places:
             group = await workers.sample(
-                prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=asked
+                prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=cohort
             )
         context.progress.waiting(f"the answers of {model}: {next(answered)} of {len(asked)} prompts")
-        return group
+        return score(group)
 
-    async with asyncio.TaskGroup() as tasks:
-        groups = [tasks.create_task(complete(prompt)) for prompt in asked]
-    return [group.result() for group in groups]
+    scoring: list[Scoring] = []
+    for cohort in cohorts:
+        scoring += await asyncio.gather(*(answer(prompt, cohort) for prompt in cohort))
+    context.progress.waiting("the scores")
+    return scoring
 
 
 def _evaluate(

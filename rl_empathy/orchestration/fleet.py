@@ -1,4 +1,6 @@
-"""Typed handles over the actors: one object a role, however many processes. In training the only `.remote(`.
+"""Typed handles over the actors: one object a role, however many processes.
+
+In training actors are reached from here and from `calls.py` only.
 
 A rollout comes back as a small header and a payload that stays in the object store. The driver owns both, so the
 payload outlives its maker, and passes it on by reference. Every wait has a deadline (C6).
@@ -100,7 +102,7 @@ class RolloutWorkers:
         for worker, (held, _) in zip(self._workers, reports, strict=True):
             if held != version:
                 raise WeightSyncError(
-                    f"{worker.name} holds version {held} after the publish of {version}: {worker.log}"
+                    f"{worker} holds version {held} after the publish of {version}: {worker.log}"
                 )
         return [stats for _, stats in reports]
 

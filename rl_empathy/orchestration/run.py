@@ -229,7 +229,9 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
         deadlines=run_file.cluster.deadlines,
         should_stop=lambda: context.stop.is_set,
     )
-    summary = "held out: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
+    summary = (
+        "held out: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
+    )
     context.progress.stage_finished("reward_modeling", summary.format(**result))
     return result
 

@@ -47,6 +47,8 @@ class RoleConfig(Section):
 class DeadlinesConfig(Section):
     """How long the driver waits before it names the role that is late, seconds."""
 
+    base_model_s: Positive = 3600
+    """Until the starting model is made, converted or fetched."""
     start_s: Positive = 300
     """Until a role is up."""
     sample_s: Positive = 600

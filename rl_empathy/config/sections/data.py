@@ -55,6 +55,15 @@ class DataConfig(Section):
     when empty."""
 
     @model_validator(mode="after")
+    def _some_length_of_answer_is_left(self) -> Self:
+        if self.max_answer_characters and self.max_answer_characters < self.min_answer_characters:
+            raise ValueError(
+                f"max_answer_characters ({self.max_answer_characters}) is less than min_answer_characters "
+                f"({self.min_answer_characters}): no reference would be left"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _columns_go_with_their_format(self) -> Self:
         if (self.format == "columns") != (self.columns is not None):
             raise ValueError("columns and format: columns go together; give both or neither")

@@ -126,6 +126,13 @@ def test_short_long_and_surplus_references_are_left_out_and_counted(tmp_path: Pa
     assert by_id(data)["b"].references == ()  # type: ignore[attr-defined]
 
 
+def test_lengths_that_leave_no_answer_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"max_answer_characters \(50\) is less than min_answer_characters \(80\)"
+    ):
+        DataConfig(min_answer_characters=80, max_answer_characters=50)
+
+
 @pytest.mark.parametrize(
     ("on_risk", "count"),
     [("keep", "risk_kept"), ("exclude", "risk_excluded"), ("template", "risk_templated")],

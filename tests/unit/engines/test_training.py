@@ -1,5 +1,8 @@
 """Real DeepSpeed around a tiny model, on one rank."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -157,3 +160,12 @@ def test_updates_that_stay_not_finite_end_the_run_by_name(folder):
     assert grpo_step(engine, [group], config)["policy/skipped_updates"] == 1
     with pytest.raises(TrainingError, match="2 updates in a row"):
         grpo_step(engine, [group], config)
+
+
+def test_a_model_whose_attention_has_a_window_gets_the_packed_layout(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "windowed")
+    path = tmp_path / "windowed" / "config.json"
+    config = json.loads(path.read_text()) | {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    path.write_text(json.dumps(config | {"sliding_window": 8}))
+    assert PolicyModel(str(path.parent), dtype="float32", layout="shared_prompt").layout == "packed"
+    assert "attention has a window" in caplog.text

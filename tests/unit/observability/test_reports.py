@@ -16,3 +16,9 @@ def test_a_follower_gives_each_whole_line_once_and_waits_for_a_torn_one(tmp_path
     with path.open("a") as file:
         file.write('/loss": 1.25}\n')
     assert list(follower.new()) == [{"step": 3, "base/loss": 1.25}]
+
+
+def test_a_line_that_a_kill_tore_is_passed_over(tmp_path):
+    path = tmp_path / "reports.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo{"step": 2}\n{"step": 3}\n')
+    assert [report["step"] for report in Follower(path).new()] == [1, 3]
