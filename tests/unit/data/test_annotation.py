@@ -245,7 +245,9 @@ def test_ctrl_c_says_that_the_run_can_go_on_and_keeps_the_replies(tmp_path: Path
     server = serve(hang_at_the_second)
     write_rows(tmp_path / "in.jsonl", make_rows(2))
     program = (
-        "import sys; from pathlib import Path\n"
+        # Started in the background of a script, the tests themselves ignore Ctrl-C, and so would their children.
+        "import signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from rl_empathy.data.annotation import annotate_file\n"
         "from rl_empathy.errors import Stopped\n"
         "from rl_empathy.schema import CHAIN_OF_EMPATHY\n"
