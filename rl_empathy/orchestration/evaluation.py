@@ -105,7 +105,9 @@ async def _write(
 
     scoring: list[Scoring] = []
     for cohort in cohorts:
-        scoring += await asyncio.gather(*(answer(prompt, cohort) for prompt in cohort))
+        async with asyncio.TaskGroup() as tasks:  # one failure ends the rest, which would write on for nobody
+            answers = [tasks.create_task(answer(prompt, cohort)) for prompt in cohort]
+        scoring += [task.result() for task in answers]
     context.progress.waiting("the scores")
     return scoring
 
