@@ -9,6 +9,14 @@ import torch
 from torch import Tensor
 
 from rl_empathy.algorithms.advantages import group_advantages
+from rl_empathy.algorithms.corrections import (
+    Weights,
+    decoupled_weights,
+    mask_weights,
+    no_weights,
+    sequence_mask_weights,
+    tis_weights,
+)
 from rl_empathy.algorithms.kl import k3_plain, kl_estimate
 from rl_empathy.algorithms.losses import policy_loss
 from rl_empathy.algorithms.masking import masked_sum
@@ -42,6 +50,8 @@ class TrainingBatch:
     """[predicted]"""
     loss_mask: Tensor
     """[predicted] bool"""
+    completion_index: Tensor
+    """[predicted] int, which completion of the batch a token belongs to"""
 
     def to(self, device: torch.device) -> Self:
         """The same on another device; samples are no tensors."""
@@ -52,6 +62,7 @@ class TrainingBatch:
             reference_logprobs=None if reference is None else reference.to(device),
             advantages=self.advantages.to(device),
             loss_mask=self.loss_mask.to(device),
+            completion_index=self.completion_index.to(device),
         )
 
     @property
@@ -66,6 +77,7 @@ def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Trainin
     reference: list[Tensor] = []
     advantages: list[Tensor] = []
     mask: list[Tensor] = []
+    all_lengths: list[Tensor] = []
     for scored in groups:
         kept = [i for i, total in enumerate(scored.rewards.totals) if total is not None]
         completions = [scored.group.completions[i] for i in kept]
@@ -75,6 +87,7 @@ def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Trainin
             rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage
         )
         lengths = torch.tensor([len(c.token_ids) for c in completions])
+        all_lengths.append(lengths)
         advantages.append(per_completion[0].float().repeat_interleave(lengths))
         trained = torch.tensor([_is_trained(c, config) for c in completions])
         mask.append(trained.repeat_interleave(lengths))
@@ -87,6 +100,7 @@ def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Trainin
         reference_logprobs=torch.cat(reference) if reference else None,
         advantages=torch.cat(advantages),
         loss_mask=torch.cat(mask),
+        completion_index=torch.arange(len(torch.cat(all_lengths))).repeat_interleave(torch.cat(all_lengths)),
     )
 
 
@@ -154,24 +168,23 @@ def _update(
         sums[name] = sums.get(name, 0.0) + float(value)
 
     def loss(logprobs: Tensor, entropies: Tensor, part: slice) -> Tensor:
-        rollout, mask = batch.rollout_logprobs[part], batch.loss_mask[part]
+        rollout, mask, now = batch.rollout_logprobs[part], batch.loss_mask[part], logprobs.detach()
+        started = now if start is None else start[part]
         surrogate = policy_loss(
             logprobs,
-            logprobs.detach() if start is None else start[part],
-            rollout,
+            rollout if config.correction == "clip" else started,
+            _weights(started, rollout, batch.completion_index[part], mask, config),
             batch.advantages[part],
             mask,
-            correction=config.correction,
             clip_low=config.clip_low,
             clip_high=config.clip_high,
-            tis_cap=config.tis_cap,
             num_tokens=count,
         )
-        now = logprobs.detach()
+        ratios = decoupled_weights(now, rollout).values.masked_fill(~mask, 0.0)
         add("tokens", mask.sum())
         add("clipped", surrogate.clipped)
-        add("ratio", surrogate.ratio_sum)
-        sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(surrogate.ratio_max))
+        add("ratio", ratios.sum())
+        sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(ratios.max()) if len(ratios) else 0.0)
         add("entropy", masked_sum(entropies, mask))
         add("rollout_kl", masked_sum(k3_plain(rollout, now), mask))
         if batch.reference_logprobs is None:
@@ -182,6 +195,30 @@ def _update(
         return surrogate.loss + config.kl_coef * masked_sum(kl, mask) / count
 
     return engine.update(batch.samples, loss, temperature=config.sampling.temperature)
+
+
+def _weights(
+    start_logprobs: Tensor,
+    rollout_logprobs: Tensor,
+    completion_index: Tensor,
+    loss_mask: Tensor,
+    config: GRPOConfig,
+) -> Weights:
+    """Dispatch by the name of the correction; all tensors [tokens]."""
+    bounds = {"low": config.mask_low, "high": config.mask_high}
+    match config.correction:
+        case "clip":
+            return no_weights(start_logprobs)
+        case "decoupled":
+            return decoupled_weights(start_logprobs, rollout_logprobs)
+        case "tis":
+            return tis_weights(start_logprobs, rollout_logprobs, cap=config.tis_cap)
+        case "mask":
+            return mask_weights(start_logprobs, rollout_logprobs, **bounds)
+        case "sequence_mask":
+            return sequence_mask_weights(
+                start_logprobs, rollout_logprobs, completion_index, loss_mask, cap=config.tis_cap, **bounds
+            )
 
 
 def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[str, float]:

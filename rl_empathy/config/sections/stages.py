@@ -140,14 +140,18 @@ class GRPOConfig(Section):
     """Permute the rewards within each group: the control run that must not learn."""
     advantage: Literal["group_std", "group_mean", "rloo"] = "group_std"
     """Baseline and scale of the advantages, per group."""
-    loss: Literal["clip", "tis"] | None = None
+    loss: Literal["clip", "tis", "mask", "sequence_mask", "decoupled"] | None = None
     """Correction for stale tokens; left out: clip at max_staleness 0, tis above."""
     clip_low: Fraction = 0.2
     """Importance ratio is clipped below at 1 - clip_low."""
     clip_high: Positive = 0.28
     """Importance ratio is clipped above at 1 + clip_high."""
     tis_cap: Annotated[float, Field(ge=1)] = 2.0
-    """Truncated importance sampling: weights above this are cut to it."""
+    """tis, sequence_mask: weights (trainer's over rollout worker's probability) above this are cut to it."""
+    mask_low: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """mask, sequence_mask: tokens (completions, by their mean log-ratio) whose weight is below are left out."""
+    mask_high: Annotated[float, Field(ge=1)] = 5.0
+    """mask, sequence_mask: the same above."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.005
     """Coefficient of the KL term to the reference model; 0 starts no reference model."""
     kl_estimator: Literal["k3_ratio", "k3_plain"] = "k3_ratio"
@@ -170,7 +174,7 @@ class GRPOConfig(Section):
     """Updates in a row whose loss or gradient is not finite before the run stops."""
 
     @property
-    def correction(self) -> Literal["clip", "tis"]:
+    def correction(self) -> Literal["clip", "tis", "mask", "sequence_mask", "decoupled"]:
         return self.loss or ("tis" if self.max_staleness else "clip")
 
     @model_validator(mode="after")

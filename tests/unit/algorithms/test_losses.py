@@ -3,24 +3,23 @@ import math
 import pytest
 import torch
 
+from rl_empathy.algorithms.corrections import no_weights, tis_weights
 from rl_empathy.algorithms.losses import infonce_loss, policy_loss, sft_loss, triplet_loss
 
-SETTINGS = {"correction": "clip", "clip_low": 0.2, "clip_high": 0.28, "tis_cap": 2.0}
 
-
-def loss_of(now, rollout, advantages, mask=None, start=None, num_tokens=None, **changes):
+def loss_of(now, old, advantages, mask=None, weights=None, num_tokens=None):
     now = torch.tensor(now, dtype=torch.float64, requires_grad=True)
-    rollout = torch.tensor(rollout, dtype=torch.float64)
     mask = torch.ones(len(now), dtype=torch.bool) if mask is None else torch.tensor(mask)
-    start = now.detach() if start is None else torch.tensor(start, dtype=torch.float64)
+    old = torch.tensor(old, dtype=torch.float64)
     out = policy_loss(
         now,
-        start,
-        rollout,
+        old,
+        no_weights(old) if weights is None else weights,
         torch.tensor(advantages, dtype=torch.float64),
         mask,
+        clip_low=0.2,
+        clip_high=0.28,
         num_tokens=num_tokens or int(mask.sum()),
-        **{**SETTINGS, **changes},
     )
     return out, now
 
@@ -51,12 +50,13 @@ def test_a_ratio_below_the_lower_bound_is_clipped_for_a_bad_token():
     assert out.loss.item() == pytest.approx(0.8)
 
 
-def test_tis_divides_by_the_rollout_probability_once_and_cuts_the_weight():
-    # start/rollout = e, cut to 2; now/start = 1: loss = -2 * 1 * A
-    out, now = loss_of([0.0], [-1.0], [1.5], start=[0.0], correction="tis")
+def test_a_weight_multiplies_the_loss_and_carries_no_gradient_of_its_own():
+    start, rollout = torch.tensor([0.0], dtype=torch.float64), torch.tensor([-1.0], dtype=torch.float64)
+    weights = tis_weights(start, rollout, cap=2.0)  # e, cut to 2
+    out, now = loss_of([0.0], [0.0], [1.5], weights=weights)  # now/start = 1: loss = -2 * 1 * A
     assert out.loss.item() == pytest.approx(-2.0 * 1.5)
     out.loss.backward()
-    assert now.grad.item() == pytest.approx(-2.0 * 1.5)  # the weight itself carries no gradient
+    assert now.grad.item() == pytest.approx(-2.0 * 1.5)
     assert out.clipped.item() == 1
 
 
