@@ -3,7 +3,7 @@
 run              the stages of a run file, one after the other
 grpo             the asynchronous loop
 group_buffer     groups between "prompt started" and "weights published"
-fleet            typed handles over the actors; in training the only place that calls them
+fleet/           typed handles over the actors; in training the only place that calls them
 placement        a Ray cluster that has what the plan needs
 weight_sync      publishing a policy version
 sft, reward_modeling, evaluation   the other stages

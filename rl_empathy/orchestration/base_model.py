@@ -8,8 +8,8 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.reports import Follower, append_report
-from rl_empathy.orchestration.calls import Resources, run_task
 from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.fleet.calls import Resources, run_task
 from rl_empathy.types import conversation_text
 
 TOKENIZERS = "transformers.models.auto.tokenization_auto"

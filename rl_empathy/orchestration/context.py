@@ -12,8 +12,8 @@ from rl_empathy.data.loading import DataSet
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
-from rl_empathy.orchestration.calls import Resources, Role, start_roles
 from rl_empathy.orchestration.fleet import RolloutWorkers
+from rl_empathy.orchestration.fleet.calls import Resources, Role, start_roles
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import PolicyVersion, Row

@@ -8,7 +8,6 @@ from typing import Any
 from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import DataError
 from rl_empathy.observability.ledger import Ledger
-from rl_empathy.orchestration.calls import Role
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
     Fleet,
@@ -17,6 +16,7 @@ from rl_empathy.orchestration.fleet import (
     ReferenceModelHandle,
     ShuffledRewards,
 )
+from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.grpo import run_grpo
 from rl_empathy.orchestration.roles import (
     reward_model,

@@ -6,9 +6,9 @@ from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.engines.embedding import packaged_encoder
-from rl_empathy.orchestration.calls import Resources, Role, start_roles
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import RewardModelHandle
+from rl_empathy.orchestration.fleet.calls import Resources, Role, start_roles
 
 
 async def start_policy_trainer(context: RunContext, policy: Path) -> Role:

@@ -12,7 +12,7 @@ import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
-from rl_empathy.orchestration.calls import Resources, run_task, start_roles
+from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_roles
 
 ONE = Resources(num_cpus=1, num_gpus=0)
 

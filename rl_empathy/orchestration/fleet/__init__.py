@@ -1,0 +1,39 @@
+"""Typed handles over the actors: one object a role, however many processes.
+
+In training actors are reached from this folder only.
+
+calls             a call to an actor or a task, which always ends (C6)
+group_handle      a group as the driver sees it: the header here, the payload where it was made
+rollout_workers   all rollout workers seen as one
+scorers           the reward model and the reference model
+policy_trainer    the policy trainer, and the version it holds
+tracker           W&B beside the run
+fleet             all of them, as the loop gets them
+
+A rollout comes back as a small header and a payload that stays in the object store. The driver owns both, so the
+payload outlives its maker, and passes it on by reference.
+"""
+
+from rl_empathy.orchestration.fleet.fleet import Fleet
+from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
+from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.fleet.scorers import (
+    NoReferenceModel,
+    ReferenceModelHandle,
+    RewardModelHandle,
+    ShuffledRewards,
+)
+from rl_empathy.orchestration.fleet.tracker import TrackerHandle
+
+__all__ = [
+    "Fleet",
+    "GroupHandle",
+    "NoReferenceModel",
+    "PolicyTrainerHandle",
+    "ReferenceModelHandle",
+    "RewardModelHandle",
+    "RolloutWorkers",
+    "ShuffledRewards",
+    "TrackerHandle",
+]

@@ -1,0 +1,73 @@
+"""The reward model and the reference model: roles without a state of their own."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from ray import ObjectRef
+
+from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig
+from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.types import GroupRewards
+
+
+class RewardModelHandle:
+    """The reward model."""
+
+    def __init__(self, role: Role, deadlines: DeadlinesConfig) -> None:
+        self._role = role
+        self._deadlines = deadlines
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        return await self._role.answer(
+            self._role.actor.score.remote(group.payload),
+            seconds=self._deadlines.score_s,
+            doing=f"score the group of prompt {group.header.row_id}",
+        )
+
+    async def witness(self, group: GroupHandle) -> list[float | None]:
+        """What an encoder that trained nothing says of the answers."""
+        return await self._role.answer(  # type: ignore[no-any-return]
+            self._role.actor.witness.remote(group.payload),
+            seconds=self._deadlines.score_s,
+            doing=f"compare the group of prompt {group.header.row_id}",
+        )
+
+
+class ShuffledRewards:
+    """The control that must not learn: a reward model whose totals are permuted within each group."""
+
+    def __init__(self, rewards: RewardModelHandle, *, seed: int) -> None:
+        self._rewards = rewards
+        self._seed = seed
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        rewards = await self._rewards.score(group)
+        totals = list(rewards.totals)
+        random.Random(f"{self._seed}/shuffle/{group.header.occurrence}").shuffle(totals)
+        return replace(rewards, totals=tuple(totals))
+
+
+class ReferenceModelHandle:
+    """The reference model."""
+
+    def __init__(self, role: Role, config: GRPOConfig, deadlines: DeadlinesConfig) -> None:
+        self._role = role
+        self._temperature = config.sampling.temperature
+        self._deadlines = deadlines
+
+    async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None":
+        done, logprobs = self._role.actor.logprobs.options(num_returns=2).remote(
+            group.payload, self._temperature
+        )
+        doing = f"give the reference log-probs of prompt {group.header.row_id}"
+        await self._role.answer(done, seconds=self._deadlines.score_s, doing=doing)
+        return logprobs
+
+
+class NoReferenceModel:
+    """Stands in where the KL coefficient is 0: no actor, no log-probs."""
+
+    async def logprobs(self, group: GroupHandle) -> None:
+        return None
