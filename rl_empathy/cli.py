@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, serve, annotate, config.
+"""The command line: train, scale, evaluate, serve, annotate, config.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 the run file or an argument is wrong,
 3 the cluster cannot give what the plan needs, 4 a stage failed, 75 stopped and can be resumed, 130
@@ -92,6 +92,24 @@ def evaluate(
     from rl_empathy.orchestration.run import evaluate_command
 
     return evaluate_command(paths, resolved, output)
+
+
+@app.command(no_args_is_help=True)
+def scale(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    rollout_workers: Annotated[
+        int | None,
+        typer.Option("--rollout-workers", min=1, help="Number to have; left out: the run decides again."),
+    ] = None,
+) -> int:
+    """Change the number of rollout workers of a run in stage grpo, from its next step on."""
+    _require_folder(run)
+    from rl_empathy.orchestration.scaling import ask_by_hand
+
+    ask_by_hand(run, rollout_workers)
+    asked = "as many as it needs" if rollout_workers is None else str(rollout_workers)
+    print(f"{run} is asked for {asked} rollout workers, from its next step on")
+    return 0
 
 
 @app.command(no_args_is_help=True)

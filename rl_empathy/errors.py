@@ -9,6 +9,9 @@ RlEmpathyError
 ├── RewardError (RuntimeError)        a reward term raised or was not finite; names the prompt  exit 4
 ├── RoleTimeoutError (TimeoutError)   a role did not answer before its deadline                 exit 4
 ├── RoleDiedError (RuntimeError)      the process of a role is gone                             exit 4
+├── TrainerLostError (RuntimeError)   the policy trainer is gone: rebuilt from its checkpoint    exit 4
+├── VoidedError (RuntimeError)        a request was given up for a whole load: sampled again    exit 4
+├── PayloadLostError (RuntimeError)   the node that held a group is gone: sampled again         exit 4
 ├── WeightSyncError (RuntimeError)    versions disagree after a publish                         exit 4
 ├── LedgerError (RuntimeError)        an occurrence took a step that its state does not allow   exit 4
 ├── TrainingError (RuntimeError)      loss or gradient is not finite, again and again           exit 4
@@ -65,6 +68,18 @@ class RoleTimeoutError(RlEmpathyError, TimeoutError):
 
 class RoleDiedError(RlEmpathyError, RuntimeError):
     """The process of a role is gone; the text names role, node and log."""
+
+
+class TrainerLostError(RlEmpathyError, RuntimeError):
+    """The policy trainer died or does not answer; steps after its last checkpoint are undone."""
+
+
+class VoidedError(RlEmpathyError, RuntimeError):
+    """A rollout worker gave a request up because its weights were replaced whole; the prompt is sampled again."""
+
+
+class PayloadLostError(RlEmpathyError, RuntimeError):
+    """The tokens of a group went with the node that held them; its prompt is sampled again."""
 
 
 class WeightSyncError(RlEmpathyError, RuntimeError):

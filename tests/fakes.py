@@ -3,7 +3,8 @@
 import asyncio
 import random
 
-from rl_empathy.orchestration.fleet import Fleet, GroupHandle
+from rl_empathy.config.sections import RestartsConfig
+from rl_empathy.orchestration.fleet import Fleet, GroupHandle, RestartBudget
 from rl_empathy.types import (
     Completion,
     GroupHeader,
@@ -70,7 +71,11 @@ class RandomlySlowWorkers:
     def __len__(self) -> int:
         return self._count
 
-    async def sample(self, prompt, *, sampling, group_size, cohort=()) -> GroupHandle:
+    @property
+    def num_ready(self) -> int:
+        return self._count
+
+    async def sample(self, prompt, *, sampling, group_size, cohort=(), lost=None) -> GroupHandle:
         group = make_group(prompt, size=group_size, version=self.version)
         self.sampled.append(prompt.occurrence)
         self.version_of[prompt.occurrence] = self.version
@@ -80,7 +85,8 @@ class RandomlySlowWorkers:
 
     async def load_weights(self, weights, version):
         self.version = version
-        return [{"pause_s": 0.0, "busy_s": 0.0, "generated_tokens": 0.0}] * self._count
+        report = {"pause_s": 0.0, "busy_s": 0.0, "generated_tokens": 0.0}
+        return {f"worker_{i}": report for i in range(self._count)}
 
 
 class DyingWorkers(RandomlySlowWorkers):
@@ -131,7 +137,7 @@ class RecordingTrainer:
         self.version = replace_number(self.version, self.version.number + 1)
         return {"policy/loss": 0.0}
 
-    def weights(self) -> str:
+    async def weights(self) -> str:
         return "weights"
 
     async def save_checkpoint(self, driver, finished) -> float:
@@ -156,4 +162,5 @@ def make_fleet(*, workers=None, trainer=None, rewards=None) -> LocalFleet:
         rollout_workers=workers or RandomlySlowWorkers(),
         reward_model=rewards or AlternatingRewards(),
         reference_model=NoReference(),
+        budget=RestartBudget(RestartsConfig(), print),
     )

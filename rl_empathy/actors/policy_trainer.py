@@ -107,9 +107,9 @@ class PolicyTrainer:
         update_s = time.monotonic() - started
         return metrics | {"time/update_s": update_s, "tokens/trained_per_s": trained / update_s}
 
-    def weights(self) -> PublishedWeights:
-        """The weights of the version now held, to be published."""
-        return PublishedWeights.of(self._engine.weights(), self._version)
+    def weights(self) -> tuple[None, PublishedWeights]:
+        """A header (nothing) for the driver, and the weights of the version now held, to be published."""
+        return None, PublishedWeights.of(self._engine.weights(), self._version)
 
     def save_checkpoint(self, driver: dict[str, Any], *finished: RolloutGroup) -> float:
         """Write policy, optimizer, RNG, the driver's state and finished groups as one checkpoint: seconds taken."""

@@ -10,7 +10,7 @@ from rl_empathy.engines.embedding import SentenceEncoder
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.rewards.answer import AnswerReward
 from rl_empathy.rewards.form import format_reward
-from rl_empathy.rewards.interface import RewardTerm, load_function, score_group
+from rl_empathy.rewards.interface import RewardScorer, RewardTerm, load_function
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, RolloutGroup
 
@@ -29,6 +29,7 @@ class RewardModel:
         schema: OutputSchema,
         tokenizer_path: str,
         embedding_path: str | None,
+        retries: int,
         witness_path: str | None = None,
     ) -> None:
         divert_output(log)
@@ -36,12 +37,12 @@ class RewardModel:
 
         self._schema = schema
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
-        self._decode: Callable[[list[int]], str] = functools.partial(  # type: ignore[assignment]
+        decode: Callable[[list[int]], str] = functools.partial(  # type: ignore[assignment]
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
         self._witness_path = witness_path
-        self._terms = [self._term(term) for term in terms]
+        self._scorer = RewardScorer(schema, [self._term(term) for term in terms], decode, retries=retries)
 
     def ready(self) -> str:
         """Answer once every term can score: the node it runs on."""
@@ -49,7 +50,7 @@ class RewardModel:
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""
-        return score_group(group, schema=self._schema, terms=self._terms, decode=self._decode)
+        return self._scorer.score(group)
 
     def witness(self, group: RolloutGroup) -> list[float | None]:
         """Cosine of each answer with the post, by an encoder that trained nothing; 0 where there is no answer."""

@@ -55,9 +55,11 @@ class RolloutWorker:
         )
         return GroupHeader.of(group, worker=self._name, sample_s=time.monotonic() - started), group
 
-    async def load_weights(self, weights: PublishedWeights) -> tuple[PolicyVersion, dict[str, float]]:
+    async def load_weights(
+        self, weights: PublishedWeights, whole: bool
+    ) -> tuple[PolicyVersion, dict[str, float]]:
         """Load a published version: what is held now, and the engine's counters with the pause that the load made."""
-        pause_s = await self._engine.load_weights(weights)
+        pause_s = await self._engine.load_weights(weights, whole=whole)
         stats = self._engine.stats
         return self._engine.version, {
             "pause_s": pause_s,
@@ -65,6 +67,8 @@ class RolloutWorker:
             "generated_tokens": float(stats.generated_tokens),
         }
 
-    async def load_model(self, folder: str, version: PolicyVersion) -> None:
-        """Load the weights of a model folder of the same architecture."""
-        await self._engine.load_weights(PublishedWeights.from_folder(Path(folder), version))
+    async def load_model(
+        self, folder: str, version: PolicyVersion, whole: bool
+    ) -> tuple[PolicyVersion, dict[str, float]]:
+        """Load the weights of a model folder of the same architecture; answers as `load_weights`."""
+        return await self.load_weights(PublishedWeights.from_folder(Path(folder), version), whole)

@@ -58,6 +58,16 @@ class RunFile(Section):
         return schema
 
     @model_validator(mode="after")
+    def _deterministic_runs_keep_their_workers(self) -> Self:
+        workers = self.cluster.rollout_workers
+        if self.run.deterministic and (workers.max or workers.min) != workers.min:
+            raise ValueError(
+                f"run.deterministic wants a fixed number of workers: cluster.rollout_workers.max ({workers.max}) must "
+                f"be left out or equal min ({workers.min})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _deterministic_is_synchronous(self) -> Self:
         if self.run.deterministic and self.grpo.max_staleness:
             raise ValueError(

@@ -32,6 +32,14 @@ class PromptStream:
         self._cursor = cursor
         self._opened = sorted(opened)
 
+    def go_to(self, cursor: Occurrence, opened: Sequence[Occurrence]) -> None:
+        """Stand where a checkpoint stood; see the constructor."""
+        self._cursor, self._opened = cursor, sorted(opened)
+
+    def open_again(self, occurrence: Occurrence) -> None:
+        """Give an occurrence out once more, before those that were never given out."""
+        self._opened = sorted([*self._opened, occurrence])
+
     @property
     def cursor(self) -> Occurrence:
         return self._cursor

@@ -24,7 +24,7 @@ import torch
 
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.errors import ModelError, RoleDiedError
+from rl_empathy.errors import ModelError, RoleDiedError, VoidedError
 from rl_empathy.types import Completion, FinishReason, PolicyVersion, Prompt, RolloutGroup, VersionSpan
 
 ENVIRONMENT = {
@@ -159,11 +159,14 @@ class GenerationEngine:
         self._post(_Command(lambda: self._enter(request), request.resolve))
         return await request.future
 
-    async def load_weights(self, weights: PublishedWeights) -> float:
+    async def load_weights(self, weights: PublishedWeights, *, whole: bool = False) -> float:
         """Replace the weights between two steps; running completions go on with the new ones.
+
+        Those of another attempt are given up: a rollback has undone the weights that wrote them.
 
         Args:
             weights: Every tensor of the new version.
+            whole: Give up everything under way, whatever wrote it.
 
         Returns:
             Seconds for which running requests stood still.
@@ -173,6 +176,8 @@ class GenerationEngine:
 
         def load() -> None:
             try:
+                if whole or weights.version.attempt != self._version.attempt:
+                    self._give_up(weights.version)
                 seconds = self._load(weights)
             except Exception as error:
                 loop.call_soon_threadsafe(future.set_exception, error)
@@ -279,6 +284,14 @@ class GenerationEngine:
             _completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index)
         )
         return RolloutGroup(prompt=request.prompt, completions=completions, admitted=request.admitted)
+
+    def _give_up(self, version: PolicyVersion) -> None:
+        self._engine.abort_request(list(self._running))
+        for request in [*self._waiting, *self._running.values()]:
+            request.resolve(VoidedError(f"{request.prompt.row.id} was given up for policy version {version}"))
+        self._waiting.clear()
+        self._running.clear()
+        self._engine.reset_prefix_cache()
 
     def _load(self, weights: PublishedWeights) -> float:
         started = time.monotonic()

@@ -50,6 +50,11 @@ class Ledger:
         for occurrence in occurrences:
             self.move(occurrence, "train", step=step)
 
+    def started_again(self, occurrence: Occurrence) -> None:
+        """Record that a group was lost while it was sampled, and begins anew."""
+        self.move(occurrence, "retry")
+        self.move(occurrence, "start")
+
     def metrics(self) -> dict[str, float]:
         """Counts since the beginning of the run, rollbacks undone."""
         entries = self._entries.values()

@@ -26,7 +26,7 @@ from rl_empathy.observability.run_lock import RunLock
 CONFIG, RESULT, DATA = "config.yaml", "result.json", "data.sha256"
 _FREE_TO_CHANGE = ("run.name:", "run.directory:", "logging.", "serve.")
 _FREE_CLUSTER = ("cluster.",)
-_FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.")
+_FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.", "cluster.restarts.")
 _FOLDERS = {"evaluate": "evaluation"}
 _OWN_NAMES = {".lock", f"{CONFIG}.tmp", "logs"}
 
@@ -44,9 +44,8 @@ class RunDirectory:
         self._run_file, self._lock = run_file, lock
         before = [folder.name.removeprefix("attempt_") for folder in path.glob("logs/attempt_*")]
         self.attempt = max((int(number) for number in before if number.isdecimal()), default=0) + 1
-        """Counts the starts of this run, from 1."""
-        self.logs = path / "logs" / f"attempt_{self.attempt:02d}"
-        self.logs.mkdir(parents=True)
+        """Counts the starts of this run and of its policy trainer, from 1."""
+        self.logs = self._log_folder()
 
     @classmethod
     def open(cls, run_file: RunFile, *, fresh: bool, allow_config_change: bool) -> Self:
@@ -54,7 +53,7 @@ class RunDirectory:
 
         The sections cluster, logging and serve, and run.directory, may differ from those of the earlier
         attempt: they say where and how it runs, not what is computed. With run.deterministic the number of
-        workers and threads decides on bits, so there of cluster only address and deadlines may.
+        workers and threads decides on bits, so there of cluster only address, deadlines and restarts may.
 
         Args:
             run_file: As `load_run_file` gives it, so with a name.
@@ -75,11 +74,22 @@ class RunDirectory:
                 resumed = (path / CONFIG).exists()
                 write_durably(path / CONFIG, dump_run_file(run_file))
                 made = cls(path, run_file, lock, resumed=resumed)
-                write_durably(made.logs / CONFIG, dump_run_file(run_file))
             except BaseException:
                 lock.release()
                 raise
         return made
+
+    def begin_attempt(self) -> None:
+        """Count on: weights made from here on have other names, and logs go to a folder of their own."""
+        with _disk_errors(self.path):
+            self.attempt += 1
+            self.logs = self._log_folder()
+
+    def _log_folder(self) -> Path:
+        folder = self.path / "logs" / f"attempt_{self.attempt:02d}"
+        folder.mkdir(parents=True)
+        write_durably(folder / CONFIG, dump_run_file(self._run_file))
+        return folder
 
     def require_same_data(self, sha256: str, source: str, *, allow_change: bool) -> None:
         """Refuse to go on with other rows: occurrences and batches would silently mean other prompts.

@@ -25,7 +25,7 @@ from rl_empathy.orchestration.fleet import (
     RewardModelHandle,
     RolloutWorkers,
 )
-from rl_empathy.orchestration.roles import reward_model
+from rl_empathy.orchestration.roles import reward_model, rollout_workers
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
 Scoring = asyncio.Task[list[ScoredCompletion]]
@@ -56,7 +56,7 @@ async def run_evaluation(
     context.progress.stage_started("evaluate", num_steps=len(models))
     first = next(iter(models.values()))
     workers, scorer = await asyncio.gather(
-        context.rollout_workers(first), reward_model(context, tokenizer=first, embedding=encoder)
+        rollout_workers(context, first), reward_model(context, tokenizer=first, embedding=encoder)
     )
     scored: dict[str, list[Scoring]] = {}
     places = asyncio.Semaphore(SCORED_AT_ONCE)

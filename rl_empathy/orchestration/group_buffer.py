@@ -1,8 +1,23 @@
-"""Rollout groups between "prompt started" and "weights published": bounded, in the order they started."""
+"""Rollout groups between "prompt started" and "weights published": bounded, about in the order they started.
+
+Why no group gets too stale. Groups are numbered as they start; P of them are trained a step, B slots bound what is
+under way, and a take looks ahead W groups from the oldest untrained one, at number h: it may take any finished group
+with a number below h + W. Let g be a group. Trained after its start and before itself are only
+
+    those that held a slot when it started                                      at most B - 1
+    those that started later and were still within the window of an oldest
+    one that is not younger than g                                              at most W - 1
+
+so at most floor((B + W - 2) / P) versions are published between its admission and its training. With
+B = (max_staleness + 1) P - W + 1 that is max_staleness. A look-ahead of one is strict order; a larger one lets a step
+pass a straggler, but not for ever, and starts fewer groups ahead. The anchored window is that of TitanRL.
+"""
 
 import asyncio
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rl_empathy.errors import TrainingError
 from rl_empathy.observability.ledger import Ledger
@@ -13,18 +28,28 @@ DropReason = Callable[[GroupHandle], str | None]
 """Why a group is not worth training on; None when it is."""
 
 
-class GroupBuffer:
-    """Slots bound what is under way; order of start bounds how stale it can get.
+@dataclass(frozen=True, eq=False)
+class _Pending:
+    number: int
+    """In the order of start."""
+    occurrence: Occurrence
+    task: asyncio.Task[GroupHandle]
 
-    A slot is held from the start of a prompt until the weights that its group trained are published. With
-    (max_staleness + 1) · groups_per_step slots no group is staler than max_staleness.
+
+class GroupBuffer:
+    """Slots bound what is under way; the window bounds how stale it can get.
+
+    A slot is held from the start of a prompt until the weights that its group trained are published.
     """
 
-    def __init__(self, *, capacity: int, max_dropped: int, ledger: Ledger, in_rounds: bool) -> None:
+    def __init__(
+        self, *, capacity: int, look_ahead: int, max_dropped: int, ledger: Ledger, in_rounds: bool
+    ) -> None:
         """Start empty.
 
         Args:
-            capacity: Slots.
+            capacity: Slots, B.
+            look_ahead: Groups from the oldest untrained one on among which finished ones are taken, W.
             max_dropped: Groups that one take may drop before it gives up.
             ledger: Told what becomes of every group.
             in_rounds: Give the slots of dropped groups back only when all others of a take are there, so that new
@@ -34,7 +59,9 @@ class GroupBuffer:
         self._max_dropped = max_dropped
         self._freed = asyncio.Event()
         self._freed.set()
-        self._pending: deque[tuple[Occurrence, asyncio.Task[GroupHandle]]] = deque()
+        self._look_ahead = look_ahead
+        self._pending: deque[_Pending] = deque()
+        self._numbers = itertools.count()
         self._arrived = asyncio.Event()
         self._taken: list[GroupHandle] = []
         self._dropped_in_take: list[GroupHandle] = []
@@ -57,7 +84,7 @@ class GroupBuffer:
     def add(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
         """Enter a group that is being made, in the order of the calls; its slot was reserved."""
         self._ledger.move(occurrence, "start")
-        self._pending.append((occurrence, pending))
+        self._pending.append(_Pending(next(self._numbers), occurrence, pending))
         self._arrived.set()
 
     def adopt(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
@@ -69,11 +96,11 @@ class GroupBuffer:
 
     def cancel_pending(self) -> None:
         """Give up what is still being made, at the end of a run."""
-        for _, task in self._pending:
-            task.cancel()
+        for entry in self._pending:
+            entry.task.cancel()
 
     async def take(self, count: int, *, step: int, drop_reason: DropReason) -> list[GroupHandle]:
-        """Wait for the `count` oldest groups worth training on; the others give their slot back.
+        """Wait for `count` groups of the window worth training on; the others give their slot back.
 
         Cancelling it loses nothing: what was taken so far is still among `finished`.
 
@@ -83,7 +110,7 @@ class GroupBuffer:
             drop_reason: Which groups are not worth it.
 
         Returns:
-            The groups, in the order in which they started.
+            The groups, in the order in which they were taken.
 
         Raises:
             TrainingError: `max_dropped` groups were dropped and the take is still not full.
@@ -111,25 +138,39 @@ class GroupBuffer:
 
     def finished(self) -> list[GroupHandle]:
         """Groups that wait for the trainer; they go into a checkpoint."""
-        done = [task.result() for _, task in self._pending if task.done() and not task.cancelled()]
+        tasks = [entry.task for entry in self._pending]
+        done = [task.result() for task in tasks if task.done() and not task.cancelled()]
         return [*self._taken, *done]
 
     async def _take_round(self, count: int, step: int, drop_reason: DropReason) -> int:
         dropped = 0
         for _ in range(count):
-            while not self._pending:
-                self._arrived.clear()
-                await self._arrived.wait()
-            occurrence, task = self._pending[0]
-            group = await asyncio.shield(task)
-            self._pending.popleft()
+            entry = await self._next_finished()
+            group = entry.task.result()
             reason = drop_reason(group)
             if reason is None:
                 self._taken.append(group)
                 continue
-            self._ledger.move(occurrence, "drop", step=step, reason=reason)
+            self._ledger.move(entry.occurrence, "drop", step=step, reason=reason)
             self._dropped_in_take.append(group)
             dropped += 1
             if not self._in_rounds:
                 return dropped
         return dropped
+
+    async def _next_finished(self) -> _Pending:
+        """The oldest finished group of the window, once there is one."""
+        while True:
+            last = self._pending[0].number + self._look_ahead if self._pending else 0
+            window = [entry for entry in self._pending if entry.number < last]
+            for entry in window:
+                if entry.task.done():
+                    self._pending.remove(entry)
+                    return entry
+            self._arrived.clear()
+            arrival = asyncio.ensure_future(self._arrived.wait())
+            try:
+                waited = [arrival, *(entry.task for entry in window)]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arrival.cancel()

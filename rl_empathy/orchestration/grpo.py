@@ -6,12 +6,11 @@ prompts ──> rollout workers ──> reward model ──> group buffer ──
 """
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rl_empathy.config.sections import GRPOConfig
-from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import Stopped
+from rl_empathy.data.prompts import START, PromptStream
+from rl_empathy.errors import Stopped, TrainerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.rollout_metrics import rollout_metrics
@@ -20,7 +19,53 @@ from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.rollouts import Rollouts
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
-from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
+from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, Resumed, RolloutGroup
+
+
+async def run_attempts(
+    config: GRPOConfig,
+    fleet: Fleet,
+    prompts: PromptStream,
+    ledger: Ledger,
+    log: MetricsLog,
+    *,
+    stop: StopSignal,
+    tell: Callable[[str], None],
+    in_rounds: bool = False,
+) -> None:
+    """Run the loop from the newest checkpoint, again whenever the policy trainer is lost, until every step is done.
+
+    A trainer that is lost takes the steps after its last checkpoint with it: they are undone here and made anew, so
+    that nothing is trained twice and nothing is lost.
+
+    Raises:
+        Stopped: `stop` was set; a checkpoint of the last whole step was written.
+        RoleDiedError: Restarts are spent.
+    """
+    while True:
+        try:
+            resumed = await fleet.trainer.resume()
+            for problem in resumed.damaged:
+                tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
+            finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log)
+            await run_grpo(
+                config, fleet, prompts, ledger, log, stop=stop, finished=finished, in_rounds=in_rounds
+            )
+            return
+        except* TrainerLostError as lost:
+            error = lost.exceptions[0]
+        await fleet.trainer.rebuild(error)
+
+
+def take_up(
+    resumed: Resumed, step: int, prompts: PromptStream, ledger: Ledger, log: MetricsLog
+) -> tuple[RolloutGroup, ...]:
+    """Put prompts, ledger and metrics where a checkpoint stood: the groups that waited for the trainer there."""
+    state = resumed.driver or {"cursor": START, "opened": [], "ledger": []}
+    prompts.go_to(Occurrence(*state["cursor"]), [Occurrence(*opened) for opened in state["opened"]])
+    ledger.resume(state["ledger"])
+    log.cut_back("grpo", step)
+    return resumed.finished
 
 
 async def run_grpo(
@@ -36,21 +81,26 @@ async def run_grpo(
 ) -> None:
     """Update the policy until `config.num_steps` steps are done.
 
-    At most `slots(config)` groups are between "started" and "published", and they are trained in the order in which
-    they started; so none is staler than `max_staleness` policy versions. Synchronous GRPO is `max_staleness` 0.
+    At most `slots(config)` groups are between "started" and "published", and they are trained about in the order in
+    which they started (`look_ahead`); so none is staler than `max_staleness` policy versions.
 
     Raises:
         Stopped: `stop` was set; a checkpoint of the last whole step was written.
+        TrainerLostError: The policy trainer is gone.
     """
     buffer = GroupBuffer(
-        capacity=slots(config), max_dropped=config.max_dropped_groups, ledger=ledger, in_rounds=in_rounds
+        capacity=slots(config),
+        look_ahead=config.look_ahead,
+        max_dropped=config.max_dropped_groups,
+        ledger=ledger,
+        in_rounds=in_rounds,
     )
     publisher = Publisher(fleet.trainer, fleet.rollout_workers)
     worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
     async with asyncio.TaskGroup() as tasks:
         await publisher.publish()  # a worker serves only after a finished refit
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
-        rollouts.adopt(finished)
+        rollouts.adopt(finished, version=fleet.trainer.version.number)
         rollouts.start()
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
             clock = StepClock()
@@ -64,18 +114,19 @@ async def run_grpo(
             clock.waited()
             report = await fleet.trainer.update(groups)
             ledger.trained([group.header.occurrence for group in groups], step=step)
-            published = await publisher.publish()
+            speed = await publisher.publish() | clock.metrics(groups)
             buffer.release_slots(len(groups))  # only now may prompts start on the new policy
             seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
-            log.write("grpo", step, seen, report, published, clock.metrics(groups), ledger.metrics())
+            log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
+            fleet.rescale(speed)
             if step % config.checkpoint_every == 0 or step == config.num_steps:
                 await save_checkpoint(fleet, prompts, ledger, buffer)
         rollouts.stop()
 
 
 def slots(config: GRPOConfig) -> int:
-    """Groups that may be under way at a time."""
-    return (config.max_staleness + 1) * config.groups_per_step
+    """Groups that may be under way at a time; see `group_buffer` for why so many."""
+    return (config.max_staleness + 1) * config.groups_per_step - config.look_ahead + 1
 
 
 def drop_reason(group: GroupHandle) -> str | None:
@@ -114,15 +165,15 @@ class StepClock:
     """Times one step."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self._started = asyncio.get_running_loop().time()
         self._waited_s = 0.0
 
     def waited(self) -> None:
         """The groups are there."""
-        self._waited_s = time.monotonic() - self._started
+        self._waited_s = asyncio.get_running_loop().time() - self._started
 
     def metrics(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
-        step_s = time.monotonic() - self._started
+        step_s = asyncio.get_running_loop().time() - self._started
         tokens = sum(length for group in groups for length in group.header.completion_tokens)
         return {
             "time/step_s": step_s,

@@ -43,7 +43,9 @@ def _connect(config: ClusterConfig, plan: Plan) -> None:
         config.address == "auto" and "RAY_ADDRESS" in os.environ
     )
     if not joins:
-        start_local_ray(config.num_cpus or math.ceil(plan.total_cpus), logging_level=logging.ERROR)
+        workers = config.rollout_workers
+        more = ((workers.max or workers.min) - workers.min) * workers.num_cpus
+        start_local_ray(config.num_cpus or math.ceil(plan.total_cpus + more), logging_level=logging.ERROR)
         return
     try:
         ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -1,26 +1,77 @@
 """Each role, started with what the run file says of it."""
 
+import asyncio
+import functools
 from pathlib import Path
 
 from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
+from rl_empathy.actors.rollout_worker import RolloutWorker
 from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.fleet import RewardModelHandle
-from rl_empathy.orchestration.fleet.calls import Resources, Role, start_roles
+from rl_empathy.orchestration.fleet import (
+    PolicyTrainerHandle,
+    RestartableRole,
+    RewardModelHandle,
+    RolloutWorkers,
+)
+from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
+
+
+async def start_rollout_worker(context: RunContext, name: str, model: Path) -> Role:
+    """A rollout worker, with the weights of a model folder."""
+    run_file = context.run_file
+    settings = run_file.cluster.rollout_workers
+    return await start_role(
+        name,
+        RolloutWorker,
+        name,
+        str(model),
+        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_concurrency=1000),
+        logs=context.directory.logs,
+        deadlines=run_file.cluster.deadlines,
+        dtype=run_file.model.dtype,
+        max_model_tokens=context.max_model_tokens,
+        max_running_sequences=settings.max_running_sequences,
+        kv_cache_mib=settings.kv_cache_mib,
+        seed=run_file.run.seed,
+        synchronous=run_file.grpo.max_staleness == 0,
+        deterministic=run_file.run.deterministic,
+    )
+
+
+async def rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
+    """The rollout workers, started when they are first wanted; every model of a run has the same shape."""
+    run_file, count = context.run_file, context.run_file.cluster.rollout_workers.min
+    if context.workers is None:
+        context.progress.message(f"starting {count} rollout worker(s)")
+        start = functools.partial(start_rollout_worker, context, model=model)
+        context.workers = RolloutWorkers(
+            await asyncio.gather(*(start(f"rollout_worker_{i}") for i in range(count))),
+            start,
+            run_file.cluster.deadlines,
+            context.budget,
+            seed=run_file.run.seed,
+            in_step=run_file.run.deterministic,
+            tell=context.progress.warning,
+        )
+    return context.workers
 
 
 async def start_policy_trainer(context: RunContext, policy: Path) -> Role:
-    """The policy trainer, with the weights of a model folder."""
+    """The policy trainer of the current attempt, with the weights of a model folder."""
     run_file = context.run_file
     settings = run_file.cluster.policy_trainer
-    (role,) = await start_roles(
+    return await start_role(
+        "policy_trainer",
         PolicyTrainer,
-        {"policy_trainer": (str(policy), run_file.grpo, settings)},
-        Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        context.directory.logs,
-        start_s=run_file.cluster.deadlines.start_s,
+        str(policy),
+        run_file.grpo,
+        settings,
+        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+        logs=context.directory.logs,
+        deadlines=run_file.cluster.deadlines,
         dtype=run_file.model.dtype,
         schema=context.schema,
         folder=str(context.directory.stage("grpo")),
@@ -28,24 +79,38 @@ async def start_policy_trainer(context: RunContext, policy: Path) -> Role:
         attempt=context.directory.attempt,
         seed=run_file.run.seed,
     )
-    return role
 
 
-async def start_reference_model(context: RunContext, policy: Path) -> Role:
+async def policy_trainer(context: RunContext, policy: Path) -> PolicyTrainerHandle:
+    """The policy trainer; one that takes its place is another attempt, whose weights share no name with its own."""
+
+    async def start_next() -> Role:
+        context.directory.begin_attempt()
+        return await start_policy_trainer(context, policy)
+
+    role = await start_policy_trainer(context, policy)
+    return PolicyTrainerHandle(role, start_next, context.run_file.cluster.deadlines, context.budget)
+
+
+async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
     """The reference model, which is the starting policy."""
     run_file = context.run_file
     settings = run_file.cluster.reference_model
-    (role,) = await start_roles(
-        ReferenceModel,
-        {"reference_model": (str(policy),)},
-        Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        context.directory.logs,
-        start_s=run_file.cluster.deadlines.start_s,
-        dtype=run_file.model.dtype,
-        layout=run_file.cluster.policy_trainer.layout,
-        microbatch_tokens=run_file.grpo.microbatch_tokens,
-    )
-    return role
+
+    async def start() -> Role:
+        return await start_role(
+            "reference_model",
+            ReferenceModel,
+            str(policy),
+            resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+            logs=context.directory.logs,
+            deadlines=run_file.cluster.deadlines,
+            dtype=run_file.model.dtype,
+            layout=run_file.cluster.policy_trainer.layout,
+            microbatch_tokens=run_file.grpo.microbatch_tokens,
+        )
+
+    return RestartableRole(await start(), start, context.budget)
 
 
 async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
@@ -61,20 +126,26 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     """
     run_file = context.run_file
     settings = run_file.cluster.reward_model
-    if "reward_model" not in context.roles:
-        terms = [t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer"]
-        (context.roles["reward_model"],) = await start_roles(
+    terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
+
+    async def start() -> Role:
+        return await start_role(
+            "reward_model",
             RewardModel,
-            {"reward_model": (tuple(terms),)},
-            Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-            context.directory.logs,
-            start_s=run_file.cluster.deadlines.start_s,
+            terms,
+            resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+            logs=context.directory.logs,
+            deadlines=run_file.cluster.deadlines,
             schema=context.schema,
             tokenizer_path=str(tokenizer),
             embedding_path=str(embedding) if embedding else None,
+            retries=run_file.grpo.reward_retries,
             witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
         )
-    return RewardModelHandle(context.roles["reward_model"], run_file.cluster.deadlines)
+
+    if context.reward_model is None:
+        context.reward_model = RestartableRole(await start(), start, context.budget)
+    return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
 
 
 def _witness(second_encoder: str, language: str) -> str | None:

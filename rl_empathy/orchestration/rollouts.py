@@ -1,14 +1,18 @@
 """The producer's half of asynchronous GRPO: prompts start as slots come free, are sampled and scored, and wait."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import PromptStream
+from rl_empathy.errors import PayloadLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.types import Prompt, RolloutGroup
+
+log = logging.getLogger(__name__)
 
 
 class Rollouts:
@@ -40,11 +44,22 @@ class Rollouts:
         self._buffer = buffer
         self._tasks = tasks
 
-    def adopt(self, finished: Sequence[RolloutGroup]) -> None:
-        """Enter groups of a checkpoint: they are scored again, not sampled again."""
+    def adopt(self, finished: Sequence[RolloutGroup], *, version: int) -> None:
+        """Enter groups of a checkpoint: scored again, not sampled again, unless they would be too stale when trained.
+
+        Args:
+            finished: In the order in which they started.
+            version: Number of the version that the next step trains.
+        """
+        adopted = 0
         for group in finished:
-            scoring = self._tasks.create_task(self._score(self._fleet.adopt(group)))
-            self._buffer.adopt(group.prompt.occurrence, scoring)
+            handle = self._fleet.adopt(group)
+            lag = version + adopted // self._config.groups_per_step - handle.header.oldest.number
+            if lag > self._config.max_staleness:
+                self._prompts.open_again(group.prompt.occurrence)
+                continue
+            self._buffer.adopt(group.prompt.occurrence, self._tasks.create_task(self._score(handle)))
+            adopted += 1
 
     def start(self) -> None:
         """Begin to start prompts."""
@@ -63,10 +78,22 @@ class Rollouts:
                 self._buffer.add(prompt.occurrence, making)
 
     async def _roll_out(self, prompt: Prompt, cohort: Sequence[Prompt]) -> GroupHandle:
-        group = await self._fleet.rollout_workers.sample(
-            prompt, sampling=self._config.sampling, group_size=self._config.group_size, cohort=cohort
-        )
-        return await self._score(group)
+        def lost() -> None:
+            self._ledger.started_again(prompt.occurrence)
+
+        while True:
+            group = await self._fleet.rollout_workers.sample(
+                prompt,
+                sampling=self._config.sampling,
+                group_size=self._config.group_size,
+                cohort=cohort,
+                lost=lost,
+            )
+            try:
+                return await self._score(group)
+            except PayloadLostError as error:
+                log.warning("%s; its prompt is sampled again", error)
+                lost()
 
     async def _score(self, group: GroupHandle) -> GroupHandle:
         rewards, logprobs = await asyncio.gather(

@@ -15,6 +15,7 @@ from rl_empathy.errors import DataError, Stopped
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
+from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.types import Row
 
 
@@ -89,7 +90,7 @@ def _samples(context: RunContext, rows: tuple[Row, ...]) -> list[Sample]:
 
 async def _validity(context: RunContext, model: Path) -> float:
     run_file = context.run_file
-    workers = await context.rollout_workers(model)
+    workers = await rollout_workers(context, model)
     await workers.load_model(model, context.next_version())
     prompts = held_out_prompts(context.prompts(context.data.held_out)[: run_file.sft.validity_prompts])
     groups = await asyncio.gather(

@@ -1,15 +1,20 @@
 """What a reward function is, and how the terms of a group become its rewards."""
 
 import importlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tenacity import Retrying, stop_after_attempt, wait_exponential
+
 from rl_empathy.errors import ConfigError, RewardError
 from rl_empathy.schema import OutputSchema, ParsedCompletion, offsets_of_ids, span_token_masks
 from rl_empathy.types import GroupRewards, RolloutGroup
+
+log = logging.getLogger(__name__)
 
 
 class RewardFunction(Protocol):
@@ -62,59 +67,89 @@ def load_function(path: str) -> RewardFunction:
         ) from error
 
 
-def score_group(
-    group: RolloutGroup,
-    *,
-    schema: OutputSchema,
-    terms: Sequence[RewardTerm],
-    decode: Callable[[list[int]], str],
-) -> GroupRewards:
-    """Parse the completions and sum the weighted terms.
+class RewardScorer:
+    """Turns groups into rewards by its terms."""
 
-    Args:
-        group: Prompt and completions.
-        schema: What a completion should look like.
-        terms: What is rewarded.
-        decode: Token ids to text, special tokens kept; gives the spans their lengths in tokens.
+    def __init__(
+        self,
+        schema: OutputSchema,
+        terms: Sequence[RewardTerm],
+        decode: Callable[[list[int]], str],
+        *,
+        retries: int,
+    ) -> None:
+        """Nothing is scored yet.
 
-    Returns:
-        Raw terms, totals, schema errors and span lengths, completion by completion.
+        Args:
+            schema: What a completion should look like.
+            terms: What is rewarded.
+            decode: Token ids to text, special tokens kept; gives the spans their lengths in tokens.
+            retries: How often a term that raises is asked again, after 0.5, 1, 2 … s.
+        """
+        self._schema = schema
+        self._terms = terms
+        self._decode = decode
+        self._retries = retries
+        self._worked: set[str] = set()
 
-    Raises:
-        RewardError: A term raised, or gave a wrong number of scores; the text names term and prompt.
-    """
-    started = time.monotonic()
-    parsed = [schema.parse(completion.text, strict=True) for completion in group.completions]
-    scores = {term.name: _scores(term, group, parsed) for term in terms}
-    totals = tuple(
-        None
-        if any(score is None for score in column)
-        else sum(term.weight * score for term, score in zip(terms, column, strict=True) if score is not None)
-        for column in zip(*scores.values(), strict=True)
-    )
-    return GroupRewards(
-        terms=scores,
-        totals=totals,
-        errors=tuple(tuple(p.errors) for p in parsed),
-        span_tokens=tuple(
-            _span_tokens(completion.token_ids, completion.finish_reason == "stop", p, decode)
-            for completion, p in zip(group.completions, parsed, strict=True)
-        ),
-        score_s=time.monotonic() - started,
-    )
+    def score(self, group: RolloutGroup) -> GroupRewards:
+        """Parse the completions and sum the weighted terms.
 
+        A term that raises again and again has no score for this group (C3); one that never worked is a mistake of the
+        run file or the function, and ends the run.
 
-def _scores(
-    term: RewardTerm, group: RolloutGroup, parsed: Sequence[ParsedCompletion]
-) -> tuple[float | None, ...]:
-    where = f"reward term {term.name}, prompt {group.prompt.row.id}"
-    try:
-        scores = term.function(group, parsed)
-    except Exception as error:
-        raise RewardError(f"{where}: {type(error).__name__}: {error}") from error
-    if len(scores) != len(parsed):
-        raise RewardError(f"{where}: {len(scores)} scores for {len(parsed)} completions")
-    return tuple(None if score is None or not math.isfinite(score) else float(score) for score in scores)
+        Args:
+            group: Prompt and completions.
+
+        Returns:
+            Raw terms, totals, schema errors and span lengths, completion by completion.
+
+        Raises:
+            RewardError: A term raised that has not worked yet, or gave a wrong number of scores; the text names term
+                and prompt.
+        """
+        started = time.monotonic()
+        parsed = [self._schema.parse(completion.text, strict=True) for completion in group.completions]
+        scores = {term.name: self._scores(term, group, parsed) for term in self._terms}
+        totals = tuple(
+            None
+            if any(score is None for score in column)
+            else sum(
+                term.weight * score
+                for term, score in zip(self._terms, column, strict=True)
+                if score is not None
+            )
+            for column in zip(*scores.values(), strict=True)
+        )
+        return GroupRewards(
+            terms=scores,
+            totals=totals,
+            errors=tuple(tuple(p.errors) for p in parsed),
+            span_tokens=tuple(
+                _span_tokens(completion.token_ids, completion.finish_reason == "stop", p, self._decode)
+                for completion, p in zip(group.completions, parsed, strict=True)
+            ),
+            score_s=time.monotonic() - started,
+        )
+
+    def _scores(
+        self, term: RewardTerm, group: RolloutGroup, parsed: Sequence[ParsedCompletion]
+    ) -> tuple[float | None, ...]:
+        where = f"reward term {term.name}, prompt {group.prompt.row.id}"
+        asking = Retrying(
+            stop=stop_after_attempt(1 + self._retries), wait=wait_exponential(0.5, max=30), reraise=True
+        )
+        try:
+            scores = asking(term.function, group, parsed)
+        except Exception as error:
+            if term.name not in self._worked:
+                raise RewardError(f"{where}: {type(error).__name__}: {error}") from error
+            log.warning("%s has no scores after %d attempts", where, 1 + self._retries, exc_info=True)
+            return (None,) * len(parsed)
+        if len(scores) != len(parsed):
+            raise RewardError(f"{where}: {len(scores)} scores for {len(parsed)} completions")
+        self._worked.add(term.name)
+        return tuple(None if score is None or not math.isfinite(score) else float(score) for score in scores)
 
 
 def _span_tokens(

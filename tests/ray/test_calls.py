@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
+from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
-from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_roles
+from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_role
 
 ONE = Resources(num_cpus=1, num_gpus=0)
+DEADLINES = DeadlinesConfig(start_s=60, health_s=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,6 +46,9 @@ class Steady:
     def ready(self) -> str:
         return "a-node"
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def die(self) -> None:
         os._exit(1)
 
@@ -52,12 +58,14 @@ class Steady:
 
 def test_an_error_of_a_constructor_keeps_its_class(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^no model at nowhere$"):
-        asyncio.run(start_roles(Broken, {"trainer": ("nowhere",)}, ONE, tmp_path, start_s=60))
+        asyncio.run(
+            start_role("trainer", Broken, "nowhere", resources=ONE, logs=tmp_path, deadlines=DEADLINES)
+        )
 
 
 def test_a_dead_actor_and_a_late_one_are_told_with_their_name_and_log(tmp_path: Path) -> None:
     async def call_both() -> None:
-        (role,) = await start_roles(Steady, {"scorer": ()}, ONE, tmp_path, start_s=60)
+        role = await start_role("scorer", Steady, resources=ONE, logs=tmp_path, deadlines=DEADLINES)
         with pytest.raises(
             RoleTimeoutError, match=r"scorer on node a-node did not rest within 0\.1 s.*scorer\.log"
         ):
@@ -68,6 +76,20 @@ def test_a_dead_actor_and_a_late_one_are_told_with_their_name_and_log(tmp_path: 
             await role.answer(role.actor.die.remote(), seconds=60, doing="fall")
 
     asyncio.run(call_both())
+
+
+def test_a_stopped_actor_is_taken_for_dead_long_before_the_deadline_and_a_busy_one_is_not(
+    tmp_path: Path,
+) -> None:
+    async def call_both() -> None:
+        role = await start_role("scorer", Steady, resources=ONE, logs=tmp_path, deadlines=DEADLINES)
+        await role.answer(role.actor.sleep.remote(5), seconds=60, doing="rest")  # longer than health_s
+        os.kill(await role.answer(role.actor.pid.remote(), seconds=60, doing="tell"), signal.SIGSTOP)
+        with pytest.raises(RoleDiedError, match=r"scorer .*did not answer within 3 s that it is alive"):
+            await role.answer(role.actor.sleep.remote(0), seconds=600, doing="rest")
+        role.kill()
+
+    asyncio.run(asyncio.wait_for(call_both(), 60))
 
 
 def test_a_task_raises_what_it_raised() -> None:

@@ -15,6 +15,7 @@ from rl_empathy.config.sections.cluster import (
     ClusterConfig,
     DeadlinesConfig,
     PolicyTrainerConfig,
+    RestartsConfig,
     RoleConfig,
     RolloutWorkersConfig,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PolicyTrainerConfig",
+    "RestartsConfig",
     "RewardModelingConfig",
     "RewardTermConfig",
     "RoleConfig",

@@ -1,8 +1,8 @@
 """Where the roles run, with which resources, and how long the driver waits for them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl_empathy.config.sections.section import Count, Positive, Section
 
@@ -24,7 +24,10 @@ class RolloutWorkersConfig(Section):
     """Resources and settings of each rollout worker."""
 
     min: Count = 1
-    """Workers at the start."""
+    """Workers at the start, and at least."""
+    max: Count | None = None
+    """Workers at most; in between they are added while the trainer waits for groups, and taken away while groups wait
+    for the trainer. Left out: as many as min."""
     num_cpus: Positive = 1
     """Logical CPUs, and threads, of each."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
@@ -33,6 +36,12 @@ class RolloutWorkersConfig(Section):
     """Memory of the key-value cache of each on a CPU, MiB."""
     max_running_sequences: Count = 64
     """Completions that one engine writes at the same time."""
+
+    @model_validator(mode="after")
+    def _max_is_not_below_min(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        return self
 
 
 class RoleConfig(Section):
@@ -59,8 +68,21 @@ class DeadlinesConfig(Section):
     """Until an update is done."""
     publish_s: Positive = 300
     """Until the workers hold the new weights."""
+    workers_s: Positive = 600
+    """Until enough rollout workers are ready again, when some were lost."""
+    health_s: Positive = 60
+    """Until a role that is at work answers that it is alive; one that does not is taken for dead."""
     checkpoint_s: Positive = 600
     """Until a checkpoint is written and read back."""
+
+
+class RestartsConfig(Section):
+    """How often roles of stage grpo that died or do not answer are started anew before the run ends."""
+
+    each_role: Annotated[int, Field(ge=0)] = 10
+    """Restarts of one role; a rollout worker counts as one role, whatever process it is."""
+    whole_run: Annotated[int, Field(ge=0)] = 100
+    """Restarts of all roles together."""
 
 
 class ClusterConfig(Section):
@@ -82,3 +104,5 @@ class ClusterConfig(Section):
     """The reward model."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     """Deadlines of the driver's waits."""
+    restarts: RestartsConfig = RestartsConfig()
+    """Restarts of roles that were lost; counted anew at every start of the run."""

@@ -129,6 +129,9 @@ class GRPOConfig(Section):
     """Optimizer updates a step; the groups are divided among them."""
     max_staleness: Annotated[int, Field(ge=0)] = 1
     """Versions that a group may lag behind the one being trained; 0 is synchronous."""
+    look_ahead: Count = 1
+    """Groups, from the oldest untrained one on, among which a step takes what is finished; 1: strictly in the order of
+    start. More pass stragglers, and start fewer groups ahead: (max_staleness + 1) groups_per_step - look_ahead + 1."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are drawn."""
     rewards: Annotated[tuple[RewardTermConfig, ...], Field(min_length=1)] = (
@@ -136,6 +139,8 @@ class GRPOConfig(Section):
         RewardTermConfig(function="answer"),
     )
     """Terms of the reward, summed with their weights."""
+    reward_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a term that raises is asked again before its group is dropped; one that never worked ends the run."""
     shuffle_rewards: bool = False
     """Permute the rewards within each group: the control run that must not learn."""
     advantage: Literal["group_std", "group_mean", "rloo"] = "group_std"
@@ -182,6 +187,16 @@ class GRPOConfig(Section):
         names = [term.name for term in self.rewards]
         if len(set(names)) < len(names):
             raise ValueError(f"the terms of rewards are called {', '.join(names)}: each needs another name")
+        return self
+
+    @model_validator(mode="after")
+    def _window_keeps_the_bound(self) -> Self:
+        most = self.max_staleness * self.groups_per_step + 1
+        if self.look_ahead > most:
+            raise ValueError(
+                f"look_ahead ({self.look_ahead}) may be at most max_staleness * groups_per_step + 1 ({most}), "
+                "or fewer groups than a step wants could be under way"
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ In training actors are reached from this folder only.
 
 calls             a call to an actor or a task, which always ends (C6)
 group_handle      a group as the driver sees it: the header here, the payload where it was made
+restarts          roles that die are started anew, within a budget
 rollout_workers   all rollout workers seen as one
 scorers           the reward model and the reference model
 policy_trainer    the policy trainer, and the version it holds
@@ -17,6 +18,7 @@ payload outlives its maker, and passes it on by reference.
 from rl_empathy.orchestration.fleet.fleet import Fleet
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
+from rl_empathy.orchestration.fleet.restarts import RestartableRole, RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.fleet.scorers import (
     NoReferenceModel,
@@ -32,6 +34,8 @@ __all__ = [
     "NoReferenceModel",
     "PolicyTrainerHandle",
     "ReferenceModelHandle",
+    "RestartBudget",
+    "RestartableRole",
     "RewardModelHandle",
     "RolloutWorkers",
     "ShuffledRewards",

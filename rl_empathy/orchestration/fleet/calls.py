@@ -1,15 +1,22 @@
 """Calls to actors and tasks, each of which ends: with an answer, an error of ours, or a deadline (C6)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
-from rl_empathy.errors import RlEmpathyError, RoleDiedError, RoleTimeoutError
+from rl_empathy.config.sections import DeadlinesConfig
+from rl_empathy.errors import PayloadLostError, RlEmpathyError, RoleDiedError, RoleTimeoutError
+
+HEALTH = "health"
+"""The concurrency group in which every actor answers that it is alive."""
+PULSES = 12
+"""How often a role is asked within cluster.deadlines.health_s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,45 +45,51 @@ async def run_task(
     return await role.answer(task.remote(*arguments), seconds=seconds, doing="finish")
 
 
-async def start_roles(
+async def start_role(
+    name: str,
     actor_class: type,
-    arguments: Mapping[str, Sequence[Any]],
+    *arguments: Any,
     resources: Resources,
     logs: Path,
-    *,
-    start_s: float,
+    deadlines: DeadlinesConfig,
     **settings: Any,
-) -> list["Role"]:
-    """Start actors of one class and wait until each is up.
+) -> "Role":
+    """Start an actor and wait until it is up.
 
     Args:
+        name: Of the role.
         actor_class: A plain class of `actors/`; its last positional argument is the path of its log.
-        arguments: Positional arguments by role name; one actor each.
-        resources: Of each actor.
-        logs: Folder of the log files.
-        start_s: Deadline.
-        **settings: Keyword arguments, the same for all.
+        *arguments: The positional arguments before it.
+        resources: Of the actor.
+        logs: Folder of the log file.
+        deadlines: Until it is up, and until it answers that it is alive.
+        **settings: Keyword arguments.
 
-    Returns:
-        The roles, in order.
+    Raises:
+        RoleTimeoutError: It was not up in time; nothing is left of it.
+        RoleDiedError: It died at its start.
+        RlEmpathyError: What its constructor raised.
     """
-    remote: Any = ray.remote(actor_class)
-    roles = []
-    for name, values in arguments.items():
-        log = logs / f"{name}.log"
-        options = remote.options(
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
-            max_concurrency=resources.max_concurrency,
-        )
-        roles.append(Role(name=name, actor=options.remote(*values, str(log), **settings), log=log))
-    nodes = await asyncio.gather(
-        *(role.answer(role.actor.ready.remote(), seconds=start_s, doing="start") for role in roles)
+    remote: Any = ray.remote
+    options = remote(
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        max_concurrency=resources.max_concurrency,
+        concurrency_groups={HEALTH: 1},  # answers while the role works
     )
-    return [replace(role, node=node) for role, node in zip(roles, nodes, strict=True)]
+    log = logs / f"{name}.log"
+    actor = options(actor_class).remote(*arguments, str(log), **settings)
+    role = Role(name=name, actor=actor, log=log)
+    try:
+        role.node = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
+    except BaseException:
+        role.kill()
+        raise
+    role.health_s = deadlines.health_s
+    return role
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Role:
     """An actor with a name and a log; every call to it ends."""
 
@@ -85,43 +98,93 @@ class Role:
     log: Path
     node: str = ""
     """Known once it is up."""
+    health_s: float | None = None
+    """A role at work that does not answer `ready` for so long is taken for dead; None: it is not asked (yet)."""
+    _waiting: int = 0
+    _pulse: "asyncio.Task[None] | None" = None
 
     def __str__(self) -> str:
         return f"{self.name} on node {self.node}" if self.node else self.name
 
     def kill(self) -> None:
-        """End the actor's process at once."""
+        """End the actor's process at once, a hanging one too."""
         ray.kill(self.actor)
 
     async def answer(self, reference: "Awaitable[Any]", *, seconds: float, doing: str) -> Any:
-        """Wait for a call.
+        """Wait for a call, and listen to the role's pulse meanwhile.
 
         Raises:
             RoleTimeoutError: It took too long.
-            RoleDiedError: The actor's process is gone.
+            RoleDiedError: The actor's process is gone, or does not answer that it is alive.
+            PayloadLostError: What it should work on is gone.
             RlEmpathyError: What the actor raised, in its constructor too.
         """
+        call = asyncio.ensure_future(reference)
         try:
-            return await asyncio.wait_for(asyncio.ensure_future(reference), seconds)
-        except RayTaskError as error:  # before TimeoutError, whose class a task's own error may have as well
+            with self._listened() as pulse:
+                await asyncio.wait((call, *pulse), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                silent = any(task.done() for task in pulse)
+            if call.done():
+                return call.result()
+        except RayTaskError as error:
             if isinstance(error.cause, RoleDiedError):
                 raise RoleDiedError(f"{self}, to {doing}: {error.cause}. Its log: {self.log}") from error
             if isinstance(error.cause, RlEmpathyError):
                 raise error.cause from error
+            if isinstance(error.cause, ObjectLostError):
+                raise PayloadLostError(f"{self}, to {doing}: {error.cause}") from error
             raise
-        except TimeoutError as error:
-            raise RoleTimeoutError(
-                f"{self} did not {doing} within {seconds:g} s. Its log: {self.log}. "
-                "If the machine is merely slow, raise cluster.deadlines"
-            ) from error
         except RayActorError as error:
             if raised := _raised_in_constructor(error):
                 raise raised from error
             raise RoleDiedError(
                 f"{self} died while it was to {doing}: {error}. Its log: {self.log}"
             ) from error
+        except ObjectLostError as error:
+            raise PayloadLostError(f"{self}, to {doing}: {error}") from error
         except RayError as error:
             raise RoleDiedError(f"{self}, to {doing}: {error}. Its log: {self.log}") from error
+        finally:
+            call.cancel()
+        if silent:
+            raise RoleDiedError(
+                f"{self}, while it was to {doing}, did not answer within {self.health_s:g} s that it is alive "
+                f"(cluster.deadlines.health_s). Its log: {self.log}"
+            )
+        raise RoleTimeoutError(
+            f"{self} did not {doing} within {seconds:g} s. Its log: {self.log}. "
+            "If the machine is merely slow, raise cluster.deadlines"
+        )
+
+    @contextmanager
+    def _listened(self) -> "Iterator[list[asyncio.Task[None]]]":
+        """One pulse for all who wait for this role; it stops with the last of them."""
+        if self.health_s is None:
+            yield []
+            return
+        if self._pulse is None or self._pulse.done():
+            self._pulse = asyncio.create_task(self._until_silent(self.health_s))
+        self._waiting += 1
+        try:
+            yield [self._pulse]
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0:
+                self._pulse.cancel()
+                self._pulse = None
+
+    async def _until_silent(self, seconds: float) -> None:
+        """Ask again and again whether the role is alive; return when it does not answer."""
+        while True:
+            await asyncio.sleep(seconds / PULSES)
+            alive = self.actor.ready.options(concurrency_group=HEALTH).remote()
+            try:
+                await asyncio.wait_for(asyncio.ensure_future(alive), seconds)
+            except TimeoutError:
+                return
+            except RayError:
+                await asyncio.sleep(seconds)  # the call that is waited for raises it as well, and says more
+                return
 
 
 def _raised_in_constructor(error: RayActorError) -> RlEmpathyError | None:

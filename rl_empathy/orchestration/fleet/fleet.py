@@ -1,5 +1,6 @@
 """The roles of a GRPO run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +9,9 @@ from ray import ObjectRef
 
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
+from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.scaling import Scaler
 from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
 
 
@@ -19,6 +22,8 @@ class RewardScorer(Protocol):
 class ReferenceScorer(Protocol):
     async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None": ...
 
+    def kill(self) -> None: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
@@ -28,6 +33,28 @@ class Fleet:
     rollout_workers: RolloutWorkers
     reward_model: RewardScorer
     reference_model: ReferenceScorer
+    budget: RestartBudget
+    scaler: Scaler | None = None
+    """None: the number of workers stays as it is."""
+
+    def metrics(self) -> dict[str, float]:
+        """Restarts since this process began."""
+        return {"fleet/restarts": float(self.budget.total)}
+
+    def rescale(self, step: Mapping[str, float]) -> None:
+        """Start or take away rollout workers, if the metrics of a step say so."""
+        decision = self.scaler and self.scaler.decide(
+            len(self.rollout_workers),
+            trainer_idle=step["idle/trainer_fraction"],
+            rollout_idle=step["idle/rollout_fraction"],
+        )
+        if decision:
+            self.rollout_workers.scale_to(*decision)
+
+    def end_training(self) -> None:
+        """End the roles that nothing wants after the stage; workers and reward model stay for the evaluation."""
+        self.trainer.kill()
+        self.reference_model.kill()
 
     def adopt(self, group: RolloutGroup) -> GroupHandle:
         """Put a group of a checkpoint back into the object store."""

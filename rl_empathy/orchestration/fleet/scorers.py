@@ -9,29 +9,32 @@ from ray import ObjectRef
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.restarts import RestartableRole
 from rl_empathy.types import GroupRewards
 
 
 class RewardModelHandle:
     """The reward model."""
 
-    def __init__(self, role: Role, deadlines: DeadlinesConfig) -> None:
+    def __init__(self, role: RestartableRole, deadlines: DeadlinesConfig) -> None:
         self._role = role
         self._deadlines = deadlines
 
     async def score(self, group: GroupHandle) -> GroupRewards:
-        return await self._role.answer(
-            self._role.actor.score.remote(group.payload),
-            seconds=self._deadlines.score_s,
-            doing=f"score the group of prompt {group.header.row_id}",
+        doing = f"score the group of prompt {group.header.row_id}"
+        return await self._role.call(
+            lambda role: role.answer(
+                role.actor.score.remote(group.payload), seconds=self._deadlines.score_s, doing=doing
+            )
         )
 
     async def witness(self, group: GroupHandle) -> list[float | None]:
         """What an encoder that trained nothing says of the answers."""
-        return await self._role.answer(  # type: ignore[no-any-return]
-            self._role.actor.witness.remote(group.payload),
-            seconds=self._deadlines.score_s,
-            doing=f"compare the group of prompt {group.header.row_id}",
+        doing = f"compare the group of prompt {group.header.row_id}"
+        return await self._role.call(
+            lambda role: role.answer(
+                role.actor.witness.remote(group.payload), seconds=self._deadlines.score_s, doing=doing
+            )
         )
 
 
@@ -52,18 +55,25 @@ class ShuffledRewards:
 class ReferenceModelHandle:
     """The reference model."""
 
-    def __init__(self, role: Role, config: GRPOConfig, deadlines: DeadlinesConfig) -> None:
+    def __init__(self, role: RestartableRole, config: GRPOConfig, deadlines: DeadlinesConfig) -> None:
         self._role = role
         self._temperature = config.sampling.temperature
         self._deadlines = deadlines
 
     async def logprobs(self, group: GroupHandle) -> "ObjectRef[Any] | None":
-        done, logprobs = self._role.actor.logprobs.options(num_returns=2).remote(
-            group.payload, self._temperature
-        )
-        doing = f"give the reference log-probs of prompt {group.header.row_id}"
-        await self._role.answer(done, seconds=self._deadlines.score_s, doing=doing)
-        return logprobs
+        async def ask(role: Role) -> "ObjectRef[Any]":
+            done, logprobs = role.actor.logprobs.options(num_returns=2).remote(
+                group.payload, self._temperature
+            )
+            doing = f"give the reference log-probs of prompt {group.header.row_id}"
+            await role.answer(done, seconds=self._deadlines.score_s, doing=doing)
+            return logprobs
+
+        return await self._role.call(ask)
+
+    def kill(self) -> None:
+        """End the process at once, for good."""
+        self._role.kill()
 
 
 class NoReferenceModel:
@@ -71,3 +81,6 @@ class NoReferenceModel:
 
     async def logprobs(self, group: GroupHandle) -> None:
         return None
+
+    def kill(self) -> None:
+        """Nothing runs."""

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,11 +12,11 @@ from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines import generation
 from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.errors import RoleDiedError
+from rl_empathy.errors import RoleDiedError, VoidedError
 from rl_empathy.types import PolicyVersion
 from tests.fakes import make_prompt
 
-WEIGHTS = PublishedWeights.of([], PolicyVersion(1, 1))
+WEIGHTS = PublishedWeights.of([], PolicyVersion(0, 1))
 
 
 class BreaksOff:
@@ -36,6 +37,12 @@ class BreaksOff:
         )  # fmt: skip
         ended, self.requests = self.requests, []
         return [SimpleNamespace(request_id=name, finished=True, outputs=[completion]) for name in ended]
+
+    def abort_request(self, names):
+        self.aborted = names
+
+    def reset_prefix_cache(self):
+        pass
 
     def collective_rpc(self, *_, **__):
         self.loading.set()
@@ -90,3 +97,20 @@ def test_when_a_load_fails_everybody_who_waits_is_told_and_nobody_is_served_any_
     assert "the weights do not fit" in str(errors[0])
     with pytest.raises(RoleDiedError, match="takes no more work"):
         asyncio.run(sample(engine))
+
+
+@pytest.mark.parametrize(("version", "whole"), [(PolicyVersion(1, 0), False), (PolicyVersion(0, 1), True)])
+def test_a_load_that_is_whole_or_of_another_attempt_gives_up_what_is_under_way(monkeypatch, version, whole):
+    vllm = BreaksOff("stop")
+    vllm.may_fail.set()
+    engine = make_engine(monkeypatch, vllm)
+
+    async def load_while_one_waits() -> tuple[BaseException, BaseException]:
+        waits = asyncio.create_task(sample(engine, together=2))
+        await asyncio.sleep(0)
+        loading = asyncio.create_task(engine.load_weights(replace(WEIGHTS, version=version), whole=whole))
+        return await asyncio.wait_for(asyncio.gather(waits, loading, return_exceptions=True), 30)
+
+    given_up, _ = asyncio.run(load_while_one_waits())
+    assert isinstance(given_up, VoidedError)
+    assert f"was given up for policy version {version}" in str(given_up)

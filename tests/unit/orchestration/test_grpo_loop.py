@@ -100,15 +100,33 @@ def test_a_step_that_gets_only_flat_groups_ends_the_run_and_says_why(tmp_path):
 
 
 def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_trained(tmp_path):
-    """As after --allow-config-change grpo.max_staleness=0: 9 finished groups, 3 slots."""
-    finished = [make_group(make_prompt(i)) for i in range(9)]
-    prompts = PromptStream(
-        [(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)], seed=0, cursor=Occurrence(0, 9)
-    )
+    """As after --allow-config-change grpo.groups_per_step=3: 9 finished groups, 6 slots."""
     fleet = make_fleet()
-    run_loop(tmp_path, fleet, prompts=prompts, finished=finished, max_staleness=0, num_steps=4)
+    run_loop(
+        tmp_path, fleet, prompts=after(9), finished=groups(9), max_staleness=2, num_steps=4, look_ahead=4
+    )
     assert fleet.rollout_workers.sampled[0] == Occurrence(0, 9)
-    assert fleet.rollout_workers.version_of[Occurrence(0, 9)].number == 3  # after 3 steps of 3 adopted groups
+    assert (
+        fleet.rollout_workers.version_of[Occurrence(0, 9)].number == 2
+    )  # 9 groups fill the slots until step 2
+
+
+def test_adopted_groups_that_would_be_too_stale_are_sampled_again(tmp_path):
+    """As after --allow-config-change grpo.max_staleness=0: only the first step may train what version 0 wrote."""
+    fleet = make_fleet()
+    run_loop(tmp_path, fleet, prompts=after(9), finished=groups(9), max_staleness=0, num_steps=4)
+    assert fleet.rollout_workers.sampled[:6] == [Occurrence(0, i) for i in range(3, 9)]
+    assert max(fleet.trainer.staleness) == 0
+    assert sorted(o for step in fleet.trainer.trained for o in step) == [Occurrence(0, i) for i in range(12)]
+
+
+def after(count):
+    rows = [(make_row(i), [1, 2, 3]) for i in range(NUM_ROWS)]
+    return PromptStream(rows, seed=0, cursor=Occurrence(0, count))
+
+
+def groups(count):
+    return [make_group(make_prompt(i)) for i in range(count)]
 
 
 def test_one_failure_ends_the_run_with_its_own_error(tmp_path):

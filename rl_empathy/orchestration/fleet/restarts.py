@@ -1,0 +1,122 @@
+"""Roles that die are started anew, within a budget."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rl_empathy.config.sections import RestartsConfig
+from rl_empathy.errors import RoleDiedError, RoleTimeoutError
+from rl_empathy.orchestration.fleet.calls import Role
+
+T = TypeVar("T")
+LOST = (RoleDiedError, RoleTimeoutError)
+"""What a call raises when its role is gone or does not answer."""
+
+
+class RestartBudget:
+    """Counts the restarts of a run; when they are spent, the error that asked for one more ends it."""
+
+    def __init__(self, config: RestartsConfig, tell: Callable[[str], None]) -> None:
+        """Nothing is spent yet.
+
+        Args:
+            config: Section cluster.restarts.
+            tell: Told of every restart.
+        """
+        self._config = config
+        self._tell = tell
+        self._spent: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """Restarts since this process began."""
+        return self._spent.total()
+
+    def spend(self, role: str, error: Exception) -> None:
+        """Allow a restart of a role.
+
+        Args:
+            role: Its name.
+            error: Why it must be started anew.
+
+        Raises:
+            RoleDiedError: The budget of the role, or of the run, is spent.
+        """
+        for key, count, limit in (
+            ("each_role", self._spent[role], self._config.each_role),
+            ("whole_run", self.total, self._config.whole_run),
+        ):
+            if count >= limit:
+                raise RoleDiedError(
+                    f"{error}. It is not started anew: cluster.restarts.{key} ({limit}) is spent; "
+                    "the same command resumes the run from its last checkpoint"
+                ) from error
+        self._spent[role] += 1
+        self._tell(f"{error}. Starting {role} anew (restart {self._spent[role]})")
+
+
+async def start_anew(
+    role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget, error: Exception
+) -> Role:
+    """End what is left of a role and start another in its place, as often as the budget allows.
+
+    Args:
+        role: The one that is lost.
+        start: Starts another, and waits until it is up.
+        budget: Of the run.
+        error: How it was lost.
+
+    Returns:
+        The new one.
+
+    Raises:
+        RoleDiedError: The restarts are spent.
+    """
+    while True:
+        role.kill()
+        budget.spend(role.name, error)
+        try:
+            return await start()
+        except LOST as again:
+            error = again
+
+
+class RestartableRole:
+    """A role without a state of its own: when it is lost it is started anew, and the call is made again."""
+
+    def __init__(self, role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget) -> None:
+        """Take over a role that is up.
+
+        Args:
+            role: The actor.
+            start: Starts another one in its place.
+            budget: Of the run.
+        """
+        self._role = role
+        self._start = start
+        self._budget = budget
+        self._lock = asyncio.Lock()
+
+    async def call(self, make: Callable[[Role], Awaitable[T]]) -> T:
+        """Make a call, again after every restart.
+
+        Args:
+            make: Makes the call on a role, and waits for its answer.
+
+        Raises:
+            RoleDiedError: The restarts are spent.
+            RlEmpathyError: What the role raised.
+        """
+        while True:
+            role = self._role
+            try:
+                return await make(role)
+            except LOST as error:
+                async with self._lock:
+                    if self._role is role:  # who comes first starts it anew for all
+                        self._role = await start_anew(role, self._start, self._budget, error)
+
+    def kill(self) -> None:
+        """End the process at once, for good."""
+        self._role.kill()

@@ -1,0 +1,88 @@
+"""Roles of a real run are killed or stopped: the run goes on, and every prompt is accounted for."""
+
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.ray.test_runs import LIMIT_S, ledger, metrics, start, wait_for_step
+
+ROLES = ["RolloutWorker", "RewardModel", "ReferenceModel", "PolicyTrainer"]
+
+
+def process_of(run: subprocess.Popen[str], role: str) -> psutil.Process:
+    """A process of a role; Ray writes the actor's class into its command line."""
+    started = psutil.Process(run.pid).children(recursive=True)
+    return next(process for process in started if process.cmdline()[:1] and role in process.cmdline()[0])
+
+
+def strike(folder: Path, run: subprocess.Popen[str], role: str, number: signal.Signals) -> None:
+    """Send a signal to a role in the middle of the run, and wait until the run has noticed and goes on."""
+    before = metrics(folder)[-1]
+    process_of(run, role).send_signal(number)
+    deadline = time.monotonic() + LIMIT_S
+    while metrics(folder)[-1]["fleet/restarts"] == before["fleet/restarts"]:
+        assert run.poll() is None, run.stderr.read()[-3000:]
+        assert time.monotonic() < deadline, f"the run did not go on without its {role}"
+        time.sleep(0.05)
+
+
+def check_accounts(folder: Path, *, num_steps: int, restarts: int) -> None:
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == list(range(1, num_steps + 1))
+    assert lines[-1]["fleet/restarts"] == restarts
+    assert lines[-1]["ledger/duplicates"] == 0
+    assert lines[-1]["ledger/trained"] == num_steps * 4
+    assert max(line["staleness/max"] for line in lines) <= 1
+    survivors = {(line["epoch"], line["index"]): line for line in ledger(folder)}
+    trained = Counter(line["step"] for line in survivors.values() if line["state"] == "trained")
+    assert trained == dict.fromkeys(range(1, num_steps + 1), 4)
+    for step in range(1, num_steps + 1):
+        path = folder / "tiny" / "rollouts" / f"step_{step:06d}.jsonl"
+        rollouts = [json.loads(line) for line in path.read_text().splitlines()]
+        written = {tuple(line["occurrence"]) for line in rollouts}
+        assert written == {
+            o for o, line in survivors.items() if line.get("step") == step and line["state"] == "trained"
+        }
+
+
+def test_every_role_may_be_killed_and_the_run_goes_on(tmp_path):
+    folder = tmp_path / "runs"
+    with start(folder, "grpo.num_steps=24", "cluster.restarts.each_role=1") as run:
+        for step, role in enumerate(ROLES, start=2):
+            wait_for_step(folder, run, step)
+            strike(folder, run, role, signal.SIGKILL)
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=24, restarts=len(ROLES))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_that_hangs_is_replaced(tmp_path, role):
+    folder = tmp_path / "runs"
+    with start(folder, "grpo.num_steps=40", "cluster.deadlines.health_s=5") as run:
+        wait_for_step(folder, run, 2)
+        strike(folder, run, role, signal.SIGSTOP)
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=40, restarts=1)
+
+
+@pytest.mark.long
+def test_spent_restarts_end_the_run_with_the_name_of_the_role_and_a_resume_goes_on(tmp_path):
+    folder = tmp_path / "runs"
+    settings = ("grpo.num_steps=40", "cluster.restarts.each_role=0")
+    with start(folder, *settings) as run:
+        wait_for_step(folder, run, 3)
+        process_of(run, "PolicyTrainer").send_signal(signal.SIGKILL)
+        assert run.wait(timeout=LIMIT_S) == 4
+        told = run.stderr.read()
+    assert "policy_trainer" in told
+    assert "cluster.restarts.each_role (0) is spent" in told
+    with start(folder, "grpo.num_steps=40") as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=40, restarts=0)

@@ -1,0 +1,104 @@
+"""The real loop, fleet, buffer and ledger on simulated processes and a virtual clock, with seeded faults."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+
+from rl_empathy.config.sections import RestartsConfig
+from rl_empathy.errors import RoleDiedError
+from tests.simulation import Fault, Simulation, occurrences, random_faults, staleness
+from tests.virtual_clock import run_virtually
+
+
+def check_contracts(simulation: Simulation) -> None:
+    """What must hold after any run that ended."""
+    config, last = simulation.config, simulation.disk.checkpoints[-1]
+    assert last["step"] == config.num_steps
+    trained = last["trained"]
+    assert len(trained) == config.num_steps * config.groups_per_step
+    assert max(Counter(occurrences(trained)).values()) == 1, "trained twice"
+    assert max(map(staleness, trained)) <= config.max_staleness
+    spans = {span.version for entry in trained for c in entry.group.completions for span in c.version_spans}
+    assert spans <= set(last["names"]), "tokens of undone weights were trained"
+    # The ledger says the same as the weights, and knows of every prompt that was given out.
+    lines = [json.loads(line) for line in (simulation.folder / "ledger.jsonl").read_text().splitlines()]
+    ended = {(line["epoch"], line["index"]): line for line in lines}
+    assert {tuple(o) for o in occurrences(trained)} == {
+        o for o, line in ended.items() if line["state"] == "trained"
+    }
+    assert simulation.ledger.metrics()["ledger/duplicates"] == 0
+    given = {tuple(o) for o in last["driver"]["opened"]} | set(ended)
+    given |= {tuple(group.prompt.occurrence) for group in last["finished"]}
+    assert given == {(e, i) for e in range(20) for i in range(5) if (e, i) < tuple(last["driver"]["cursor"])}
+    steps = [
+        json.loads(line)["step"] for line in (simulation.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == list(range(1, config.num_steps + 1))
+
+
+def simulated(folder, seed, faults, **settings) -> Simulation:
+    simulation = Simulation(seed=seed, folder=folder, **settings)
+    run_virtually(simulation.run(faults))
+    return simulation
+
+
+def test_a_run_without_faults_keeps_the_contracts(tmp_path):
+    check_contracts(simulated(tmp_path, 0, []))
+
+
+@pytest.mark.parametrize(
+    ("role", "how"),
+    [
+        *itertools.product(
+            ["rollout_worker_0", "reward_model", "reference_model", "policy_trainer"], ["kill", "hang"]
+        ),
+        ("driver", "kill"),
+    ],
+)
+def test_any_role_may_die_or_hang_in_the_middle(tmp_path, role, how):
+    simulation = simulated(tmp_path, 1, [Fault(25.0, role, how)])
+    assert [(fault.role, fault.how) for fault in simulation.happened] == [(role, how)]
+    check_contracts(simulation)
+
+
+def test_all_workers_may_die_at_once(tmp_path):
+    simulation = simulated(tmp_path, 2, [Fault(25.0, f"rollout_worker_{i}", "kill") for i in range(3)])
+    assert len(simulation.happened) == 3
+    check_contracts(simulation)
+
+
+def test_spent_restarts_end_the_run_with_the_error_that_spent_them(tmp_path):
+    faults = [Fault(t, "policy_trainer", "kill") for t in (20.0, 60.0, 100.0)]
+    restarts = RestartsConfig(each_role=1, whole_run=10)
+    with pytest.raises(RoleDiedError, match=r"policy_trainer.*cluster\.restarts\.each_role \(1\) is spent"):
+        simulated(tmp_path, 3, faults, restarts=restarts, grpo={"num_steps": 60})
+
+
+@pytest.mark.parametrize("block", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 50))])
+def test_the_contracts_hold_over_random_schedules_of_faults(tmp_path, block):
+    """100 schedules a block, of 1 to 6 faults of any role at any time, any bound of staleness and any window."""
+    happened = 0
+    for seed in range(block * 100, block * 100 + 100):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        faults = random_faults(seed, count=1 + seed % 6, num_workers=2, until_s=90.0)
+        bound = seed % 4
+        grpo = {"num_steps": 4, "max_staleness": bound, "look_ahead": 1 + seed % (2 * bound + 1)}
+        simulation = simulated(folder, seed, faults, num_workers=2, grpo=grpo)
+        check_contracts(simulation)
+        happened += len(simulation.happened)
+    assert happened > 100, "the faults came too late"
+
+
+@pytest.mark.parametrize(("bound", "look_ahead"), [(0, 1), (1, 1), (1, 5), (2, 1), (2, 9), (4, 1), (4, 17)])
+def test_over_500_groups_with_drops_and_updates_in_flight_none_is_staler_than_the_bound(
+    tmp_path, bound, look_ahead
+):
+    grpo = {"num_steps": 63, "groups_per_step": 8, "max_staleness": bound, "look_ahead": look_ahead}
+    simulation = simulated(tmp_path, bound, [], num_workers=4, flat_every=5, grpo=grpo)
+    lags = [staleness(entry) for entry in simulation.disk.checkpoints[-1]["trained"]]
+    assert len(lags) == 504
+    assert max(lags) == bound, "above: too stale; below: nothing ran ahead"
+    assert simulation.ledger.metrics()["ledger/dropped/no_reward_spread"] > 50
