@@ -73,7 +73,7 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
         weights = trainer.weights()
         if without == "head":
             weights = [(name, tensor) for name, tensor in weights if name != "lm_head.weight"]
-        await engine.load_weights(PublishedWeights.of(weights, PolicyVersion(1, update)))
+        await engine.load_weights(PublishedWeights.of(weights, PolicyVersion(0, update)))
     groups = await asyncio.gather(*(sample(index) for index in range(4, 10)))
     rollout = torch.tensor([p for g in groups for c in g.completions for p in c.rollout_logprobs])
     difference = trainer.logprobs(samples_of(groups), temperature=1.0) - rollout
