@@ -167,7 +167,6 @@ class SleepingRun:
     mean_s: float
     sigma: float
     update_s: float
-    num_rows: int = 1 << 20
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Metrics of every step."""
 

@@ -106,6 +106,10 @@ def scale(
     _require_folder(run)
     from rl_empathy.orchestration.scaling import ask_by_hand
 
+    if (run / RUN_CONFIG).exists() and load_run_file(run / RUN_CONFIG, check_paths=False).run.deterministic:
+        raise ConfigError(
+            f"{run} is deterministic: the number of its rollout workers is part of what it computes"
+        )
     ask_by_hand(run, rollout_workers)
     asked = "as many as it needs" if rollout_workers is None else str(rollout_workers)
     print(f"{run} is asked for {asked} rollout workers, from its next step on")

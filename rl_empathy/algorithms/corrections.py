@@ -38,7 +38,7 @@ def no_weights(start_logprobs: Tensor) -> Weights:
 def decoupled_weights(start_logprobs: Tensor, rollout_logprobs: Tensor) -> Weights:
     """The whole ratio, as in decoupled PPO.
 
-        w_t = π_p(t) / μ(t)                        arXiv:2110.00641, eq. 3; asynchronous: AReaL, arXiv:2505.24298, eq. 5
+        w_t = π_p(t) / μ(t)                        arXiv:2110.00641; asynchronous: AReaL, arXiv:2505.24298
 
     Args:
         start_logprobs: [tokens] log π_p, nats.
@@ -66,7 +66,7 @@ def tis_weights(start_logprobs: Tensor, rollout_logprobs: Tensor, *, cap: float)
 def mask_weights(start_logprobs: Tensor, rollout_logprobs: Tensor, *, low: float, high: float) -> Weights:
     """Tokens on which trainer and rollout worker disagree too much are left out.
 
-        w_t = π_p(t) / μ(t) where low ≤ that ≤ high, else 0         IcePop, arXiv:2510.18855, sec. 3.3
+        w_t = π_p(t) / μ(t) where low ≤ that ≤ high, else 0         IcePop, arXiv:2510.18855
 
     Args:
         start_logprobs: [tokens] log π_p, nats.
@@ -94,7 +94,7 @@ def sequence_mask_weights(
         g_i = exp( mean_t log π_p(t)/μ(t) )  over completion i
         w_t = min( π_p(t) / μ(t), cap ) where low ≤ g_i ≤ high, else 0
 
-    The mean log-ratio of a sequence as the measure is that of DeepSeek-V3.2 (arXiv:2512.02556, sec. 3.1), which
+    The mean log-ratio of a sequence as the measure is that of DeepSeek-V3.2 (arXiv:2512.02556), which
     masks on one side and negative advantages only; here both sides and either sign, so that nothing is favoured.
 
     Args:

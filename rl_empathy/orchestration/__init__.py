@@ -6,5 +6,7 @@ group_buffer     groups between "prompt started" and "weights published"
 fleet/           typed handles over the actors; in training the only place that calls them
 placement        a Ray cluster that has what the plan needs
 weight_sync      publishing a policy version
+roles            each role, started with what the run file says of it
+scaling          how many rollout workers a run should have
 sft, reward_modeling, evaluation   the other stages
 """

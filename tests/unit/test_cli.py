@@ -116,6 +116,8 @@ def test_a_misspelled_key_exits_2_with_file_and_line(capsys: pytest.CaptureFixtu
         (["config"], "rl-empathy config"),
         (["evaluate", "nope"], "nope is no folder"),
         (["serve", "nope"], "nope is no folder"),
+        (["scale", "nope"], "nope is no folder"),
+        (["scale", "."], "no run directory"),
         (["serve", "a", "b"], "serve takes one run directory or model folder, got 2"),
         (["annotate", "in.jsonl", "out.jsonl", "--column", "prompt"], "--column wants prompt=FIELD"),
         (["annotate", "in.jsonl", "out.jsonl", "--schema", "nope"], "nope"),
@@ -129,6 +131,24 @@ def test_a_wrong_argument_exits_2_without_a_traceback(
     printed = capsys.readouterr().err
     assert said in printed
     assert "Traceback" not in printed
+
+
+def test_scale_asks_a_run_for_a_number_and_takes_it_back() -> None:
+    asked = make_run_directory() / "rollout_workers.json"
+    assert code_of("scale", "runs/done", "--rollout-workers", "3") == 0
+    assert asked.read_text() == '{"rollout_workers": 3}\n'
+    assert code_of("scale", "runs/done") == 0
+    assert not asked.exists()
+
+
+def test_a_deterministic_run_keeps_its_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("trial.yaml").write_text(
+        "model: {from_scratch: {}}\nrun: {deterministic: true}\ngrpo: {max_staleness: 0}\n"
+    )
+    make_run_directory()
+    assert code_of("scale", "runs/done", "--rollout-workers", "3") == 2
+    assert "runs/done is deterministic" in capsys.readouterr().err
+    assert not Path("runs/done/rollout_workers.json").exists()
 
 
 def test_the_reference_lists_a_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ class RolloutWorkers:
             except LOST as error:
                 self._lost(worker, error)
             except VoidedError:
-                pass
+                pass  # the worker lives, and gave the group up for a whole load
             finally:
                 worker.groups -= 1
                 self._changed.set()  # one that drains may be done
