@@ -23,10 +23,11 @@ def process_of(run: subprocess.Popen[str], role: str) -> psutil.Process:
 
 def strike(folder: Path, run: subprocess.Popen[str], role: str, number: signal.Signals) -> None:
     """Send a signal to a role in the middle of the run, and wait until the run has noticed and goes on."""
-    before = metrics(folder)[-1]
+    before = metrics(folder)[-1]["fleet/restarts"]
     process_of(run, role).send_signal(number)
     deadline = time.monotonic() + LIMIT_S
-    while metrics(folder)[-1]["fleet/restarts"] == before["fleet/restarts"]:
+    # A lost trainer may take every line with it, when it goes before its first checkpoint.
+    while not any(line["fleet/restarts"] > before for line in metrics(folder)):
         assert run.poll() is None, run.stderr.read()[-3000:]
         assert time.monotonic() < deadline, f"the run did not go on without its {role}"
         time.sleep(0.05)
