@@ -12,12 +12,11 @@ import math
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+from processes import peak_memory
 from rich.console import Console
 from rich.table import Table
 
@@ -29,48 +28,16 @@ def run(run_file: str, name: str, *settings: str) -> Path:
     """Carry the run out, unless it is finished; what it took stands in `cost.json` of its directory."""
     folder = Path("runs") / name
     if not (folder / "cost.json").exists():
-        started, peak = time.monotonic(), Peak()
+        started = time.monotonic()
         command = [sys.executable, "-m", "rl_empathy.train", run_file, f"run.name={name}", *settings]
         process = subprocess.Popen(command)
-        peak.watch(process)
-        if process.wait():
+        with peak_memory(process.pid) as peak:
+            process.wait()
+        if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
         cost = {"wall_s": time.monotonic() - started, "peak_pss_gib": peak.gib}
         (folder / "cost.json").write_text(json.dumps(cost))
     return folder
-
-
-class Peak(threading.Thread):
-    """Watches the memory of a process and everything below it: shared pages are divided among their users (PSS)."""
-
-    gib = 0.0
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-
-    def watch(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.start()
-
-    def run(self) -> None:
-        while self._process.poll() is None:
-            self.gib = max(self.gib, sum(map(pss_bytes, family(self._process.pid))) / 2**30)
-            time.sleep(2)
-
-
-def family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def pss_bytes(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:  # it ended in between
-        return 0
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
@@ -31,6 +31,7 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
+from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.grpo import run_attempts
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import (
@@ -129,7 +130,10 @@ class SleepingTrainer:
     def weights(self) -> tuple[None, PolicyVersion]:
         return None, self._version
 
-    def save_checkpoint(self, driver: dict[str, Any], *finished: RolloutGroup) -> float:
+    def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+        pass
+
+    def write_snapshot(self) -> float:
         return 0.0
 
 
@@ -169,6 +173,8 @@ class SleepingRun:
     update_s: float
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Metrics of every step."""
+    each_step: Callable[[], None] = lambda: None
+    """Called when a step is done."""
 
     def run(self, folder: Path) -> float:
         """Run it: seconds from the first step's start to the last step's end."""
@@ -206,21 +212,20 @@ class SleepingRun:
         )
         rewards = await start_role("reward_model", EqualRewards, resources=resources, **one)
 
-        async def never() -> Role:
+        async def never(*_: str) -> NoReturn:
             raise AssertionError("nothing is restarted here")
 
-        async def never_named(name: str) -> Role:
-            return await never()
-
         fleet = Fleet(
-            trainer=PolicyTrainerHandle(trainer, never, deadlines, budget),
-            rollout_workers=RolloutWorkers(roles, never_named, deadlines, budget, seed=0, in_step=False),
+            trainer=PolicyTrainerHandle(
+                Ranks(name="policy_trainer", roles=[trainer]), never, deadlines, budget
+            ),
+            rollout_workers=RolloutWorkers(roles, never, deadlines, budget, seed=0, in_step=False),
             reward_model=RewardModelHandle(RestartableRole(rewards, never, budget), deadlines),
             reference_model=NoReferenceModel(),
             budget=budget,
         )
         log = MetricsLog(folder / "metrics.jsonl")
-        log.add_sink(lambda line: self.lines.append(dict(line)))
+        log.add_sink(lambda line: (self.lines.append(dict(line)), self.each_step()))
         row = Row(id="row", messages=(Message(role="user", content="post"),))
         started = time.monotonic()
         await run_attempts(

@@ -140,9 +140,11 @@ class RecordingTrainer:
     async def weights(self) -> str:
         return "weights"
 
-    async def save_checkpoint(self, driver, finished) -> float:
-        self.checkpoints.append((self.version.number, driver, [group.payload for group in finished]))
-        return 0.0
+    async def snapshot(self, driver, finished) -> None:
+        self._snapshot = (self.version.number, driver, [group.payload for group in finished])
+
+    async def write_snapshot(self) -> None:
+        self.checkpoints.append(self._snapshot)
 
 
 def replace_number(version: PolicyVersion, number: int) -> PolicyVersion:

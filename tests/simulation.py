@@ -27,6 +27,7 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.grpo import run_attempts
 from rl_empathy.orchestration.scaling import BY_HAND, Scaler
 from rl_empathy.orchestration.stop import StopSignal
@@ -112,6 +113,8 @@ class Process:
             results = [result] if len(answers) == 1 else list(result)
         for answer, value in zip(answers, results, strict=True):
             self._answers.discard(answer)
+            if answer.cancelled():  # nobody waits for it any more
+                continue
             if isinstance(value, Exception):
                 answer.set_exception(value)
             else:
@@ -245,6 +248,7 @@ class Trainer(Process):
         disk.attempt += 1
         self.version = PolicyVersion(disk.attempt, 0)
         self.trained: list[Trained] = []
+        self.held: dict[str, Any] | None = None
         self.names = [self.version]
         """Which version name each number had last."""
 
@@ -270,16 +274,21 @@ class Trainer(Process):
         await self.spend(0.2)
         return None, self.version
 
-    async def save_checkpoint(self, driver: dict[str, Any], *finished: RolloutGroup) -> float:
-        saved = {
+    async def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+        await self.spend(0.2)
+        self.held = {
             "step": self.version.number,
             "trained": list(self.trained),
             "names": list(self.names),
             "driver": driver,
             "finished": tuple(finished),
         }
-        await self.spend(1.0)
-        self.disk.checkpoints.append(saved)  # whole or absent
+
+    async def write_snapshot(self) -> float:
+        saved, self.held = self.held, None
+        await self.spend(3.0)  # longer than an update
+        if saved:
+            self.disk.checkpoints.append(saved)  # whole or absent
         return 0.0
 
 
@@ -374,7 +383,10 @@ class Simulation:
         def own_dice() -> random.Random:
             return random.Random(self.dice.getrandbits(32))
 
-        start_trainer = starting("policy_trainer", lambda: Trainer(own_dice(), self.disk, self.update_s))
+        async def start_trainer() -> Ranks:
+            role = await self._start("policy_trainer", lambda: Trainer(own_dice(), self.disk, self.update_s))
+            return Ranks(name=role.name, roles=[role])
+
         start_rewards = starting("reward_model", lambda: Rewards(own_dice(), self.flat_every))
         start_reference = starting("reference_model", lambda: Reference(own_dice()))
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
+import torch.distributed as dist
 
 from rl_empathy.config.sections import GRPOConfig, PolicyTrainerConfig
 from rl_empathy.data.rollouts import group_from_json, group_to_json, rollout_lines
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
 from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_metrics
 from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.role_log import divert_output
@@ -22,15 +25,19 @@ from rl_empathy.types import GroupRewards, PolicyVersion, Resumed, RolloutGroup
 
 
 class PolicyTrainer:
-    """Holds the policy's weights and optimizer; everything that is trained passes here."""
+    """A rank of those that hold the policy's weights and optimizer; everything that is trained passes here.
+
+    Every rank gets every call, and rank 0 alone writes and answers.
+    """
 
     def __init__(
         self,
         model_path: str,
         config: GRPOConfig,
-        resources: PolicyTrainerConfig,
+        settings: PolicyTrainerConfig,
         log: str,
         *,
+        rank: int,
         dtype: str,
         schema: OutputSchema,
         folder: str,
@@ -40,37 +47,57 @@ class PolicyTrainer:
     ) -> None:
         divert_output(log)
         torch.manual_seed(seed)
-        model = PolicyModel(
-            model_path,
-            dtype=dtype,
-            layout=resources.layout,
-            gradient_checkpointing=resources.gradient_checkpointing,
-        )
-        self._engine = TrainingEngine(
-            model,
-            config.optimizer,
-            num_steps=config.num_steps * config.updates_per_step,
-            microbatch_tokens=config.microbatch_tokens,
-        )
+        self._rank = rank
         self._model_path = model_path
+        self._dtype = dtype
         self._config = config
+        self._settings = settings
         self._schema = schema
         self._folder = Path(folder)
         self._rollouts_folder = Path(rollouts_folder)
         self._version = PolicyVersion(attempt, 0)
+        self._snapshot: dict[str, Any] = {}
 
     def ready(self) -> str:
-        """Answer once the model is loaded: the node it runs on."""
+        """Answer that the process is up: the node it runs on."""
         return platform.node()
+
+    def open_store(self) -> tuple[str, int]:
+        """On rank 0: where the ranks meet, host and port."""
+        self._store = open_store(self._settings.ranks)
+        return ray.util.get_node_ip_address(), self._store.port
+
+    def load(self, meeting: tuple[str, int] | None) -> None:
+        """Load the model, together with the other ranks.
+
+        Args:
+            meeting: Where the ranks meet; None when there is one only.
+        """
+        if meeting is not None:
+            store = self._store if self._rank == 0 else dist.TCPStore(*meeting, self._settings.ranks)
+            meet(self._rank, self._settings.ranks, store)
+        model = PolicyModel(
+            self._model_path,
+            dtype=self._dtype,
+            layout=self._settings.layout,
+            gradient_checkpointing=self._settings.gradient_checkpointing,
+        )
+        self._engine = TrainingEngine(
+            model,
+            self._config.optimizer,
+            num_steps=self._config.num_steps * self._config.updates_per_step,
+            microbatch_tokens=self._config.microbatch_tokens,
+            zero_stage=self._settings.zero_stage,
+        )
 
     def resume(self) -> tuple[PolicyVersion, Resumed]:
         """Load the newest whole checkpoint: the version held, and what the driver needs of it."""
         checkpoint = latest_checkpoint(self._folder)
-        self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
+        if self._rank == 0:
+            self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:
             return self._version, Resumed()
-        self._engine.load_weights(checkpoint.tensors("policy"))
-        self._engine.load_optimizer_state(checkpoint.tensors("optimizer"))
+        self._engine.load(checkpoint.tensors("policy"), checkpoint.tensors("optimizer"))
         torch.set_rng_state(checkpoint.tensors("rng")["torch"])
         self._version = PolicyVersion(self._version.attempt, checkpoint.step)
         return self._version, Resumed(
@@ -102,7 +129,8 @@ class PolicyTrainer:
         ]
         metrics = grpo_step(self._engine, scored, self._config) | staleness_metrics(groups, self._version)
         self._version = PolicyVersion(self._version.attempt, self._version.number + 1)
-        self._write_rollouts(groups, rewards)
+        if self._rank == 0:
+            self._write_rollouts(groups, rewards)
         trained = sum(len(c.token_ids) for group in groups for c in group.completions)
         update_s = time.monotonic() - started
         return metrics | {"time/update_s": update_s, "tokens/trained_per_s": trained / update_s}
@@ -111,25 +139,35 @@ class PolicyTrainer:
         """A header (nothing) for the driver, and the weights of the version now held, to be published."""
         return None, PublishedWeights.of(self._engine.weights(), self._version)
 
-    def save_checkpoint(self, driver: dict[str, Any], *finished: RolloutGroup) -> float:
-        """Write policy, optimizer, RNG, the driver's state and finished groups as one checkpoint: seconds taken."""
+    def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+        """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`."""
+        policy, optimizer = self._engine.policy_state(), self._engine.optimizer_state()
+        if self._rank == 0:
+            self._snapshot = {
+                "step": self._version.number,
+                "tensors": {
+                    "policy": {name: weight.to("cpu", copy=True) for name, weight in policy.items()},
+                    "optimizer": optimizer,
+                    "rng": {"torch": torch.get_rng_state()},
+                },
+                "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},
+            }
+
+    def write_snapshot(self) -> float:
+        """Write the last snapshot as a checkpoint, on a thread beside training: seconds taken."""
         started = time.monotonic()
-        write_checkpoint(
-            self._folder,
-            self._version.number,
-            tensors={
-                "policy": self._engine.policy_state(),
-                "optimizer": self._engine.optimizer_state(),
-                "rng": {"torch": torch.get_rng_state()},
-            },
-            documents={"driver": driver, "finished": [group_to_json(group) for group in finished]},
-            keep=self._config.keep_checkpoints,
-        )
+        if self._snapshot:
+            write_checkpoint(self._folder, keep=self._config.keep_checkpoints, **self._snapshot)
+            self._snapshot = {}
         return time.monotonic() - started
 
     def export(self, folder: str) -> None:
         """Write the policy as a transformers model with its tokenizer."""
-        save_language_model(self._engine.model.language_model, Path(folder), tokenizer_from=self._model_path)
+        weights = self._engine.policy_state()
+        if self._rank == 0:
+            save_language_model(
+                self._engine.model.language_model, weights, Path(folder), tokenizer_from=self._model_path
+            )
 
     def _write_rollouts(self, groups: list[RolloutGroup], rewards: list[GroupRewards]) -> None:
         with self._rollouts_of(self._version.number).open("w", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from rl_empathy.config.model_size import (
     model_parameters,
 )
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import RoleConfig, Stage
+from rl_empathy.config.sections import PolicyTrainerConfig, RoleConfig, Stage
 
 __all__ = ["Plan", "RolePlan", "StagePlan", "from_scratch_parameters", "intermediate_size", "make_plan"]
 
@@ -175,8 +175,24 @@ def _evaluate(run_file: RunFile, parameters: int | None) -> StagePlan:
 
 def _policy_trainer(run_file: RunFile, parameters: int | None) -> RolePlan:
     config = run_file.cluster.policy_trainer
-    memory = None if parameters is None else parameters * TRAINING_BYTES
-    return _single("policy trainer", RoleConfig(num_cpus=config.num_cpus, num_gpus=config.num_gpus), memory)
+    return RolePlan(
+        role="policy trainer" if config.ranks == 1 else "policy trainer rank",
+        instances=config.ranks,
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        memory_bytes=None if parameters is None else int(parameters * _bytes_of_rank(config)),
+    )
+
+
+def _bytes_of_rank(config: PolicyTrainerConfig) -> float:
+    """Of a parameter; ZeRO keeps a second copy of the weights with the moments."""
+    match config.zero_stage:
+        case 0:
+            return TRAINING_BYTES
+        case 2:
+            return 8 + 12 / config.ranks
+        case 3:
+            return 20 / config.ranks
 
 
 def _stage_worker(run_file: RunFile, parameters: int | None) -> RolePlan:

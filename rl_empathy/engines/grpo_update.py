@@ -21,10 +21,14 @@ from rl_empathy.algorithms.kl import k3_plain, kl_estimate
 from rl_empathy.algorithms.losses import policy_loss
 from rl_empathy.algorithms.masking import masked_sum
 from rl_empathy.config.sections import GRPOConfig
+from rl_empathy.engines.ranks import from_every_rank
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine, UpdateReport
 from rl_empathy.errors import TrainingError
 from rl_empathy.types import Completion, GroupRewards, PolicyVersion, RolloutGroup
+
+LARGEST_RATIO = "largest ratio"
+"""The one quantity of a step that is no sum over its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,7 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
             f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row "
             "(grpo.max_skipped_updates); lower grpo.optimizer.learning_rate, or look at rollouts/ for what was trained"
         )
-    return _metrics(reports, sums)
+    return _metrics(reports, _over_ranks(sums))
 
 
 def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) -> dict[str, float]:
@@ -184,7 +188,7 @@ def _update(
         add("tokens", mask.sum())
         add("clipped", surrogate.clipped)
         add("ratio", ratios.sum())
-        sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(ratios.max()) if len(ratios) else 0.0)
+        sums[LARGEST_RATIO] = max(sums.get(LARGEST_RATIO, 0.0), float(ratios.max()) if len(ratios) else 0.0)
         add("entropy", masked_sum(entropies, mask))
         add("rollout_kl", masked_sum(k3_plain(rollout, now), mask))
         if batch.reference_logprobs is None:
@@ -221,6 +225,16 @@ def _weights(
             )
 
 
+def _over_ranks(sums: dict[str, float]) -> dict[str, float]:
+    """What every rank has summed over its share, as one; a rank that had nothing to train has no sums."""
+    parts = from_every_rank(sums)
+    names = {name: None for part in parts for name in part}
+    return {
+        name: (max if name == LARGEST_RATIO else sum)([part[name] for part in parts if name in part])
+        for name in names
+    }
+
+
 def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[str, float]:
     tokens = max(1.0, sums["tokens"])
     metrics = {
@@ -230,7 +244,7 @@ def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[st
         "policy/skipped_updates": float(sum(r.skipped for r in reports)),
         "policy/clip_fraction": sums["clipped"] / tokens,
         "policy/importance_ratio_mean": sums["ratio"] / tokens,
-        "policy/importance_ratio_max": sums["ratio_max"],
+        "policy/importance_ratio_max": sums[LARGEST_RATIO],
         "policy/entropy": sums["entropy"] / tokens,
         "policy/rollout_kl": sums["rollout_kl"] / tokens,
     }

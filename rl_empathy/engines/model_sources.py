@@ -213,12 +213,13 @@ def _model_language(
     (folder / "perplexity.json").write_text(
         json.dumps({"held_out_perplexity": perplexity, "texts": held_out})
     )
+    trained = folder.with_name("language_model")
     save_language_model(
-        engine.model.language_model, folder.with_name("language_model"), tokenizer_from=str(folder)
+        engine.model.language_model, engine.policy_state(), trained, tokenizer_from=str(folder)
     )
-    for path in folder.with_name("language_model").iterdir():
+    for path in trained.iterdir():
         path.replace(folder / path.name)
-    folder.with_name("language_model").rmdir()
+    trained.rmdir()
 
 
 def _mean_nll(num_tokens: int) -> TokenLoss:

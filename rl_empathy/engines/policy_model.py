@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +155,14 @@ def load_language_model(model_path: str, *, dtype: str) -> Any:
         raise ModelError(f"transformers cannot load the model {model_path}: {error}") from error
 
 
-def save_language_model(model: Any, folder: Path, *, tokenizer_from: str) -> None:
+def save_language_model(
+    model: Any, weights: Mapping[str, Tensor], folder: Path, *, tokenizer_from: str
+) -> None:
     """Write a model in transformers' format with its tokenizer; whole or absent.
 
     Args:
         model: A transformers model.
+        weights: Its weights by name, a tied one once; the model itself may hold shards of them.
         folder: Where to; replaced if it exists.
         tokenizer_from: Folder that holds the tokenizer.
     """
@@ -170,7 +173,7 @@ def save_language_model(model: Any, folder: Path, *, tokenizer_from: str) -> Non
     implementation = model.config._attn_implementation
     model.set_attn_implementation("sdpa")  # the saved configuration must not name ours
     try:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=dict(weights))
     finally:
         model.set_attn_implementation(implementation)
     AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(temporary)

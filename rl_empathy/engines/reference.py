@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from rl_empathy.engines.microbatches import split_by_tokens
 from rl_empathy.engines.policy_model import PolicyModel
-from rl_empathy.engines.shared_prompt import Layout, Sample, split_by_tokens
+from rl_empathy.engines.shared_prompt import Layout, Sample
 
 
 class ReferenceEngine:

@@ -116,7 +116,9 @@ def fine_tune(
         report(step, metrics, checkpoint)
         if stops:
             return
-    save_language_model(engine.model.language_model, folder / "model", tokenizer_from=model_path)
+    save_language_model(
+        engine.model.language_model, engine.policy_state(), folder / "model", tokenizer_from=model_path
+    )
 
 
 def held_out_loss(engine: TrainingEngine, samples: Sequence[Sample]) -> float:
@@ -144,6 +146,5 @@ def _resume(engine: TrainingEngine, folder: Path) -> int:
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         return 0
-    engine.load_weights(checkpoint.tensors("policy"))
-    engine.load_optimizer_state(checkpoint.tensors("optimizer"))
+    engine.load(checkpoint.tensors("policy"), checkpoint.tensors("optimizer"))
     return checkpoint.step

@@ -157,43 +157,6 @@ def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | st
     )
 
 
-def fed_tokens(sample: Sample, layout: Layout) -> int:
-    """Tokens that a sample adds to a row."""
-    completions = sum(len(c) - 1 for c in sample.completions)
-    copies = len(sample.completions) if layout == "packed" else 1
-    return copies * len(sample.prompt) + completions
-
-
-def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layout) -> list[list[Sample]]:
-    """Cut samples into micro-batches of at most `max_tokens`, in order; completions of a prompt may be divided.
-
-    A single completion that is longer than the budget gets a micro-batch of its own.
-
-    Args:
-        samples: In the order in which their tokens are to be trained.
-        max_tokens: Tokens a forward pass may hold.
-        layout: See `pack`.
-
-    Returns:
-        Micro-batches whose samples, joined, hold the same completions in the same order.
-    """
-    batches: list[list[Sample]] = [[]]
-    used = 0
-    for prompt, completions in samples:
-        piece: list[Sequence[int]] = []
-        for completion in completions:
-            cost = len(completion) - 1 + (len(prompt) if not piece or layout == "packed" else 0)
-            if used and used + cost > max_tokens:
-                if piece:
-                    batches[-1].append(Sample(prompt, piece))
-                batches.append([])
-                piece, used, cost = [], 0, len(completion) - 1 + len(prompt)
-            piece.append(completion)
-            used += cost
-        batches[-1].append(Sample(prompt, piece))
-    return batches
-
-
 def shared_prompt_attention(
     module: torch.nn.Module,
     query: Tensor,

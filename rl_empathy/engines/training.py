@@ -1,21 +1,27 @@
 """DeepSpeed around a policy model: micro-batches in, one optimizer step out. Knows no Ray."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine
 from rl_empathy.config.sections import OptimizerConfig
+from rl_empathy.engines.microbatches import micro_batches_of_rank
 from rl_empathy.engines.policy_model import PolicyModel
-from rl_empathy.engines.reference import completion_logprobs
-from rl_empathy.engines.shared_prompt import Sample, split_by_tokens
+from rl_empathy.engines.ranks import from_every_rank, meet_alone
+from rl_empathy.engines.shards import Shards, ZeroStage, start_deepspeed
+from rl_empathy.engines.shared_prompt import Sample
 
 TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
 """(log-probs [predicted], entropies [predicted], the micro-batch's place among all predicted tokens) -> [] loss."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Of AdamW, in torch's words."""
+IDLE = (Sample([0], [[0]]),)
+"""What a rank computes, with weight 0, while another one has a micro-batch more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,144 +38,141 @@ class UpdateReport:
 
 
 class TrainingEngine:
-    """A policy model with its optimizer."""
+    """A policy model with its optimizer; one rank of those that hold it."""
 
     def __init__(
-        self, model: PolicyModel, optimizer: OptimizerConfig, *, num_steps: int, microbatch_tokens: int
+        self,
+        model: PolicyModel,
+        optimizer: OptimizerConfig,
+        *,
+        num_steps: int,
+        microbatch_tokens: int,
+        zero_stage: ZeroStage = 0,
     ) -> None:
-        """Give the model to DeepSpeed.
+        """Give the model to DeepSpeed. The ranks have met before (`ranks.meet`); who has not is the only one.
 
         Args:
             model: In float32 or bfloat16, on the CPU or a GPU.
             optimizer: AdamW and its schedule.
             num_steps: Optimizer steps in all, for the schedule.
             microbatch_tokens: Tokens a forward pass may hold.
+            zero_stage: What the ranks shard: 0 nothing; 2 moments and gradients; 3 weights too.
         """
+        meet_alone()
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._settings = optimizer
         self._num_steps = num_steps
         self._microbatch_tokens = microbatch_tokens
         self.num_updates = 0
         self.skipped_in_a_row = 0
-        self._engine, self._optimizer = _start_deepspeed(model, optimizer)
+        self._engine, self._optimizer = start_deepspeed(model, optimizer, zero_stage)
+        self._shards = Shards(self._engine, self._optimizer, zero_stage, optimizer.max_grad_norm)
         self.model: PolicyModel = self._engine.module
 
     def update(self, samples: Sequence[Sample], loss: TokenLoss, *, temperature: float = 1.0) -> UpdateReport:
-        """Make one optimizer step on all samples.
+        """Make one optimizer step on all samples, of which each rank trains a share.
 
         Args:
-            samples: What is trained, cut into micro-batches by tokens.
+            samples: What is trained, the same on every rank; cut into micro-batches by tokens.
             loss: Loss of a micro-batch, normalised by a count over the whole step.
             temperature: As in sampling.
 
         Returns:
-            What happened. A loss or gradient that is not finite leaves the weights alone.
+            What happened, the same on every rank. A loss or gradient that is not finite leaves the weights alone.
         """
-        batches = split_by_tokens(samples, max_tokens=self._microbatch_tokens, layout=self.model.layout)
         learning_rate = self._settings.learning_rate * self._learning_rate_factor()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        total, start = 0.0, 0
-        for number, batch in enumerate(batches, start=1):
-            row = self.model.pack(batch)
-            self._engine.set_gradient_accumulation_boundary(number == len(batches))
-            logprobs, entropies = self._engine(row, temperature=temperature)
-            part = loss(logprobs, entropies, slice(start, start + len(row.targets)))
-            self._engine.backward(part, scale_wrt_gas=False)
-            total, start = total + part.item(), start + len(row.targets)
-        grad_norm = self._clip_gradients()
-        skipped = not (torch.isfinite(grad_norm) and torch.isfinite(torch.tensor(total)))
-        if skipped:
-            self._engine.zero_grad()
-            self._optimizer.zero_grad(set_to_none=True)
-        else:
-            self._engine.step()
-            self.num_updates += 1
+        total = sum(from_every_rank(self._backward(samples, loss, temperature)))
+        grad_norm = self._shards.step()
+        skipped = not math.isfinite(grad_norm)
+        self.num_updates += not skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        return UpdateReport(
-            loss=total, grad_norm=float(grad_norm), learning_rate=learning_rate, skipped=bool(skipped)
-        )
+        return UpdateReport(loss=total, grad_norm=grad_norm, learning_rate=learning_rate, skipped=skipped)
 
     def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> Tensor:
-        """[predicted] log-probs under the current weights, nats, without a gradient."""
+        """[predicted] log-probs under the current weights, nats, without a gradient; each rank computes a share."""
+        parts = []
         with torch.no_grad():
-            return completion_logprobs(self.model, list(samples), self._microbatch_tokens, temperature)
+            for batch in self._micro_batches(samples)[0]:
+                values, _ = self.model(self.model.pack(batch or IDLE), temperature=temperature)
+                parts.append(values if batch else values[:0])
+        return torch.cat(from_every_rank(torch.cat(parts).cpu())).to(parts[0].device)
 
     def weights(self) -> list[tuple[str, Tensor]]:
-        """Every tensor by its name in transformers; see `PolicyModel.weights`."""
-        return self.model.weights()
+        """Every tensor by its name in transformers; see `PolicyModel.weights`. All ranks call it, rank 0 gets them."""
+        return list(self._of_rank_0(self.model.weights()))
 
     def policy_state(self) -> dict[str, Tensor]:
-        """The weights for a checkpoint, each tensor once."""
-        return {name: parameter.detach() for name, parameter in self._named_parameters()}
+        """The weights for a checkpoint, each tensor once. All ranks call it, rank 0 gets them."""
+        return dict(self._of_rank_0(self._named_parameters()))
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """AdamW's moments and step counts by parameter name, and the number of updates."""
+        """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them."""
         state = {"num_updates": torch.tensor(self.num_updates)}
         for name, parameter in self._named_parameters():
-            for key, value in self._optimizer.state[parameter].items():
-                state[f"{key}/{name}"] = value.detach().clone()
+            for key in MOMENTS if self.num_updates else ():
+                moment = self._shards.moment(parameter, key)
+                if self.rank == 0:
+                    state[f"{key}/{name}"] = moment
         return state
 
-    def load_optimizer_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `optimizer_state` gave."""
-        self.num_updates = int(state["num_updates"])
-        named = dict(self._named_parameters())
-        for key, value in state.items():
-            kind, _, name = key.partition("/")
-            if name:
-                parameter = named[name]
-                held = value.clone() if kind == "step" else value.to(parameter.device, copy=True)
-                self._optimizer.state[parameter][kind] = held
+    def load(self, policy: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Put back what `policy_state` and `optimizer_state` gave, whatever the number of ranks was then."""
+        self.num_updates = int(optimizer["num_updates"])
+        if self.num_updates and self._shards.makes_moments:
+            self._change_nothing()
+        for name, parameter in self._named_parameters():
+            self._shards.set_weight(parameter, policy[name])
+            for key in MOMENTS if self.num_updates else ():
+                self._shards.set_moment(parameter, key, optimizer[f"{key}/{name}"])
+        self._shards.set_step(self.num_updates)
 
-    def load_weights(self, tensors: dict[str, Tensor]) -> None:
-        """Overwrite the weights in place, so that optimizer and model keep sharing them."""
-        with torch.no_grad():
-            for name, parameter in self.model.language_model.named_parameters():
-                parameter.copy_(tensors[name])
+    def _backward(self, samples: Sequence[Sample], loss: TokenLoss, temperature: float) -> float:
+        """Gradients of this rank's share; the sum of its losses."""
+        batches, start = self._micro_batches(samples)
+        total = 0.0
+        for number, batch in enumerate(batches, start=1):
+            row = self.model.pack(batch or IDLE)
+            self._engine.set_gradient_accumulation_boundary(number == len(batches))
+            logprobs, entropies = self._engine(row, temperature=temperature)
+            end = start + len(row.targets)
+            part = loss(logprobs, entropies, slice(start, end)) if batch else 0.0 * logprobs.sum()
+            if not part.isfinite():
+                part = (
+                    part * torch.nan
+                )  # the gradient then is not finite either, so that one check serves for both
+            self._engine.backward(part * self.ranks, scale_wrt_gas=False)  # DeepSpeed averages over the ranks
+            total, start = total + part.item(), end
+        return total
+
+    def _micro_batches(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], int]:
+        return micro_batches_of_rank(
+            samples,
+            rank=self.rank,
+            ranks=self.ranks,
+            max_tokens=self._microbatch_tokens,
+            layout=self.model.layout,
+        )
+
+    def _change_nothing(self) -> None:
+        """Make a step in which AdamW gets its moments, which a checkpoint then fills."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = 0.0  # the weight decay is multiplied by it
+        self._backward([], lambda logprobs, *_: logprobs.sum(), 1.0)
+        self._shards.step()
+
+    def _of_rank_0(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in named:
+            whole = self._shards.whole(parameter)
+            if self.rank == 0:
+                yield name, whole
 
     def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.language_model.named_parameters()
-
-    def _clip_gradients(self) -> Tensor:
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.nn.utils.clip_grad_norm_(parameters, self._settings.max_grad_norm)
 
     def _learning_rate_factor(self) -> float:
         step, warmup = self.num_updates + 1, self._settings.warmup_steps
         if self._settings.schedule == "constant":
             return warmup_constant(step, warmup_steps=warmup)
         return warmup_cosine(step, warmup_steps=warmup, num_steps=self._num_steps)
-
-
-def _start_deepspeed(model: PolicyModel, settings: OptimizerConfig) -> tuple[Any, torch.optim.AdamW]:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")  # what its launcher would have set
-    import deepspeed
-    import deepspeed.ops
-
-    # On a CPU DeepSpeed would compile a shared-memory collective here: 42 s, and a failure without a compiler.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo",
-            store=torch.distributed.HashStore(),
-            rank=0,
-            world_size=1,
-        )
-    deepspeed.init_distributed(dist_init_required=False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
-    )
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config={
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "steps_per_print": 1 << 30,
-        },
-    )
-    return engine, optimizer

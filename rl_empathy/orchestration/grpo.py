@@ -107,7 +107,8 @@ async def run_grpo(
             taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
             groups = await stop.unless_set(taking, cancel=not in_rounds)
             if groups is None:
-                await save_checkpoint(fleet, prompts, ledger, buffer)
+                await snapshot(fleet, prompts, ledger, buffer)
+                await fleet.trainer.write_snapshot()
                 raise Stopped(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
@@ -120,7 +121,8 @@ async def run_grpo(
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
             fleet.rescale(speed)
             if step % config.checkpoint_every == 0 or step == config.num_steps:
-                await save_checkpoint(fleet, prompts, ledger, buffer)
+                await snapshot(fleet, prompts, ledger, buffer)
+                tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
         rollouts.stop()
 
 
@@ -149,8 +151,8 @@ def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupReward
     return [(group.header, rewards_of(group)) for group in groups]
 
 
-async def save_checkpoint(fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
-    """Save what a resume needs: weights, where the prompts stand, the ledger, groups that wait for the trainer."""
+async def snapshot(fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
+    """Copy what a resume needs: weights, where the prompts stand, the ledger, groups that wait for the trainer."""
     finished = buffer.finished()
     kept = {group.header.occurrence for group in finished}
     state = {
@@ -158,7 +160,7 @@ async def save_checkpoint(fleet: Fleet, prompts: PromptStream, ledger: Ledger, b
         "opened": [list(o) for o in [*prompts.opened, *ledger.unfinished()] if o not in kept],
         "ledger": ledger.state(),
     }
-    await fleet.trainer.save_checkpoint(state, finished)
+    await fleet.trainer.snapshot(state, finished)
 
 
 class StepClock:

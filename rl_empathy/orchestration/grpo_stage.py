@@ -41,7 +41,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
             "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
         )
     config, seed = context.run_file.grpo, context.run_file.run.seed
-    fleet = await _staff(context, policy, encoder)
+    fleet = await staff(context, policy, encoder)
     context.progress.stage_started("grpo", num_steps=config.num_steps)
     await run_attempts(
         config,
@@ -59,7 +59,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     return folder
 
 
-async def _staff(context: RunContext, policy: Path, encoder: Path | None) -> Fleet:
+async def staff(context: RunContext, policy: Path, encoder: Path | None) -> Fleet:
     """Start the roles side by side."""
     config, deadlines = context.run_file.grpo, context.run_file.cluster.deadlines
     workers, rewards, reference, trainer = await asyncio.gather(

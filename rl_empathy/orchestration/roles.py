@@ -17,6 +17,7 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
+from rl_empathy.orchestration.fleet.ranks import Ranks, all_or_none
 
 
 async def start_rollout_worker(context: RunContext, name: str, model: Path) -> Role:
@@ -59,37 +60,48 @@ async def rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
     return context.workers
 
 
-async def start_policy_trainer(context: RunContext, policy: Path) -> Role:
+async def start_policy_trainer(context: RunContext, policy: Path) -> Ranks:
     """The policy trainer of the current attempt, with the weights of a model folder."""
     run_file = context.run_file
-    settings = run_file.cluster.policy_trainer
-    return await start_role(
-        "policy_trainer",
-        PolicyTrainer,
-        str(policy),
-        run_file.grpo,
-        settings,
-        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-        logs=context.directory.logs,
-        deadlines=run_file.cluster.deadlines,
-        dtype=run_file.model.dtype,
-        schema=context.schema,
-        folder=str(context.directory.stage("grpo")),
-        rollouts_folder=str(context.directory.stage("rollouts")),
-        attempt=context.directory.attempt,
-        seed=run_file.run.seed,
-    )
+    settings, deadlines = run_file.cluster.policy_trainer, run_file.cluster.deadlines
+
+    async def start(rank: int) -> Role:
+        return await start_role(
+            "policy_trainer" if settings.ranks == 1 else f"policy_trainer_rank_{rank}",
+            PolicyTrainer,
+            str(policy),
+            run_file.grpo,
+            settings,
+            resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+            logs=context.directory.logs,
+            deadlines=deadlines,
+            rank=rank,
+            dtype=run_file.model.dtype,
+            schema=context.schema,
+            folder=str(context.directory.stage("grpo")),
+            rollouts_folder=str(context.directory.stage("rollouts")),
+            attempt=context.directory.attempt,
+            seed=run_file.run.seed,
+        )
+
+    ranks = Ranks(name="policy_trainer", roles=await all_or_none(start(i) for i in range(settings.ranks)))
+    try:
+        await ranks.load(deadlines)
+    except BaseException:
+        ranks.kill()
+        raise
+    return ranks
 
 
 async def policy_trainer(context: RunContext, policy: Path) -> PolicyTrainerHandle:
     """The policy trainer; one that takes its place is another attempt, whose weights share no name with its own."""
 
-    async def start_next() -> Role:
+    async def start_next() -> Ranks:
         context.directory.begin_attempt()
         return await start_policy_trainer(context, policy)
 
-    role = await start_policy_trainer(context, policy)
-    return PolicyTrainerHandle(role, start_next, context.run_file.cluster.deadlines, context.budget)
+    ranks = await start_policy_trainer(context, policy)
+    return PolicyTrainerHandle(ranks, start_next, context.run_file.cluster.deadlines, context.budget)
 
 
 async def reference_model(context: RunContext, policy: Path) -> RestartableRole:

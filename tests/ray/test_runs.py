@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUN_FILE = ROOT / "tests/ray/tiny.yaml"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+SETTINGS = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
 TIMES = re.compile(r"time$|time/|idle/|.*_per_s$")
 LIMIT_S = 900
 
@@ -29,7 +29,7 @@ def run(
         command(folder, *settings, python=python),
         capture_output=True,
         text=True,
-        env=ENVIRONMENT,
+        env=os.environ | SETTINGS,
         timeout=LIMIT_S,
         cwd=folder.parent,
     )
@@ -39,7 +39,11 @@ def run(
 
 def start(folder: Path, *settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(folder, *settings), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=folder.parent
+        command(folder, *settings),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | SETTINGS,
+        cwd=folder.parent,
     )
 
 

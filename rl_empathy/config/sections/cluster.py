@@ -10,10 +10,14 @@ from rl_empathy.config.sections.section import Count, Positive, Section
 class PolicyTrainerConfig(Section):
     """Resources and settings of the policy trainer."""
 
+    ranks: Count = 1
+    """Processes that train together, each on a share of every step's completions."""
+    zero_stage: Literal[0, 2, 3] = 0
+    """What DeepSpeed's ZeRO cuts over the ranks: 0 nothing; 2 optimizer and gradients; 3 the weights too."""
     num_cpus: Positive = 1
-    """Logical CPUs, and threads."""
+    """Logical CPUs, and threads, of each rank."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs."""
+    """GPUs of each rank."""
     layout: Literal["shared_prompt", "packed"] = "shared_prompt"
     """Row layout: one row a prompt with its completions, or one sequence after the other."""
     gradient_checkpointing: bool = False

@@ -15,6 +15,8 @@ from rl_empathy.errors import PayloadLostError, RlEmpathyError, RoleDiedError, R
 
 HEALTH = "health"
 """The concurrency group in which every actor answers that it is alive."""
+BESIDE = "beside"
+"""The concurrency group in which an actor does what does not keep it from its work."""
 PULSES = 12
 """How often a role is asked within cluster.deadlines.health_s."""
 
@@ -75,7 +77,7 @@ async def start_role(
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
         max_concurrency=resources.max_concurrency,
-        concurrency_groups={HEALTH: 1},  # answers while the role works
+        concurrency_groups={HEALTH: 1, BESIDE: 1},  # threads that answer while the role works
     )
     log = logs / f"{name}.log"
     actor = options(actor_class).remote(*arguments, str(log), **settings)

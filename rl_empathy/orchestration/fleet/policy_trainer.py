@@ -1,5 +1,6 @@
 """The policy trainer, and the version it holds."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import PayloadLostError, TrainerLostError
-from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.calls import BESIDE
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
 from rl_empathy.types import PolicyVersion, Resumed
 
@@ -17,34 +19,35 @@ from rl_empathy.types import PolicyVersion, Resumed
 class PolicyTrainerHandle:
     """The policy trainer; when it is lost, `rebuild` brings it back to its last checkpoint.
 
-    Every method but `rebuild` raises `TrainerLostError` when the trainer dies or does not answer.
+    Every method but `rebuild` raises `TrainerLostError` when a rank dies or does not answer.
     """
 
     def __init__(
         self,
-        role: Role,
-        start: Callable[[], Awaitable[Role]],
+        ranks: Ranks,
+        start: Callable[[], Awaitable[Ranks]],
         deadlines: DeadlinesConfig,
         budget: RestartBudget,
     ) -> None:
         """Take over a trainer that is up.
 
         Args:
-            role: The actor.
-            start: Starts another one, of the next attempt.
+            ranks: The actors.
+            start: Starts others, of the next attempt.
             deadlines: Of the calls.
             budget: Of restarts.
         """
-        self._role = role
+        self._ranks = ranks
         self._start = start
         self._deadlines = deadlines
         self._budget = budget
+        self._writing = asyncio.Lock()
         self.version = PolicyVersion(0, 0)
 
     async def resume(self) -> Resumed:
         """Have it load the newest checkpoint, if there is one: what the driver needs of it."""
-        self.version, resumed = await self._answer(
-            self._role.actor.resume.remote(), self._deadlines.checkpoint_s, "load its checkpoint"
+        self.version, resumed = await self._call(
+            lambda actor: actor.resume.remote(), self._deadlines.checkpoint_s, "load its checkpoint"
         )
         return resumed  # type: ignore[no-any-return]
 
@@ -57,17 +60,15 @@ class PolicyTrainerHandle:
         Raises:
             RoleDiedError: The restarts are spent.
         """
-        self._role = await start_anew(self._role, self._start, self._budget, error)
+        self._ranks = await start_anew(self._ranks, self._start, self._budget, error)
 
     async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
         """Train on groups; the trainer then holds the next version."""
+        rewards = [group.rewards for group in groups]
         references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
-        metrics = await self._answer(
-            self._role.actor.update.remote(
-                [group.rewards for group in groups],
-                bool(references),
-                *(g.payload for g in groups),
-                *references,
+        metrics = await self._call(
+            lambda actor: actor.update.remote(
+                rewards, bool(references), *(g.payload for g in groups), *references
             ),
             self._deadlines.update_s,
             "update the policy",
@@ -77,29 +78,46 @@ class PolicyTrainerHandle:
 
     async def weights(self) -> "ObjectRef[Any]":
         """The weights now held, as a reference into the object store, where they are when this returns."""
-        done, weights = self._role.actor.weights.options(num_returns=2).remote()
-        await self._answer(done, self._deadlines.publish_s, "put its weights into the object store")
-        return weights
+        weights: list[ObjectRef[Any]] = []
 
-    async def save_checkpoint(self, driver: dict[str, Any], finished: Sequence[GroupHandle]) -> float:
-        """Write a checkpoint: seconds taken."""
-        call = self._role.actor.save_checkpoint.remote(driver, *(group.payload for group in finished))
-        return await self._answer(call, self._deadlines.checkpoint_s, "write a checkpoint")  # type: ignore[no-any-return]
+        def make(actor: Any) -> "ObjectRef[Any]":
+            done, held = actor.weights.options(num_returns=2).remote()
+            weights.append(held)
+            return done  # type: ignore[no-any-return]
+
+        await self._call(make, self._deadlines.publish_s, "put its weights into the object store")
+        return weights[0]
+
+    async def snapshot(self, driver: dict[str, Any], finished: Sequence[GroupHandle]) -> None:
+        """Have it keep a copy of what a checkpoint holds, once the one before is written."""
+        async with self._writing:
+            await self._call(
+                lambda actor: actor.snapshot.remote(driver, *(group.payload for group in finished)),
+                self._deadlines.checkpoint_s,
+                "copy its state for a checkpoint",
+            )
+
+    async def write_snapshot(self) -> None:
+        """Have it write the copy as a checkpoint; it may train meanwhile."""
+        async with self._writing:
+            await self._call(
+                lambda actor: actor.write_snapshot.options(concurrency_group=BESIDE).remote(),
+                self._deadlines.checkpoint_s,
+                "write a checkpoint",
+            )
 
     async def export(self, folder: Path) -> None:
         """Write the policy as a transformers model."""
-        call = self._role.actor.export.remote(str(folder))
-        await self._answer(call, self._deadlines.checkpoint_s, "export the model")
+        await self._call(
+            lambda actor: actor.export.remote(str(folder)), self._deadlines.checkpoint_s, "export the model"
+        )
 
     def kill(self) -> None:
-        """End the process at once, for good."""
-        self._role.kill()
+        """End the processes at once, for good."""
+        self._ranks.kill()
 
-    async def _answer(self, call: "ObjectRef[Any]", seconds: float, doing: str) -> Any:
+    async def _call(self, make: Callable[[Any], "ObjectRef[Any]"], seconds: float, doing: str) -> Any:
         try:
-            return await self._role.answer(call, seconds=seconds, doing=doing)
-        except (
-            *LOST,
-            PayloadLostError,
-        ) as error:  # a group that is gone is opened again by going back as well
+            return await self._ranks.call(make, seconds=seconds, doing=doing)
+        except (*LOST, PayloadLostError) as error:  # going back opens a group that is gone again as well
             raise TrainerLostError(str(error)) from error

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rl_empathy.config.sections import RestartsConfig
 from rl_empathy.errors import RoleDiedError, RoleTimeoutError
@@ -56,9 +56,21 @@ class RestartBudget:
         self._tell(f"{error}. Starting {role} anew (restart {self._spent[role]})")
 
 
+class Restarted(Protocol):
+    """A role, or several processes that are one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def kill(self) -> None: ...
+
+
+R = TypeVar("R", bound=Restarted)
+
+
 async def start_anew(
-    role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget, error: Exception
-) -> Role:
+    role: R, start: Callable[[], Awaitable[R]], budget: RestartBudget, error: Exception
+) -> R:
     """End what is left of a role and start another in its place, as often as the budget allows.
 
     Args:

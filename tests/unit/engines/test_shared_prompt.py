@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rl_empathy.algorithms.logprobs import token_logprobs
-from rl_empathy.engines.shared_prompt import Sample, fed_tokens, install, pack, split_by_tokens
+from rl_empathy.engines.microbatches import fed_tokens, split_by_tokens
+from rl_empathy.engines.shared_prompt import Sample, install, pack
 
 VOCABULARY = 61
 

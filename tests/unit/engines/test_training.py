@@ -95,8 +95,7 @@ def test_a_resumed_engine_goes_on_bit_for_bit(folder):
     policy = {name: tensor.clone() for name, tensor in whole.policy_state().items()}
     optimizer = whole.optimizer_state()
     resumed = make_engine(folder, schedule="cosine")
-    resumed.load_weights(policy)
-    resumed.load_optimizer_state(optimizer)
+    resumed.load(policy, optimizer)
     reports = [engine.update(SAMPLES, nll) for engine in (whole, resumed)]
     assert reports[0] == reports[1]
     assert torch.equal(weights_of(whole), weights_of(resumed))

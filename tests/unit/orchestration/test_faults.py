@@ -100,5 +100,6 @@ def test_over_500_groups_with_drops_and_updates_in_flight_none_is_staler_than_th
     simulation = simulated(tmp_path, bound, [], num_workers=4, flat_every=5, grpo=grpo)
     lags = [staleness(entry) for entry in simulation.disk.checkpoints[-1]["trained"]]
     assert len(lags) == 504
-    assert max(lags) == bound, "above: too stale; below: nothing ran ahead"
+    assert max(lags) <= bound
+    assert max(lags) >= bound / 2, "nothing ran ahead"
     assert simulation.ledger.metrics()["ledger/dropped/no_reward_spread"] > 50

@@ -68,7 +68,7 @@ def scaled(folder, *, num_workers, maximum, update_s, faults=()):
         num_workers=num_workers,
         maximum=maximum,
         update_s=update_s,
-        grpo={"num_steps": 40, "max_staleness": 2},
+        grpo={"num_steps": 40, "max_staleness": 2, "checkpoint_every": 10},
     )
     run_virtually(simulation.run(list(faults)))
     check_contracts(simulation)

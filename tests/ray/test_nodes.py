@@ -1,0 +1,93 @@
+"""Whole runs on a cluster of several nodes, each with an object store of its own; nodes join and are killed."""
+
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from rl_empathy.orchestration.scaling import ask_by_hand
+from tests.ray.test_faults import check_accounts
+from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
+
+
+@contextmanager
+def cluster_of(tmp_path, *, head_cpus: int):
+    """A cluster of a head; `add_node` of it lets others join. Nothing of a node is in another's shared memory."""
+    cluster = Cluster(initialize_head=True, head_node_args=node(tmp_path, "head", head_cpus))
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def node(tmp_path, name: str, num_cpus: int) -> dict:
+    store = tmp_path / f"object store of {name}"
+    store.mkdir()
+    return {
+        "num_cpus": num_cpus,
+        "plasma_directory": str(store),
+        "object_store_memory": 100 << 20,
+        "include_dashboard": False,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_every_node(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this kind is started without a token
+
+
+def wait_for_workers(folder, process: subprocess.Popen[str], count: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while metrics(folder)[-1]["fleet/rollout_workers_ready"] != count:
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert time.monotonic() < deadline, f"never {count} workers: {metrics(folder)[-1]}"
+        time.sleep(0.1)
+
+
+def test_workers_come_with_nodes_and_go_with_them(tmp_path):
+    """Three workers are wanted, the head has room for one: two nodes bring the others, and one of them is killed."""
+    folder = tmp_path / "runs"
+    with cluster_of(tmp_path, head_cpus=5) as cluster:
+        settings = (
+            f"cluster.address={cluster.address}",
+            "cluster.rollout_workers={min: 1, kv_cache_mib: 64}",
+        )
+        with start(folder, *settings, "grpo.num_steps=2000", "grpo.checkpoint_every=20") as process:
+            wait_for_step(folder, process, 2)
+            assert metrics(folder)[-1]["fleet/rollout_workers_ready"] == 1
+            ask_by_hand(folder / "tiny", 3)
+            nodes = [cluster.add_node(**node(tmp_path, name, 1)) for name in ("first", "second")]
+            wait_for_workers(folder, process, 3)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            wait_for_workers(folder, process, 2)
+            ask_by_hand(folder / "tiny", 1)
+            wait_for_workers(folder, process, 1)
+            last = metrics(folder)[-1]["step"]
+            wait_for_step(folder, process, last + 5)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=LIMIT_S) == 75, process.stderr.read()[-3000:]
+    lines = metrics(folder)
+    assert lines[-1]["ledger/duplicates"] == 0
+    assert lines[-1]["fleet/restarts"] >= 1, "the worker of the killed node was lost"
+    survivors = {(line["epoch"], line["index"]) for line in ledger(folder) if line["state"] == "trained"}
+    assert len(survivors) == 4 * lines[-1]["step"] == lines[-1]["ledger/trained"]
+
+
+def test_two_ranks_on_two_nodes_make_the_run_of_one(tmp_path):
+    settings = ("run.deterministic=true", "grpo.max_staleness=0", "grpo.num_steps=4")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run(alone, *settings)
+    with cluster_of(tmp_path, head_cpus=4) as cluster:
+        cluster.add_node(**node(tmp_path, "other", 3))
+        trainer = "cluster.policy_trainer={ranks: 2, zero_stage: 3}"
+        run(together, *settings, f"cluster.address={cluster.address}", trainer)
+    one, two = metrics(alone)[0], metrics(together)[0]
+    for name in ("policy/loss", "policy/grad_norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-7)
+    assert two["reward/mean"] == one["reward/mean"]
+    check_accounts(together, num_steps=4, restarts=0)

@@ -1,0 +1,109 @@
+"""What a rank does in `test_ranks`: the same updates, as one of several processes or alone."""
+
+import random
+
+import torch
+import torch.distributed as dist
+
+from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
+from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.ranks import meet
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.types import Occurrence, PolicyVersion, Prompt, RolloutGroup
+from tests.fakes import make_completion, make_rewards, make_row
+
+CONFIG = GRPOConfig(groups_per_step=3, updates_per_step=1, kl_coef=0.0, max_staleness=0, num_steps=10)
+MICROBATCH_TOKENS = 96
+STEPS = 5
+
+
+def make_groups(step: int, *, groups: int = 3, size: int = 3) -> list[ScoredGroup]:
+    """Groups of uneven lengths, which two ranks cannot share evenly; the same for a step in every process."""
+    dice = random.Random(step)
+
+    def ids(least: int, most: int) -> tuple[int, ...]:
+        return tuple(dice.randrange(3, 200) for _ in range(dice.randint(least, most)))
+
+    return [
+        ScoredGroup(
+            group=RolloutGroup(
+                prompt=Prompt(occurrence=Occurrence(0, i), row=make_row(i), token_ids=ids(5, 40)),
+                completions=tuple(make_completion(*ids(1, 60)) for _ in range(size)),
+                admitted=PolicyVersion(1, step),
+            ),
+            rewards=make_rewards(*(float(number) for number in range(size))),
+            reference_logprobs=None,
+        )
+        for i in range(groups)
+    ]
+
+
+def make_engine(folder: str, zero_stage: int) -> TrainingEngine:
+    torch.manual_seed(0)
+    settings = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, schedule="constant")
+    return TrainingEngine(
+        PolicyModel(folder, dtype="float32", layout="shared_prompt"),
+        settings,
+        num_steps=10,
+        microbatch_tokens=MICROBATCH_TOKENS,
+        zero_stage=zero_stage,
+    )
+
+
+def train(engine: TrainingEngine, steps: range) -> list[dict[str, float]]:
+    return [grpo_step(engine, make_groups(step), CONFIG) for step in steps]
+
+
+def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
+    """All weights in a row; rank 0 alone has any."""
+    return torch.cat([torch.empty(0), *(tensor.flatten().clone() for tensor in state.values())])
+
+
+def run_case(folder: str, zero_stage: int) -> dict:
+    """Five steps with a checkpoint after the third; then log-probs, a step that is thrown away, and a tiny one."""
+    engine = make_engine(folder, zero_stage)
+    metrics = train(engine, range(3))
+    saved = engine.policy_state(), engine.optimizer_state()
+    saved = tuple({name: tensor.clone() for name, tensor in part.items()} for part in saved)
+    metrics += train(engine, range(3, STEPS))
+    weights = flat(engine.policy_state())
+    published = dict(engine.weights())
+    samples = [
+        Sample(g.group.prompt.token_ids, [c.token_ids for c in g.group.completions]) for g in make_groups(9)
+    ]
+    logprobs = engine.logprobs(samples, temperature=1.0)
+    spoilt = engine.update(samples, lambda logprobs, *_: (logprobs * torch.inf).sum())
+    after_spoilt = flat(engine.policy_state())
+    tiny = engine.update([Sample([1], [[2]])], lambda logprobs, *_: -logprobs.sum())
+    return {
+        "metrics": metrics,
+        "saved": saved,
+        "weights": weights,
+        "published": {name: tuple(tensor.shape) for name, tensor in published.items()},
+        "logprobs": logprobs,
+        "spoilt": spoilt,
+        "after_spoilt": after_spoilt,
+        "tiny": tiny,
+    }
+
+
+def go_on(folder: str, zero_stage: int, saved: tuple) -> dict:
+    """The last two steps, from what `run_case` saved after the third."""
+    engine = make_engine(folder, zero_stage)
+    engine.load(*saved)
+    return {"metrics": train(engine, range(3, STEPS)), "weights": flat(engine.policy_state())}
+
+
+def run_rank(rank: int, ranks: int, port: int, folder: str, work: list[tuple], results) -> None:
+    """The entry of a process: each piece of work in turn; rank 0 tells what came of it."""
+    torch.set_num_threads(1)
+    meet(rank, ranks, dist.TCPStore("127.0.0.1", port, ranks))
+    for function, *arguments in work:
+        result = function(folder, *arguments)
+        if rank == 0:
+            torch.save(result, results)
+            results = results.with_name(results.name + "+")
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,141 @@
+"""Two processes with real DeepSpeed over gloo train as one does."""
+
+import multiprocessing
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_empathy.engines.microbatches import fed_tokens, micro_batches_of_rank, share_out
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Sample
+from tests.tiny_models import make_tiny_model
+from tests.unit.engines.rank_process import flat, go_on, run_case, run_rank
+
+LAYOUTS = ("shared_prompt", "packed")
+shapes = st.lists(
+    st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5)), max_size=5
+)
+
+
+def make_samples(shapes):
+    return [Sample(list(range(p)), [list(range(n)) for n in lengths]) for p, lengths in shapes]
+
+
+def completions(samples):
+    return [(s.prompt, c) for s in samples for c in s.completions]
+
+
+@given(shapes=shapes, ranks=st.integers(1, 4))
+def test_shares_joined_are_what_was_shared_out(shapes, ranks):
+    samples = make_samples(shapes)
+    for layout in LAYOUTS:
+        shares = share_out(samples, ranks=ranks, layout=layout)
+        assert len(shares) == ranks
+        assert [c for share in shares for c in completions(share)] == completions(samples)
+
+
+def test_shares_are_balanced_by_tokens_not_by_groups():
+    long, short = Sample([1] * 10, [[2] * 100] * 4), Sample([1] * 10, [[2] * 20] * 4)
+    shares = share_out([long, short, short], ranks=2, layout="shared_prompt")
+    tokens = [sum(fed_tokens(sample, "shared_prompt") for sample in share) for share in shares]
+    assert tokens == [307, 281]  # 10 + 3 * 99, and 10 + 99 + 2 * (10 + 4 * 19): the long group is divided
+
+
+@given(shapes=shapes, ranks=st.integers(1, 4), max_tokens=st.integers(1, 60))
+def test_every_rank_has_as_many_micro_batches_and_knows_where_its_tokens_stand(shapes, ranks, max_tokens):
+    samples = make_samples(shapes)
+    counts, at = set(), 0
+    for rank in range(ranks):
+        batches, start = micro_batches_of_rank(
+            samples, rank=rank, ranks=ranks, max_tokens=max_tokens, layout="packed"
+        )
+        assert start == at
+        counts.add(len(batches))
+        at += sum(len(c) for batch in batches for _, c in completions(batch))
+    assert len(counts) == 1
+    assert at == sum(len(c) for _, c in completions(samples))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return run_case(folder, 0)
+
+
+@pytest.fixture(scope="module")
+def together(folder, alone, tmp_path_factory):
+    """By ZeRO stage: what two ranks did, and how they went on from what one rank saved."""
+    results = tmp_path_factory.mktemp("results") / "result"
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    work = [piece for stage in (0, 2, 3) for piece in ((run_case, stage), (go_on, stage, alone["saved"]))]
+    start = multiprocessing.get_context("spawn").Process
+    processes = [
+        start(target=run_rank, args=(rank, 2, store.port, folder, work, results)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    loaded = [
+        torch.load(results.with_name("result" + "+" * number), weights_only=False)
+        for number in range(len(work))
+    ]
+    return dict(zip((0, 2, 3), zip(loaded[::2], loaded[1::2], strict=True), strict=True))
+
+
+def start_weights(folder):
+    model = PolicyModel(folder, dtype="float32", layout="packed").language_model
+    return flat(dict(model.named_parameters()))
+
+
+def movement_apart(one, other, start):
+    """Of two trainings: the distance of their ends, as a share of the way that the first one went."""
+    return float((one - other).norm() / (one - start).norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_train_as_one_does(folder, alone, together, stage):
+    case, _ = together[stage]
+    for name in ("policy/loss", "policy/grad_norm", "policy/entropy", "policy/importance_ratio_max"):
+        assert case["metrics"][0][name] == pytest.approx(alone["metrics"][0][name], rel=1e-5, abs=1e-7)
+        assert case["metrics"][4][name] == pytest.approx(alone["metrics"][4][name], rel=1e-3, abs=1e-5)
+    assert movement_apart(alone["weights"], case["weights"], start_weights(folder)) < 1e-5
+    assert case["published"] == alone["published"]
+    assert torch.allclose(case["logprobs"], alone["logprobs"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_gradient_that_is_not_finite_is_thrown_away_on_every_rank(together, stage):
+    case, _ = together[stage]
+    assert case["spoilt"].skipped
+    assert torch.equal(case["after_spoilt"], case["weights"])
+    assert not case[
+        "tiny"
+    ].skipped  # one completion for two ranks: the other one computes a row of weight zero
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_go_on_from_the_checkpoint_of_one(folder, alone, together, stage):
+    _, gone_on = together[stage]
+    assert gone_on["metrics"][1]["policy/loss"] == pytest.approx(
+        alone["metrics"][4]["policy/loss"], rel=1e-3, abs=1e-5
+    )
+    assert movement_apart(alone["weights"], gone_on["weights"], start_weights(folder)) < 1e-5
+
+
+@pytest.mark.slow
+def test_one_rank_goes_on_from_the_checkpoint_of_two(folder, alone, together):
+    case, _ = together[3]
+    gone_on = go_on(folder, 0, case["saved"])
+    assert movement_apart(alone["weights"], gone_on["weights"], start_weights(folder)) < 1e-5
