@@ -154,6 +154,9 @@ def replace_number(version: PolicyVersion, number: int) -> PolicyVersion:
 class LocalFleet(Fleet):
     """Adopts groups without an object store."""
 
+    async def watch_nodes(self) -> None:
+        pass  # there are none
+
     def adopt(self, group: RolloutGroup) -> GroupHandle:
         return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=group)
 

@@ -64,10 +64,12 @@ class Rollouts:
     def start(self) -> None:
         """Begin to start prompts."""
         self._producer = self._tasks.create_task(self._start_prompts())
+        self._watcher = self._tasks.create_task(self._fleet.watch_nodes())
 
     def stop(self) -> None:
         """Start no more prompts, and give up what is under way."""
         self._producer.cancel()
+        self._watcher.cancel()
         self._buffer.cancel_pending()
 
     async def _start_prompts(self) -> None:

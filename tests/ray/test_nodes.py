@@ -2,8 +2,10 @@
 
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -44,36 +46,58 @@ def _environment_of_every_node(monkeypatch):
 def wait_for_workers(folder, process: subprocess.Popen[str], count: int) -> None:
     deadline = time.monotonic() + LIMIT_S
     while metrics(folder)[-1]["fleet/rollout_workers_ready"] != count:
-        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert process.poll() is None, process.stderr.read()[-6000:]
         assert time.monotonic() < deadline, f"never {count} workers: {metrics(folder)[-1]}"
         time.sleep(0.1)
 
 
+def drain(cluster: Cluster, node_id: str) -> None:
+    """What a cloud's autoscaler does half a minute before it takes a node back."""
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
+    command = [Path(sys.executable).with_name("ray"), "drain-node", "--address", cluster.address]
+    subprocess.run(
+        [*command, "--node-id", node_id, *reason, "--deadline-remaining-seconds", "120"],
+        check=True,
+        timeout=60,
+    )
+
+
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):
-    """Three workers are wanted, the head has room for one: two nodes bring the others, and one of them is killed."""
+    """The head has room for one worker. One node is killed, another is taken back with notice; others replace them."""
     folder = tmp_path / "runs"
-    with cluster_of(tmp_path, head_cpus=5) as cluster:
+    with cluster_of(tmp_path, head_cpus=6) as cluster:
         settings = (
             f"cluster.address={cluster.address}",
-            "cluster.rollout_workers={min: 1, kv_cache_mib: 64}",
+            "cluster.rollout_workers={min: 1, num_cpus: 2, kv_cache_mib: 64}",
+            "grpo.num_steps=100000",
+            "grpo.checkpoint_every=50",
+            "grpo.optimizer.learning_rate=1.0e-9",  # a policy that stays random goes on for ever
         )
-        with start(folder, *settings, "grpo.num_steps=2000", "grpo.checkpoint_every=20") as process:
+        with start(folder, *settings) as process:
             wait_for_step(folder, process, 2)
             assert metrics(folder)[-1]["fleet/rollout_workers_ready"] == 1
-            ask_by_hand(folder / "tiny", 3)
-            nodes = [cluster.add_node(**node(tmp_path, name, 1)) for name in ("first", "second")]
-            wait_for_workers(folder, process, 3)
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            ask_by_hand(folder / "tiny", 2)
+            killed = cluster.add_node(**node(tmp_path, "one that is killed", 2))
+            wait_for_workers(folder, process, 2)
+            cluster.remove_node(killed, allow_graceful=False)
+            wait_for_workers(folder, process, 1)
+            taken_back = cluster.add_node(**node(tmp_path, "one that is taken back", 2))
+            wait_for_workers(folder, process, 2)
+            assert metrics(folder)[-1]["fleet/restarts"] == 1
+            drain(cluster, taken_back.node_id)
+            wait_for_workers(folder, process, 1)
+            cluster.remove_node(taken_back, allow_graceful=False)
+            cluster.add_node(**node(tmp_path, "the last one", 2))
             wait_for_workers(folder, process, 2)
             ask_by_hand(folder / "tiny", 1)
             wait_for_workers(folder, process, 1)
-            last = metrics(folder)[-1]["step"]
-            wait_for_step(folder, process, last + 5)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=LIMIT_S) == 75, process.stderr.read()[-3000:]
+            told = process.communicate(timeout=LIMIT_S)[1]
+            assert process.returncode == 75, told[-3000:]
     lines = metrics(folder)
+    assert "is on a node that is about to go" in told
+    assert lines[-1]["fleet/restarts"] == 1, "the worker that was told beforehand was not lost"
     assert lines[-1]["ledger/duplicates"] == 0
-    assert lines[-1]["fleet/restarts"] >= 1, "the worker of the killed node was lost"
     survivors = {(line["epoch"], line["index"]) for line in ledger(folder) if line["state"] == "trained"}
     assert len(survivors) == 4 * lines[-1]["step"] == lines[-1]["ledger/trained"]
 

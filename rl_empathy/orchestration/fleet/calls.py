@@ -84,6 +84,8 @@ async def start_role(
     role = Role(name=name, actor=actor, log=log)
     try:
         role.node = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
+        node_id = actor.__ray_call__.remote(_node_id)
+        role.node_id = await role.answer(node_id, seconds=deadlines.start_s, doing="say where it is")
     except BaseException:
         role.kill()
         raise
@@ -100,6 +102,8 @@ class Role:
     log: Path
     node: str = ""
     """Known once it is up."""
+    node_id: str = ""
+    """Ray's name of the node; likewise."""
     health_s: float | None = None
     """A role at work that does not answer `ready` for so long is taken for dead; None: it is not asked (yet)."""
     _waiting: int = 0
@@ -187,6 +191,15 @@ class Role:
             except RayError:
                 await asyncio.sleep(seconds)  # the call that is waited for raises it as well, and says more
                 return
+
+
+def draining_nodes() -> set[str]:
+    """Ray's names of the nodes that are about to go: taken back by a cloud, idle, or drained by hand."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def _node_id(_actor: Any) -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 def _raised_in_constructor(error: RayActorError) -> RlEmpathyError | None:

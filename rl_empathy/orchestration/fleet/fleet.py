@@ -1,5 +1,6 @@
 """The roles of a GRPO run."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,12 +8,16 @@ from typing import Any, Protocol
 import ray
 from ray import ObjectRef
 
+from rl_empathy.orchestration.fleet.calls import draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.scaling import Scaler
 from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
+
+WATCH_S = 2.0
+"""A cloud tells of a node that it takes back half a minute or more before."""
 
 
 class RewardScorer(Protocol):
@@ -50,6 +55,12 @@ class Fleet:
         )
         if decision:
             self.rollout_workers.scale_to(*decision)
+
+    async def watch_nodes(self) -> None:
+        """Leave every node that Ray is going to take away, before it goes."""
+        while True:
+            self.rollout_workers.leave_nodes(draining_nodes())
+            await asyncio.sleep(WATCH_S)
 
     def end_training(self) -> None:
         """End the roles that nothing wants after the stage; workers and reward model stay for the evaluation."""

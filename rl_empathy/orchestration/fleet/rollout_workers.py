@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,15 +186,27 @@ class RolloutWorkers:
         """
         self._tell(f"{len(self)} -> {count} rollout workers: {reason}")
         self._minimum = min(self._minimum, count)
-        taken = self._coming | {worker.role.name for worker in self._workers}
-        free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
-        for name in itertools.islice(free, max(0, count - len(self))):
-            self._coming.add(name)
-            self._repair(self._add(name))
+        self._add_new(count - len(self))
         ready = sorted((w for w in self._workers if w.state == "ready"), key=lambda worker: worker.groups)
         for worker in ready[: max(0, len(self) - count)]:
             worker.move("drain")
             self._repair(self._drain(worker))
+
+    def leave_nodes(self, nodes: Collection[str]) -> None:
+        """Have the workers of nodes that are about to go end their groups, and others start in their place.
+
+        Args:
+            nodes: Ray's names of them.
+        """
+        if self._in_step:  # the number of workers decides who writes what
+            return
+        for worker in [w for w in self._workers if w.state == "ready" and w.role.node_id in nodes]:
+            self._tell(
+                f"{worker.role} is on a node that is about to go: it ends its groups, another one is started"
+            )
+            worker.move("drain")
+            self._repair(self._drain(worker))
+            self._add_new(1)
 
     async def payload(self, group: GroupHandle) -> RolloutGroup:
         """Fetch a payload into this process, for evaluation."""
@@ -203,6 +215,13 @@ class RolloutWorkers:
             seconds=self._deadlines.sample_s,
             doing=f"hand over the group of {group.header.row_id}",
         )
+
+    def _add_new(self, count: int) -> None:
+        taken = self._coming | {worker.role.name for worker in self._workers}
+        free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
+        for name in itertools.islice(free, max(0, count)):
+            self._coming.add(name)
+            self._repair(self._add(name))
 
     async def _choose(self, prompt: Prompt, cohort: Sequence[Prompt], doing: str) -> tuple[_Worker, int]:
         if self._in_step:
