@@ -62,6 +62,18 @@ def test_every_role_may_be_killed_and_the_run_goes_on(tmp_path):
     check_accounts(folder, num_steps=24, restarts=len(ROLES))
 
 
+def test_a_rank_that_dies_takes_all_back_to_the_last_checkpoint(tmp_path):
+    folder = tmp_path / "runs"
+    with start(folder, "grpo.num_steps=12", "cluster.policy_trainer={ranks: 2, zero_stage: 2}") as run:
+        wait_for_step(folder, run, 3)
+        strike(folder, run, "PolicyTrainer", signal.SIGKILL)
+        told = run.communicate(timeout=LIMIT_S)[1]
+        assert run.returncode == 0, told[-3000:]
+    assert "policy_trainer_rank_" in told
+    assert "Starting policy_trainer anew (restart 1)" in told
+    check_accounts(folder, num_steps=12, restarts=1)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_that_hangs_is_replaced(tmp_path, role):
@@ -71,6 +83,38 @@ def test_a_role_that_hangs_is_replaced(tmp_path, role):
         strike(folder, run, role, signal.SIGSTOP)
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=40, restarts=1)
+
+
+@pytest.mark.long
+def test_a_rank_that_hangs_takes_all_back_to_the_last_checkpoint(tmp_path):
+    folder = tmp_path / "runs"
+    trainer = "cluster.policy_trainer={ranks: 2, zero_stage: 3}"
+    with start(folder, "grpo.num_steps=20", trainer, "cluster.deadlines.health_s=5") as run:
+        wait_for_step(folder, run, 3)
+        strike(folder, run, "PolicyTrainer", signal.SIGSTOP)
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=20, restarts=1)
+
+
+@pytest.mark.long
+def test_when_every_rollout_worker_is_gone_the_run_says_so_in_time_and_a_resume_goes_on(tmp_path):
+    folder = tmp_path / "runs"
+    settings = ("grpo.num_steps=40", "cluster.restarts.each_role=0", "cluster.deadlines.workers_s=20")
+    with start(folder, *settings) as run:
+        wait_for_step(folder, run, 3)
+        for _ in range(2):
+            process = process_of(run, "RolloutWorker")
+            process.kill()
+            process.wait(timeout=30)
+        killed_at = time.monotonic()
+        assert run.wait(timeout=LIMIT_S) == 4
+        assert time.monotonic() - killed_at < 20 + 30  # the deadline, and the end of the other roles
+        told = run.stderr.read()
+    assert "rollout_worker" in told
+    assert "cluster.restarts.each_role (0) is spent" in told
+    with start(folder, "grpo.num_steps=40") as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=40, restarts=0)
 
 
 @pytest.mark.long

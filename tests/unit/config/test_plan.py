@@ -61,6 +61,13 @@ def test_the_total_is_the_hungriest_stage_and_the_driver() -> None:
     assert plan.lines()[-1] == "needs 9.5 CPUs, 2.5 GPUs, the driver's CPU included"
 
 
+def test_ranks_share_what_zero_cuts() -> None:
+    cluster = {"policy_trainer": {"ranks": 4, "zero_stage": 3, "num_gpus": 1}}
+    plan = make_plan(make_run_file(run={"stages": ["grpo"]}, cluster=cluster), parameters=2**30)
+    assert plan.total_gpus == 4
+    assert "     4 × policy trainer rank: 1 CPU, 1 GPU, about 5.0 GiB" in plan.lines()  # 20 bytes / 4 each
+
+
 def test_generation_at_the_end_of_sft_takes_the_place_of_the_trainer() -> None:
     cluster = {"stage_worker": {"num_cpus": 4}, "rollout_workers": {"min": 6}}
     assert make_plan(make_run_file(run={"stages": ["sft"]}, cluster=cluster)).total_cpus == 7

@@ -1,5 +1,8 @@
+import itertools
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -55,6 +58,45 @@ def test_a_torn_write_is_no_checkpoint_and_is_cleared_away(tmp_path):
     assert latest_checkpoint(tmp_path).step == 10
     write(tmp_path, 30)
     assert not torn.exists()
+
+
+def write_and_die(folder, step, *, at):
+    """Write in a process that dies at its n-th touch of the disk: whether it lived to the end."""
+    child = os.fork()
+    if child == 0:
+        touches = 0
+
+        def die_in_time(event, _):
+            nonlocal touches
+            touches += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+            if touches == at:
+                os._exit(9)
+
+        sys.addaudithook(die_in_time)
+        write(folder, step, keep=1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 0
+
+
+def test_a_death_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path):
+    steps = []
+    for at in itertools.count(1):
+        folder = tmp_path / str(at)
+        write(folder, 10, keep=1)
+        lived = write_and_die(folder, 20, at=at)
+        found = latest_checkpoint(folder)
+        assert found.tensors("policy")["weight"].tolist() == [found.step] * 3
+        assert not found.damaged
+        steps.append(found.step)
+        write(folder, 30, keep=1)  # the next write clears what is left
+        assert sorted(path.name for path in folder.iterdir()) == ["latest", "step_000030"]
+        if lived:
+            break
+    assert steps == sorted(steps), "once there, the new one stays"
+    assert set(steps) == {10, 20}
+    assert len(steps) > 20, "a write touches the disk more often"
 
 
 def test_older_checkpoints_are_deleted_only_beyond_keep(tmp_path):

