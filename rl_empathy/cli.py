@@ -5,6 +5,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 the run f
 interrupted. Heavy libraries are imported when a command needs them, so that help and --check answer at once.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -236,7 +237,8 @@ def main(command: str | None = None) -> NoReturn:
 
 def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Paths and overrides, in any order; a path with = in its name is one if it exists."""
-    overrides = [text for text in arguments if re.match(r"[^/=]*=", text) and not Path(text).exists()]
+    # os.path, since Path.exists raises when a long setting is no possible name of a file
+    overrides = [text for text in arguments if re.match(r"[^/=]*=", text) and not os.path.exists(text)]
     return [Path(text) for text in arguments if text not in overrides], overrides
 
 
@@ -252,6 +254,8 @@ def _require_folder(path: Path) -> None:
     if not path.is_dir():
         where = "" if path.is_absolute() else f" (looked from {Path.cwd()})"
         raise ModelError(f"{path} is no folder{where}; give a run directory or a model folder")
+    if not (path / RUN_CONFIG).exists() and not (path / "config.json").exists():
+        raise ModelError(f"{path} is no run directory (no {RUN_CONFIG}) and no model folder (no config.json)")
 
 
 def _served(path: Path) -> tuple[Path, Path | None]:

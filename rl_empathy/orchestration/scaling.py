@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rl_empathy.errors import RunDirectoryError
-from rl_empathy.observability.run_directory import write_durably
+from rl_empathy.observability.run_directory import RESULT, write_durably
 
 BY_HAND = "rollout_workers.json"
 """In the run directory: the number that `rl-empathy scale` asks for."""
@@ -99,6 +99,10 @@ def ask_by_hand(run: Path, workers: int | None) -> None:
     """
     if not (run / "config.yaml").is_file():
         raise RunDirectoryError(f"{run} is no run directory: it has no config.yaml")
+    if (run / "grpo" / RESULT).exists():
+        raise RunDirectoryError(
+            f"stage grpo of the run {run} is finished: it needs no rollout workers any more"
+        )
     if workers is None:
         (run / BY_HAND).unlink(missing_ok=True)
     else:

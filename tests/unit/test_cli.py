@@ -59,6 +59,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> Non
 def make_run_directory(name: str = "done") -> Path:
     folder = Path("runs") / name
     (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").touch()
     (folder / "config.yaml").write_text(dump_run_file(load_run_file("trial.yaml", [f"run.name={name}"])))
     return folder
 
@@ -139,6 +140,27 @@ def test_scale_asks_a_run_for_a_number_and_takes_it_back() -> None:
     assert asked.read_text() == '{"rollout_workers": 3}\n'
     assert code_of("scale", "runs/done") == 0
     assert not asked.exists()
+
+
+def test_scale_of_a_run_that_needs_no_workers_any_more_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run_directory() / "grpo"
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
+    assert code_of("scale", "runs/done", "--rollout-workers", "3") == 2
+    assert "stage grpo of the run runs/done is finished" in capsys.readouterr().err
+
+
+def test_a_setting_that_is_longer_than_a_file_name_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("trial.yaml").write_text("model: {from_scratch: {}}\n")
+    assert code_of("train", "trial.yaml", "--check", f"data.system_prompt={'long ' * 100}") == 0
+    assert "long long" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_neither_run_nor_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    for command in ("serve", "evaluate"):
+        assert code_of(command, "empty") != 0
+        assert "empty is no run directory (no config.yaml) and no model folder" in capsys.readouterr().err
 
 
 def test_a_deterministic_run_keeps_its_workers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +263,7 @@ def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.M
     evaluate_command = Recorder()
     plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=evaluate_command)
     Path("bare").mkdir()
+    Path("bare/config.json").touch()
     folder = make_run_directory()
     assert code_of("evaluate", "bare", "evaluate.num_prompts=3", str(folder), "--output", "out.json") == 0
     ((paths, run_file, output), _) = evaluate_command.calls[0]
@@ -253,6 +276,7 @@ def test_evaluate_of_bare_models_wants_a_run_file(
 ) -> None:
     plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=Recorder())
     Path("bare").mkdir()
+    Path("bare/config.json").touch()
     assert code_of("evaluate", "bare") == 2
     assert "give --run-file RUN.yaml" in capsys.readouterr().err
     assert code_of("evaluate", "bare", "--run-file", "trial.yaml") == 0
@@ -278,6 +302,7 @@ def test_serve_listens_on_loopback_only(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_serve_of_an_unfinished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run_directory()
+    (folder / "model" / "config.json").unlink()
     (folder / "model").rmdir()
     assert code_of("serve", str(folder)) == 2
     assert "has released no model yet" in capsys.readouterr().err

@@ -217,7 +217,17 @@ def test_the_name_of_the_run_is_the_name_of_the_file() -> None:
 @pytest.mark.parametrize("name", ["..", "a/b", "a b"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     (problem,) = problems(MODEL + f"run: {{name: {name!r}}}\n")
-    assert problem.startswith("run.yaml:2  run.name: String should match pattern")
+    assert problem.startswith(f"run.yaml:2  run.name: {name!r} is to be a folder: letters, digits")
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_refused() -> None:
+    (problem,) = problems(MODEL + f"run: {{name: {'心' * 100}}}\n")
+    assert "it has 300 bytes, of which a folder's name may have 200" in problem
+
+
+def test_a_stage_that_is_there_twice_is_refused() -> None:
+    (problem,) = problems(MODEL + "run: {stages: [sft, grpo, sft]}\n")
+    assert problem.startswith("run.yaml:2  run.stages: a stage is there twice: sft, grpo, sft")
 
 
 def test_chinese_text_and_a_path_with_a_space_are_read_as_written() -> None:
