@@ -81,7 +81,7 @@ async def generate(real: RealRoles, config: GRPOConfig) -> list[Any]:
 
 async def measure(steps: int, rounds: int) -> list[dict[str, Any]]:
     found = []
-    async with quickstart_roles(*SETTINGS, f"grpo.num_steps={1000}") as real:
+    async with quickstart_roles(*SETTINGS, "grpo.num_steps=1000") as real:
         config = real.run_file.grpo
         for _ in range(rounds):
             loop = await loop_steps(real, config, steps)

@@ -133,8 +133,8 @@ class SleepingTrainer:
     def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
         pass
 
-    def write_snapshot(self) -> float:
-        return 0.0
+    def write_snapshot(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)

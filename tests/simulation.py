@@ -284,12 +284,11 @@ class Trainer(Process):
             "finished": tuple(finished),
         }
 
-    async def write_snapshot(self) -> float:
+    async def write_snapshot(self) -> None:
         saved, self.held = self.held, None
         await self.spend(3.0)  # longer than an update
         if saved:
             self.disk.checkpoints.append(saved)  # whole or absent
-        return 0.0
 
 
 @dataclass

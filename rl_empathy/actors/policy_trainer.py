@@ -153,13 +153,11 @@ class PolicyTrainer:
                 "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},
             }
 
-    def write_snapshot(self) -> float:
-        """Write the last snapshot as a checkpoint, on a thread beside training: seconds taken."""
-        started = time.monotonic()
+    def write_snapshot(self) -> None:
+        """Write the last snapshot as a checkpoint, on a thread beside training."""
         if self._snapshot:
             write_checkpoint(self._folder, keep=self._config.keep_checkpoints, **self._snapshot)
             self._snapshot = {}
-        return time.monotonic() - started
 
     def export(self, folder: str) -> None:
         """Write the policy as a transformers model with its tokenizer."""

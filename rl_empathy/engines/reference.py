@@ -27,13 +27,7 @@ class ReferenceEngine:
         Returns:
             [predicted] log-probs in order of completions, then tokens, nats.
         """
+        batches = split_by_tokens([sample], max_tokens=self._microbatch_tokens, layout=self._model.layout)
         with torch.no_grad():
-            return completion_logprobs(self._model, [sample], self._microbatch_tokens, temperature)
-
-
-def completion_logprobs(
-    model: PolicyModel, samples: list[Sample], max_tokens: int, temperature: float
-) -> Tensor:
-    """[predicted] log-probs of all samples' completions, nats, micro-batch by micro-batch."""
-    batches = split_by_tokens(samples, max_tokens=max_tokens, layout=model.layout)
-    return torch.cat([model(model.pack(batch), temperature=temperature)[0] for batch in batches])
+            parts = [self._model(self._model.pack(batch), temperature=temperature)[0] for batch in batches]
+        return torch.cat(parts)

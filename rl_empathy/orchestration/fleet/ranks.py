@@ -59,9 +59,8 @@ class Ranks:
         ]
         try:
             _, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_EXCEPTION)
-            if (
-                waiting
-            ):  # a rank whose partner died fails in a collective, and mostly before Ray notices the death
+            if waiting:
+                # A rank whose partner died fails in a collective, and mostly before Ray notices the death.
                 await asyncio.wait(waiting, timeout=SETTLE_S)
         finally:
             for answer in answers:
