@@ -4,61 +4,34 @@
 
 The real loop, buffer and fleet on Ray actors that sleep: log-normal times to write a group (sigma 1), an update as
 long as the mean. The bound is a simulation without any overhead, with the same slots, window and times; beside it
-stands the larger of the two kinds of work. Synchronous (staleness 0) and asynchronous runs alternate.
+stands the larger of the two kinds of work. Synchronous (staleness 0) and asynchronous runs alternate. A second table
+shows whether a look-ahead favours short groups: staleness by quartile of the time to write, and how long the groups of
+the first five steps took against the rest and against all that were drawn.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sleeping import SleepingRun, duration_s, local_ray, say
+from sleeping import Lengths, SleepingRun, ideal_waits_s, local_ray, prompt_stream, say
 
 from rl_empathy.config.sections import GRPOConfig
-from rl_empathy.data.prompts import PromptStream
 from rl_empathy.orchestration.grpo import slots
-from rl_empathy.types import Message, Occurrence, Row
+from rl_empathy.types import Occurrence
 
-MEAN_S, SIGMA, UPDATE_S = 1.0, 1.0, 1.0
+LENGTHS = Lengths(mean_s=1.0, sigma=1.0)
+UPDATE_S = 1.0
 GROUPS = 8
-
-
-def occurrences() -> Iterator[Occurrence]:
-    row = Row(id="row", messages=(Message(role="user", content="post"),))
-    stream = PromptStream([(row, [1])] * 4096, seed=0)
-    while True:
-        yield stream.take(1)[0].occurrence
-
-
-def ideal_s(config: GRPOConfig) -> float:
-    """Length of a run in which nothing but writing and updating takes time."""
-    times = (duration_s(occurrence, MEAN_S, SIGMA) for occurrence in occurrences())
-    pending: list[tuple[int, float]] = []  # number in the order of start, and when it is written
-    now, number = 0.0, 0
-    free = slots(config)
-    for _ in range(config.num_steps):
-        for _ in range(free):
-            pending.append((number, now + next(times)))
-            number += 1
-        for _ in range(config.groups_per_step):
-            window = [entry for entry in pending if entry[0] < pending[0][0] + config.look_ahead]
-            now = max(now, min(done for _, done in window))
-            pending.remove(next(entry for entry in window if entry[1] <= now))
-        now += UPDATE_S
-        free = config.groups_per_step
-    return now
 
 
 def work_s(config: GRPOConfig) -> float:
     """The larger of all updates, and all writing spread over the slots."""
     count = config.num_steps * config.groups_per_step
-    times = [
-        duration_s(occurrence, MEAN_S, SIGMA)
-        for occurrence, _ in zip(occurrences(), range(count), strict=False)
-    ]
+    times = [LENGTHS.write_s(prompt.occurrence) for prompt in prompt_stream().take(count)]
     return max(config.num_steps * UPDATE_S, sum(times) / slots(config))
 
 
@@ -92,22 +65,47 @@ def main() -> None:
                     config=config,
                     workers=arguments.workers,
                     processes=arguments.workers,
-                    mean_s=MEAN_S,
-                    sigma=SIGMA,
+                    lengths=LENGTHS,
                     update_s=UPDATE_S,
                 )
                 place = folder / f"{repetition}-{key[0]}-{key[1]}"
                 place.mkdir()
                 seconds = run.run(place)
-                stale = max(line["staleness/max"] for line in run.lines)
                 say(f"staleness {key[0]}, window {key[1]}: {seconds:.1f} s")
                 repetitions.append(
-                    {"staleness": key[0], "window": key[1], "seconds": seconds, "stalest": stale}
+                    {"staleness": key[0], "window": key[1], "seconds": seconds, "trained": trained(place)}
                 )
     report(configs, repetitions)
 
 
-def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[str, float]]) -> None:
+def trained(folder: Path) -> list[dict[str, float]]:
+    """Step, staleness and time to write of every group, in the order of training."""
+    lines = map(json.loads, (folder / "trained.jsonl").read_text().splitlines())
+    return [
+        {
+            "step": line["step"],
+            "lag": line["lag"],
+            "write_s": LENGTHS.write_s(Occurrence(*line["occurrence"])),
+        }
+        for line in lines
+    ]
+
+
+def favour(groups: list[dict[str, float]]) -> dict[str, Any]:
+    """Whether short groups are favoured: staleness by quartile of length, and lengths early and late."""
+    ordered = sorted(groups, key=lambda group: group["write_s"])
+    quarter = len(ordered) // 4
+    quartiles = [ordered[i * quarter : (i + 1) * quarter] for i in range(4)]
+    drawn = [LENGTHS.write_s(prompt.occurrence) for prompt in prompt_stream().take(len(groups))]
+    return {
+        "lag_by_quartile": [statistics.mean(group["lag"] for group in quartile) for quartile in quartiles],
+        "first_five_s": statistics.mean(group["write_s"] for group in groups if group["step"] <= 5),
+        "rest_s": statistics.mean(group["write_s"] for group in groups if group["step"] > 5),
+        "drawn_s": statistics.mean(drawn),
+    }
+
+
+def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[str, Any]]) -> None:
     table = Table(title="Asynchronous against synchronous, on engines that sleep")
     for name in ("staleness", "window", "stalest seen", "seconds", "bound", "share of bound", "work", "gain"):
         table.add_column(name, justify="right")
@@ -115,9 +113,21 @@ def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[st
     def seconds(key: tuple[int, int]) -> float:
         return statistics.median(r["seconds"] for r in repetitions if (r["staleness"], r["window"]) == key)
 
+    lengths = Table(title="Are short groups favoured?")
+    for name in (
+        "staleness",
+        "window",
+        "staleness by quartile of length",
+        "first 5 steps s",
+        "rest s",
+        "drawn s",
+    ):
+        lengths.add_column(name, justify="right")
     rows = []
     for key, config in configs.items():
-        bound = ideal_s(config)
+        bound = sum(ideal_waits_s(config, LENGTHS, UPDATE_S)) + config.num_steps * UPDATE_S
+        runs = [r["trained"] for r in repetitions if (r["staleness"], r["window"]) == key]
+        favoured = favour(runs[0])
         rows.append(
             {
                 "staleness": key[0],
@@ -127,15 +137,21 @@ def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[st
                 "bound_fraction": bound / seconds(key),
                 "work_s": work_s(config),
                 "gain": seconds((0, 1)) / seconds(key),
+                **favoured,
             }
         )
-        stalest = max(r["stalest"] for r in repetitions if (r["staleness"], r["window"]) == key)
+        stalest = max(group["lag"] for run in runs for group in run)
         row = rows[-1]
         table.add_row(
             str(key[0]), str(key[1]), f"{stalest:g}", f"{row['seconds']:.1f}", f"{bound:.1f}",
             f"{row['bound_fraction']:.3f}", f"{row['work_s']:.1f}", f"{row['gain']:.2f}",
         )  # fmt: skip
+        lengths.add_row(
+            str(key[0]), str(key[1]), " ".join(f"{lag:.2f}" for lag in favoured["lag_by_quartile"]),
+            *(f"{favoured[name]:.2f}" for name in ("first_five_s", "rest_s", "drawn_s")),
+        )  # fmt: skip
     Console(width=120).print(table)
+    Console(width=120).print(lengths)
     out = Path(__file__).parent / "out" / "async_gain.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({"repetitions": repetitions, "rows": rows}, indent=1))

@@ -65,7 +65,8 @@ async def pure_step(real: RealRoles, config: GRPOConfig) -> dict[str, float]:
     scored = [g.scored(r, p) for g, r, p in zip(groups, rewards, logprobs, strict=True)]
     await fleet.trainer.update(scored)
     took("update")
-    await Publisher(fleet.trainer, fleet.rollout_workers).publish()
+    async with asyncio.TaskGroup() as tasks:
+        await Publisher(fleet.trainer, fleet.rollout_workers, tasks).publish()
     took("publish")
     return seconds
 

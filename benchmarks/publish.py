@@ -63,12 +63,12 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
     )
     found: dict[str, list[float]] = {name: [] for name in ("copy", "put", "load", "reload", "pause", "whole")}
     size = 0
-    async with roles(RUN_FILE, *settings) as real:
+    async with roles(RUN_FILE, *settings) as real, asyncio.TaskGroup() as tasks:
         fleet, folder = real.fleet, str(real.folder / "base")
-        publisher = Publisher(fleet.trainer, fleet.rollout_workers)
-        processes = [worker.role for worker in fleet.rollout_workers._workers]
+        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks)
+        processes = [worker.role for worker in fleet.rollout_workers.roster.workers]
         trainer = fleet.trainer._ranks.roles[0]
-        await publisher.publish()
+        await published(publisher)
         for _ in range(repetitions):
             seconds, size = await in_actor(trainer, copy_s)
             found["copy"].append(seconds)
@@ -78,7 +78,7 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
             reports = await fleet.rollout_workers.load_weights(weights, fleet.trainer.version)
             found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
             del weights
-            found["whole"].append((await publisher.publish())["time/publish_s"])
+            found["whole"].append((await published(publisher))["time/publish_s"])
             reloads = await asyncio.gather(*(in_actor(process, reload_s, folder) for process in processes))
             found["reload"].append(statistics.mean(reloads))
             if model != TINY:  # whose requests are over before a publish could meet them
@@ -87,16 +87,23 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
     return {"model": model, "workers": workers, "bytes": size, "seconds": found}
 
 
+async def published(publisher: Publisher) -> dict[str, float]:
+    """Metrics of a publish, once the workers hold it."""
+    await publisher.publish()
+    await publisher.ended()
+    return publisher.metrics()
+
+
 async def pause_s(real: RealRoles, publisher: Publisher) -> float:
     """Of a publish in the middle of requests, which run on to their end."""
-    prompts = real.prompts.take(2 * len(real.fleet.rollout_workers))
+    prompts = real.prompts.take(2 * len(real.fleet.rollout_workers.roster))
     running = [
         asyncio.create_task(real.fleet.rollout_workers.sample(prompt, sampling=RUNNING, group_size=4))
         for prompt in prompts
     ]
     await asyncio.sleep(1.0)
     assert not any(task.done() for task in running), "the requests ended before the publish"
-    pause = (await publisher.publish())["time/pause_s"]
+    pause = (await published(publisher))["time/pause_s"]
     await asyncio.gather(*running)
     return pause
 

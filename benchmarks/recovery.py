@@ -2,147 +2,112 @@
 
     python benchmarks/recovery.py [--steps 60] [--each-role 3] [--seed 0]
 
-The quickstart's model, 60 steps of 16 groups, checkpoints every 5, real engines. Part one kills each role once in a
-quiet run and waits until as many workers serve as before and a step takes no longer than before (its median and a
-quarter). Part two is chaos: a role is killed at a random moment, 1 to 3 times the slowest role's measured start after
-the last recovery, every role three times and the driver once; then the same command goes on. The effective share of
-the time (ETTR) is what the steps that survived would have taken in the quiet run, over what the run took.
+The quickstart's model on real engines. Part one kills each role once in a quiet run and waits until as many workers
+serve as before and a step takes no longer than before (its median and a quarter): recovered is when the first such
+step begins. Beside it stands how long the role's start alone took. Part two is chaos: 60 steps of 24 groups,
+checkpoints every 5; a role is killed at a random moment, 1 to 3 times the slowest start after the last recovery,
+every role three times and the driver once; then the same command goes on. The effective share of the time (ETTR) is
+what the steps that survived would have taken undisturbed, as measured in the first ones, over what the run took.
+Part three, on engines that sleep, whose starts and steps cost nothing but time: the share of the throughput that is
+left over 20 steps when one process is killed at their beginning.
 """
 
 import argparse
 import json
+import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-from real_roles import finished_quickstart
+from observed_run import ROLES, ObservedRun, kill_actor
 from rich.console import Console
 from rich.table import Table
+from sleeping import SLEEPERS, Lengths, SleepingRun, local_ray, say
 
-ROLES = {
-    "rollout worker": "RolloutWorker",
-    "policy trainer": "PolicyTrainer",
-    "reward model": "RewardModel",
-    "reference model": "ReferenceModel",
-}
-LIMIT_S = 1800
+from rl_empathy.config.sections import GRPOConfig
 
 
-class ObservedRun:
-    """A run of stage grpo as a process, seen through its record."""
-
-    def __init__(self, name: str, steps: int) -> None:
-        """The process is not started yet; a run directory of an earlier time is set aside at the first start."""
-        record = finished_quickstart()
-        self.folder = Path("runs") / name
-        self._command = [
-            sys.executable, "-m", "rl_empathy.train", "configs/quickstart.yaml", f"run.name={name}",
-            "run.stages=[reward_modeling, grpo]", f"model={{path: {record / 'sft' / 'model'}, from_scratch: null}}",
-            f"grpo.num_steps={steps}", "grpo.groups_per_step=16", "grpo.checkpoint_every=5", "logging.wandb=disabled",
-        ]  # fmt: skip
-        self._fresh = ["--fresh"] if self.folder.exists() else []
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([*self._command, *self._fresh])
-        self._fresh = []
-
-    def lines(self) -> list[dict[str, Any]]:
-        path = self.folder / "metrics.jsonl"
-        if not path.exists():
-            return []
-        text = path.read_text().splitlines()
-        return [line for line in map(json.loads, text) if line["stage"] == "grpo"]
-
-    def kill(self, role: str) -> None:
-        """SIGKILL a process of a role; Ray writes the actor's class into its command line."""
-        assert self.process is not None
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if ROLES[role] in " ".join(process.cmdline()[:1]):
-                process.send_signal(signal.SIGKILL)
-                return
-        raise RuntimeError(f"there is no {role} to kill")
-
-    def wait_for(self, condition: Any, what: str) -> float:
-        """Seconds until the record fulfils a condition."""
-        started = time.monotonic()
-        while not condition(self.lines()):
-            assert self.process is not None
-            if self.process.poll() is not None:
-                raise SystemExit(f"the run ended with {self.process.returncode} before {what}")
-            if time.monotonic() > started + LIMIT_S:
-                raise SystemExit(f"in {LIMIT_S} s the run did not come to {what}")
-            time.sleep(0.1)
-        return time.monotonic() - started
+def began(line: dict[str, Any]) -> float:
+    return float(line["time"] - line["time/step_s"])
 
 
-def whole_again(killed_at: float, usual_s: float, workers: int) -> Any:
-    """A step that began after the kill, with every worker, in the usual time."""
-
-    def condition(lines: list[dict[str, Any]]) -> bool:
-        return any(
-            line["time"] - line["time/step_s"] > killed_at
-            and line["fleet/rollout_workers_ready"] == workers
-            and line["time/step_s"] < 1.25 * usual_s
-            for line in lines
-        )
-
-    return condition
+def usual_step_s(run: ObservedRun) -> float:
+    """Time of an undisturbed step, once there are a few."""
+    run.wait_for(lambda line: line["step"] == 8, "step 8")
+    return statistics.median(line["time/step_s"] for line in run.lines()[3:])
 
 
 def quiet() -> dict[str, Any]:
     """Recoveries one by one: kill, wait until the run is whole."""
-    run = ObservedRun("recovery_quiet", steps=10_000)
+    run = ObservedRun("recovery_quiet", "grpo.num_steps=10000", "grpo.checkpoint_every=5")
     run.start()
-    run.wait_for(lambda lines: len(lines) >= 8, "step 8")
-    usual_s = statistics.median(line["time/step_s"] for line in run.lines()[3:])
-    workers = int(run.lines()[-1]["fleet/rollout_workers_ready"])
-    seconds = {}
+    usual_s = usual_step_s(run)
+    workers = run.lines()[-1]["fleet/rollout_workers_ready"]
+    recovery_s, start_s = {}, {}
     for role in ROLES:
-        killed_at = time.time()
+        before, killed_at = run.lines()[-1], time.time()
         run.kill(role)
-        seconds[role] = run.wait_for(
-            whole_again(killed_at, usual_s, workers), f"its old speed after a {role} died"
-        )
+
+        def whole(line: dict[str, Any], killed_at: float = killed_at) -> bool:
+            return (
+                began(line) > killed_at
+                and line["fleet/rollout_workers_ready"] == workers
+                and line["time/step_s"] < 1.25 * usual_s
+            )
+
+        line = run.wait_for(whole, f"its old speed after a {role} died")
+        if line["fleet/restarts"] != before["fleet/restarts"] + 1:
+            raise SystemExit(f"a {role} was killed, and the run counts {line['fleet/restarts']:g} restarts")
+        recovery_s[role] = began(line) - killed_at
+        start_s[role] = line["fleet/restart_s"] - before["fleet/restart_s"]
     assert run.process is not None
     run.process.send_signal(signal.SIGTERM)
     run.process.wait()
-    return {"usual_step_s": usual_s, "recovery_s": seconds}
+    return {"usual_step_s": usual_s, "recovery_s": recovery_s, "start_s": start_s}
 
 
-def chaos(steps: int, each_role: int, usual: dict[str, Any], seed: int) -> dict[str, Any]:
+def chaos(steps: int, each_role: int, slowest_start_s: float, seed: int) -> dict[str, Any]:
     """Kills at random moments until every role had its share."""
     dice = random.Random(seed)
     victims = [role for role in ROLES for _ in range(each_role)] + ["driver"]
     dice.shuffle(victims)
-    slowest_s = max(usual["recovery_s"].values())
-    run = ObservedRun("recovery_chaos", steps)
+    run = ObservedRun(
+        "recovery_chaos", f"grpo.num_steps={steps}", "grpo.groups_per_step=24", "grpo.checkpoint_every=5"
+    )
     run.start()
-    run.wait_for(lambda lines: len(lines) >= 1, "step 1")
-    started = time.time() - run.lines()[0]["time/step_s"]
+    usual_s = usual_step_s(run)
+    workers = run.lines()[-1]["fleet/rollout_workers_ready"]
+    started = began(run.lines()[0])
     killed = []
     for victim in victims:
-        time.sleep(slowest_s * dice.uniform(1, 3))
-        assert run.process is not None
-        if run.process.poll() is not None:
+        time.sleep(slowest_start_s * dice.uniform(1, 3))
+        before, at = run.lines()[-1], time.time()
+        if before["step"] >= steps - 2:  # too near its end to be seen recovering
             break
-        before = run.lines()[-1]["step"]
-        at = time.time()
         if victim == "driver":
-            run.process.kill()
-            run.process.wait()
+            run.kill_driver()
             run.start()
+            restarts = 0.0
         else:
             run.kill(victim)
-        killed.append({"victim": victim, "step": before, "at_s": at - started})
-        run.wait_for(lambda lines, at=at: bool(lines) and lines[-1]["time"] > at, "a step after the kill")
-        sys.stderr.write(f"killed the {victim} after step {before}\n")
+            restarts = before["fleet/restarts"] + 1
+        sys.stderr.write(f"killed the {victim} after step {before['step']}\n")
+
+        def recovered(line: dict[str, Any], at: float = at, restarts: float = restarts) -> bool:
+            return (
+                line["time"] > at
+                and line["fleet/restarts"] == restarts
+                and line["fleet/rollout_workers_ready"] == workers
+            )
+
+        line = run.wait_for(recovered, f"a whole step after a {victim} died")
+        killed.append(
+            {"victim": victim, "step": before["step"], "at_s": at - started, "back_s": line["time"] - at}
+        )
     assert run.process is not None
     code = run.process.wait()
     lines = run.lines()
@@ -156,11 +121,42 @@ def chaos(steps: int, each_role: int, usual: dict[str, Any], seed: int) -> dict[
         "steps": [line["step"] for line in lines] == list(range(1, steps + 1)),
         "duplicates": lines[-1]["ledger/duplicates"],
         "trained": lines[-1]["ledger/trained"],
+        "usual_step_s": usual_s,
         "took_s": took_s,
-        "ettr": steps * usual["usual_step_s"] / took_s,
+        "ettr": steps * usual_s / took_s,
         "reward_first_quarter": statistics.mean(rewards[:quarter]),
         "reward_last_quarter": statistics.mean(rewards[-quarter:]),
     }
+
+
+def sleeping() -> dict[str, float]:
+    """Share of the throughput that is left over 20 steps of 1 s when one process is killed at their beginning."""
+    shares = {}
+    with local_ray(4) as folder:
+        for kind, actor in SLEEPERS.items():
+            run = SleepingRun(
+                config=GRPOConfig(
+                    num_steps=30, groups_per_step=8, group_size=2, max_staleness=2, checkpoint_every=5
+                ),
+                workers=4,
+                processes=4,
+                lengths=Lengths(mean_s=1.0, sigma=0.5),
+                update_s=1.0,
+                tell=say,
+            )
+
+            def strike(run: SleepingRun = run, actor: type = actor) -> None:
+                if run.lines[-1]["step"] == 10 and run.lines[-1]["fleet/restarts"] == 0:
+                    kill_actor(actor.__name__, below=os.getpid())
+
+            run.each_step = strike
+            place = folder / kind
+            place.mkdir()
+            run.run(place)
+            at = [line["time"] for line in run.lines]
+            usual_s = statistics.median(line["time/step_s"] for line in run.lines[3:10])
+            shares[kind] = 20 * usual_s / (at[-1] - at[9])
+    return shares
 
 
 def main() -> None:
@@ -172,30 +168,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     calm = quiet()
-    wild = chaos(arguments.steps, arguments.each_role, calm, arguments.seed)
+    wild = chaos(arguments.steps, arguments.each_role, max(calm["start_s"].values()), arguments.seed)
     table = Table(
-        "killed", "seconds until the run was whole", title=f"usual step: {calm['usual_step_s']:.2f} s"
+        "killed", "recovered after s", "its start alone s", title=f"usual step: {calm['usual_step_s']:.1f} s"
     )
     for role, seconds in calm["recovery_s"].items():
-        table.add_row(role, f"{seconds:.1f}")
+        table.add_row(role, f"{seconds:.1f}", f"{calm['start_s'][role]:.1f}")
     Console(width=100).print(table)
-    named = (
-        "exit_code",
-        "steps",
-        "duplicates",
-        "trained",
-        "took_s",
-        "reward_first_quarter",
-        "reward_last_quarter",
-    )
+    shares = sleeping()
     table = Table("chaos", "", title=f"{len(wild['kills'])} of {wild['wanted_kills']} kills")
-    for name in named:
-        value = wild[name]
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    for name, value in wild.items():
+        if name not in ("kills", "wanted_kills"):
+            table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    Console(width=100).print(table)
+    table = Table(
+        "killed", "share of the throughput", title="Engines that sleep: 20 steps of 1 s after one kill"
+    )
+    for kind, share in shares.items():
+        table.add_row(kind, f"{share:.2f}")
     Console(width=100).print(table)
     out = Path(__file__).parent / "out" / "recovery.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"quiet": calm, "chaos": wild}, indent=1))
+    out.write_text(json.dumps({"quiet": calm, "chaos": wild, "sleeping": shares}, indent=1))
     print(f"RESULT recovery_s={max(calm['recovery_s'].values()):.1f} ettr={wild['ettr']:.3f}")
 
 

@@ -3,8 +3,10 @@
     python benchmarks/scale.py [--workers 2 8 32 64 128 256] [--steps 10]
 
 The real driver, fleet, buffer and ledger on Ray actors that sleep: at most 32 processes, each of which hosts several
-workers with a call path of their own. A group is written in 4 s (log-normal, sigma 0.5) and an update takes 4 s; the
-number of groups a step grows with the workers, so the supply suffices: three times what is trained could be written.
+workers with a call path of their own. A group is written in 4 s (log-normal, sigma 0.5, at most 10 s) and an update
+takes 4 s; the number of groups a step grows with the workers, so the supply suffices: four times what is trained could
+be written. Beside the trainer's idle share stands that of a simulation in which nothing else takes time: what lies
+above it is the driver's.
 """
 
 import argparse
@@ -18,12 +20,13 @@ from typing import Any
 from processes import peak_memory
 from rich.console import Console
 from rich.table import Table
-from sleeping import SleepingRun, local_ray, say
+from sleeping import Lengths, SleepingRun, ideal_waits_s, local_ray, say
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.orchestration.grpo import slots
 
-MEAN_S, SIGMA, UPDATE_S = 4.0, 0.5, 4.0
+LENGTHS = Lengths(mean_s=4.0, sigma=0.5, longest_s=10.0)
+UPDATE_S = 4.0
 STALENESS = 3
 PROCESSES = 32
 WARM_UP_STEPS = 3
@@ -36,7 +39,6 @@ def settings(workers: int, steps: int) -> GRPOConfig:
         groups_per_step=groups,
         group_size=8,
         max_staleness=STALENESS,
-        look_ahead=groups + 1,
         checkpoint_every=steps,
         kl_coef=0,
     )
@@ -48,8 +50,7 @@ def measure(workers: int, steps: int, folder: Path) -> dict[str, Any]:
         config=config,
         workers=workers,
         processes=min(workers, PROCESSES),
-        mean_s=MEAN_S,
-        sigma=SIGMA,
+        lengths=LENGTHS,
         update_s=UPDATE_S,
     )
     cpu_s: list[float] = []
@@ -60,12 +61,14 @@ def measure(workers: int, steps: int, folder: Path) -> dict[str, Any]:
         run.run(place)
     counted = run.lines[WARM_UP_STEPS:]
     groups = config.groups_per_step * len(counted)
+    ideal_waits = ideal_waits_s(config, LENGTHS, UPDATE_S)[WARM_UP_STEPS:]
     return {
         "workers": workers,
         "groups_per_step": config.groups_per_step,
         "slots": slots(config),
         "groups_per_s": groups / sum(line["time/step_s"] for line in counted),
         "trainer_idle_fraction": statistics.mean(line["idle/trainer_fraction"] for line in counted),
+        "ideal_idle_fraction": statistics.mean(wait / (wait + UPDATE_S) for wait in ideal_waits),
         "driver_cpu_s_per_group": (cpu_s[-1] - cpu_s[WARM_UP_STEPS - 1]) / groups,
         "publish_s": statistics.median(line["time/publish_s"] for line in counted),
         "peak_gib": peak.gib,
@@ -86,12 +89,21 @@ def main() -> None:
             results.append(measure(workers, arguments.steps, folder))
         say(f"{workers} workers: {results[-1]['groups_per_s']:.2f} groups/s")
     table = Table(title="One driver, workers that sleep")
-    columns = ("workers", "groups/s", "trainer idle", "driver CPU ms a group", "publish ms", "peak GiB")
+    columns = (
+        "workers",
+        "groups/s",
+        "trainer idle",
+        "ideal idle",
+        "driver CPU ms a group",
+        "publish ms",
+        "peak GiB",
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for found in results:
         table.add_row(
             str(found["workers"]), f"{found['groups_per_s']:.2f}", f"{found['trainer_idle_fraction']:.3f}",
+            f"{found['ideal_idle_fraction']:.3f}",
             f"{1e3 * found['driver_cpu_s_per_group']:.1f}", f"{1e3 * found['publish_s']:.0f}",
             f"{found['peak_gib']:.1f}",
         )  # fmt: skip

@@ -89,6 +89,21 @@ class RandomlySlowWorkers:
         return {f"worker_{i}": report for i in range(self._count)}
 
 
+class SlowlyLoadingWorkers(RandomlySlowWorkers):
+    """Takes a while to load, and counts the loads during which an update began."""
+
+    def __init__(self, trainer: "RecordingTrainer") -> None:
+        super().__init__()
+        self._trainer = trainer
+        self.loads_during_updates = 0
+
+    async def load_weights(self, weights, version):
+        before = len(self._trainer.trained)
+        await asyncio.sleep(0.03)
+        self.loads_during_updates += len(self._trainer.trained) > before
+        return await super().load_weights(weights, version)
+
+
 class DyingWorkers(RandomlySlowWorkers):
     """Fails on the n-th sample."""
 

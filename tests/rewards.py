@@ -4,3 +4,16 @@
 def vowels(group, parsed):
     """Share of vowels: dense, cheap, and different for nearly every completion."""
     return [sum(letter in "aeiou" for letter in c.text) / max(1, len(c.text)) for c in group.completions]
+
+
+def unreliable(group, parsed):
+    """Vowels, but for some prompts it raises, gives what is no number, or has scores for one completion only."""
+    scores = vowels(group, parsed)
+    match group.prompt.occurrence.index % 8:
+        case 3 if group.prompt.occurrence.index > 8:  # one that never worked would end the run
+            raise ConnectionError("the judge does not answer")
+        case 5:
+            return [float("nan"), *scores[1:]]
+        case 7:
+            return [scores[0]] + [None] * (len(scores) - 1)
+    return scores

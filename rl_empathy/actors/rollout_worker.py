@@ -42,7 +42,8 @@ class RolloutWorker:
         )
 
     async def ready(self) -> str:
-        """Answer once the engine is up: the node it runs on."""
+        """Answer once the engine is up, and as long as it ends its steps: the node it runs on."""
+        await self._engine.alive()
         return platform.node()
 
     async def sample(

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent (contract C7): safetensors and JSON, a manifest with sizes and sha256.
 
 step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json manifest.json
-── fsync, rename ──>  step_000020/   ── then the pointer ──>  latest
+── fsync, rename ──>  step_000020/   ── then the pointers ──>  latest, best
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from torch import Tensor
 from rl_empathy.errors import CheckpointError
 
 MANIFEST = "manifest.json"
-POINTER = "latest"
+LATEST = "latest"
+BEST = "best"
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +53,17 @@ def write_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Any],
     keep: int,
+    score: float | None = None,
 ) -> Checkpoint:
-    """Write, read back, then let the pointer name it and delete older ones.
+    """Write, read back, then let the pointers name it and delete older ones.
 
     Args:
         folder: Holds the checkpoints of one stage.
         step: The step that it was taken after.
         tensors: Tensors by name, by file.
         documents: JSON values by file.
-        keep: Checkpoints to leave in the folder, this one included.
+        keep: Checkpoints to leave in the folder, this one included, beside the one with the highest score.
+        score: How good it is, in any unit; the pointer `best` names the highest of those that have one.
 
     Returns:
         The checkpoint.
@@ -80,13 +83,16 @@ def write_checkpoint(
             (temporary / f"{name}.json").write_text(
                 json.dumps(document, ensure_ascii=False), encoding="utf-8"
             )
-        _write_manifest(temporary, step)
+        _write_manifest(temporary, step, score)
         if target.exists():  # the same step again: set aside, and removed once the new one was read back
             target.rename(folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
         temporary.rename(target)
         _fsync(folder)
         checkpoint = verify_checkpoint(target)
-        _point_to(folder, target.name)
+        _point_to(folder, LATEST, target.name)
+        best = _best(folder)
+        if best:
+            _point_to(folder, BEST, best.name)
     except (OSError, SafetensorError, ValueError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -96,7 +102,8 @@ def write_checkpoint(
         ) from error
     _remove_leftovers(folder)
     for old in list(_checkpoint_folders(folder))[keep:]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
     return checkpoint
 
 
@@ -148,22 +155,36 @@ def _folder_name(step: int) -> str:
     return f"step_{step:06d}"
 
 
-def _write_manifest(folder: Path, step: int) -> None:
+def _write_manifest(folder: Path, step: int, score: float | None) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
     }
-    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
+    manifest = {"step": step, "score": score, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         _fsync(path)
     _fsync(folder)
 
 
-def _point_to(folder: Path, name: str) -> None:
-    temporary = folder / f"{POINTER}.tmp"
+def _best(folder: Path) -> Path | None:
+    """The checkpoint with the highest score, the newest of equals; a damaged manifest has none."""
+    scores: dict[Path, float] = {}
+    for path in _checkpoint_folders(folder):
+        try:
+            score = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["score"]
+        except (OSError, LookupError, TypeError, ValueError):
+            continue
+        if isinstance(score, int | float):
+            scores[path] = score
+    return max(scores, key=lambda path: scores[path], default=None)
+
+
+def _point_to(folder: Path, pointer: str, name: str) -> None:
+    temporary = folder / f"{pointer}.tmp"
     temporary.write_text(name + "\n", encoding="utf-8")
     _fsync(temporary)
-    temporary.replace(folder / POINTER)
+    temporary.replace(folder / pointer)
     _fsync(folder)
 
 

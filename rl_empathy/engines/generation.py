@@ -39,6 +39,8 @@ ENVIRONMENT_ON_CPU = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 
+LOOK_S = 0.1
+"""How often one looks whether a step has ended."""
 MAX_BATCHED_TOKENS = 4096
 """Tokens of one engine step, prompts included."""
 
@@ -72,6 +74,7 @@ class EngineStats:
 
     generated_tokens: int = 0
     busy_s: float = 0.0
+    steps: int = 0
 
 
 class _Command(NamedTuple):
@@ -117,6 +120,7 @@ class GenerationEngine:
         self._waiting: list[_Request] = []
         self._running: dict[str, _Request] = {}
         self._ended = threading.Event()
+        self._is_stepping = False
         self._reason = "it was stopped"
         self.stats = EngineStats()
         self._engine = _start_vllm(
@@ -187,6 +191,12 @@ class GenerationEngine:
         self._post(_Command(load, lambda error: loop.call_soon_threadsafe(future.set_exception, error)))
         return await future
 
+    async def alive(self) -> None:
+        """Return when the step under way has ended, at once when there is none; never, when the thread hangs in it."""
+        steps = self.stats.steps
+        while self._is_stepping and self.stats.steps == steps and not self._ended.is_set():
+            await asyncio.sleep(LOOK_S)
+
     def stop(self) -> None:
         """End the thread after the step under way; waiting requests fail."""
         self._commands.put(None)
@@ -206,8 +216,10 @@ class GenerationEngine:
         try:
             while self._serve_commands():
                 if self._running:
-                    started = time.monotonic()
+                    started, self._is_stepping = time.monotonic(), True
                     self._collect(self._engine.step())
+                    self._is_stepping = False
+                    self.stats.steps += 1
                     self.stats.busy_s += time.monotonic() - started
         except Exception as error:
             self._reason = f"{type(error).__name__}: {error}"

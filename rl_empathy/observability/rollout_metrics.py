@@ -39,6 +39,8 @@ def rollout_metrics(trained: Sequence[Scored], dropped: Sequence[Scored]) -> dic
         "schema/valid_fraction": fmean(valid),
         "rollout/completion_length_tokens": fmean(lengths),
         "rollout/truncated_fraction": fmean(reason == "length" for reason in reasons),
+        "time/sample_mean_s": fmean(header.sample_s for header in headers),
+        "time/sample_max_s": max(header.sample_s for header in headers),
         **_term_means(rewards),
         **_error_fractions(errors),
         **_span_lengths(rewards),

@@ -88,8 +88,8 @@ async def _write(
 ) -> list[Scoring]:
     """Have every prompt answered: as many at a time as the workers run, since one that queues uses up its deadline."""
     config, deterministic = context.run_file.evaluate, context.run_file.run.deterministic
-    running = len(workers) * context.run_file.cluster.rollout_workers.max_running_sequences
-    at_once = max(len(workers), running // config.completions_per_prompt)
+    running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
+    at_once = max(len(workers.roster), running // config.completions_per_prompt)
     # In deterministic runs a worker begins when its share of a cohort is there, and a cohort ends before the next.
     size = at_once if deterministic else max(1, len(asked))
     cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]

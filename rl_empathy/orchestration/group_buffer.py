@@ -8,7 +8,8 @@ with a number below h + W. Let g be a group. Trained after its start and before 
     those that started later and were still within the window of an oldest
     one that is not younger than g                                              at most W - 1
 
-so at most floor((B + W - 2) / P) versions are published between its admission and its training. With
+so at most floor((B + W - 2) / P) versions are made between its admission and its training: groups that were trained
+on, but whose version the workers do not hold yet, have their slots still. With
 B = (max_staleness + 1) P - W + 1 that is max_staleness. A look-ahead of one is strict order; a larger one lets a step
 pass a straggler, but not for ever, and starts fewer groups ahead. The anchored window is that of TitanRL.
 """

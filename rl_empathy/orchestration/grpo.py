@@ -7,6 +7,7 @@ prompts ──> rollout workers ──> reward model ──> group buffer ──
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import START, PromptStream
@@ -95,15 +96,16 @@ async def run_grpo(
         ledger=ledger,
         in_rounds=in_rounds,
     )
-    publisher = Publisher(fleet.trainer, fleet.rollout_workers)
     worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
     async with asyncio.TaskGroup() as tasks:
-        await publisher.publish()  # a worker serves only after a finished refit
+        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks)
+        await publisher.publish()
+        await publisher.ended()  # a worker serves only after a finished refit
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
         rollouts.adopt(finished, version=fleet.trainer.version.number)
         rollouts.start()
+        clock = StepClock()
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
-            clock = StepClock()
             taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
             groups = await stop.unless_set(taking, cancel=not in_rounds)
             if groups is None:
@@ -112,16 +114,18 @@ async def run_grpo(
                 raise Stopped(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
-            clock.waited()
+            clock.lap("time/wait_for_groups_s")
             report = await fleet.trainer.update(groups)
             ledger.trained([group.header.occurrence for group in groups], step=step)
-            speed = await publisher.publish() | clock.metrics(groups)
-            buffer.release_slots(len(groups))  # only now may prompts start on the new policy
+            # Only when the workers hold the new policy may prompts start on it; the next update may before.
+            await publisher.publish(then=partial(buffer.release_slots, len(groups)))
+            speed = publisher.metrics() | clock.metrics(groups)
             seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
             fleet.rescale(speed)
             if step % config.checkpoint_every == 0 or step == config.num_steps:
                 await snapshot(fleet, prompts, ledger, buffer)
+                clock.lap("time/checkpoint_s")
                 tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
         rollouts.stop()
 
@@ -164,22 +168,30 @@ async def snapshot(fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: 
 
 
 class StepClock:
-    """Times one step."""
+    """Times the steps, each from the end of the one before."""
 
     def __init__(self) -> None:
-        self._started = asyncio.get_running_loop().time()
-        self._waited_s = 0.0
+        self._begin()
 
-    def waited(self) -> None:
-        """The groups are there."""
-        self._waited_s = asyncio.get_running_loop().time() - self._started
+    def _begin(self) -> None:
+        self._started: float = asyncio.get_running_loop().time()
+        self._lap: float = self._started
+        self._parts: dict[str, float] = {"time/checkpoint_s": 0.0}
+
+    def lap(self, part: str) -> None:
+        """A part of the step has ended, which began when the one before it did, or with the step."""
+        now = asyncio.get_running_loop().time()
+        self._parts[part] = now - self._lap
+        self._lap = now
 
     def metrics(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
+        """End a step that trained these groups."""
         step_s = asyncio.get_running_loop().time() - self._started
         tokens = sum(length for group in groups for length in group.header.completion_tokens)
-        return {
+        parts = self._parts
+        self._begin()
+        return parts | {
             "time/step_s": step_s,
-            "time/wait_for_groups_s": self._waited_s,
-            "idle/trainer_fraction": self._waited_s / step_s,
+            "idle/trainer_fraction": parts["time/wait_for_groups_s"] / step_s,
             "tokens/generated_per_s": tokens / step_s,
         }

@@ -3,34 +3,44 @@
 import logging
 import math
 import os
+from collections.abc import Callable
 
 import ray
+from ray.autoscaler.sdk import request_resources
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
 
+LOOK_S = 2.0
+"""How often one looks whether nodes have come."""
 
-def join_cluster(config: ClusterConfig, plan: Plan) -> None:
+
+def join_cluster(config: ClusterConfig, plan: Plan, *, tell: Callable[[str], None]) -> None:
     """Connect to Ray, or start it here, and compare what it has with what the plan needs.
+
+    A cluster that was joined may grow: its autoscaler is asked for what lacks, and has
+    `cluster.deadlines.nodes_s` for it.
 
     Args:
         config: Section cluster.
         plan: Of the run.
+        tell: Told when the run waits for nodes.
 
     Raises:
         ResourceError: The cluster has fewer CPUs or GPUs than the plan needs; the text names both.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not ray.is_initialized():
-        _connect(config, plan)
-    have = ray.cluster_resources()
-    lacking = [
-        f"{wanted:g} {kind}s, of which the cluster has {have.get(kind, 0):g}"
-        for kind, wanted in (("CPU", plan.total_cpus), ("GPU", plan.total_gpus))
-        if have.get(kind, 0) < wanted
-    ]
+    joined = ray.is_initialized() or _connect(config, plan)
+    lacking = _lacking(plan)
+    if lacking and joined and config.deadlines.nodes_s:
+        tell(
+            f"the run needs {' and '.join(lacking)}: waiting up to {config.deadlines.nodes_s:g} s for nodes "
+            "(cluster.deadlines.nodes_s)"
+        )
+        lacking = _wait_for_nodes(plan, config.deadlines.nodes_s)
     if lacking:
         raise ResourceError(
             f"the run needs {' and '.join(lacking)}. Lower cluster.*.num_cpus or rollout_workers.min, raise "
@@ -38,7 +48,40 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> None:
         )
 
 
-def _connect(config: ClusterConfig, plan: Plan) -> None:
+def _lacking(plan: Plan) -> list[str]:
+    have = ray.cluster_resources()
+    return [
+        f"{wanted:g} {kind}s, of which the cluster has {have.get(kind, 0):g}"
+        for kind, wanted in (("CPU", plan.total_cpus), ("GPU", plan.total_gpus))
+        if have.get(kind, 0) < wanted
+    ]
+
+
+def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:
+    """Ask the autoscaler, if there is one, for all roles of the hungriest stage: what lacks in the end."""
+    hungriest = max(plan.stages, key=lambda stage: (stage.num_gpus, stage.num_cpus))
+    request_resources(
+        num_cpus=1,  # the driver's
+        bundles=[
+            {"CPU": role.num_cpus, "GPU": role.num_gpus}
+            for role in hungriest.roles
+            for _ in range(role.instances)
+        ],
+    )
+    waiting = Retrying(
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(LOOK_S),
+        retry=retry_if_result(bool),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    try:
+        return waiting(_lacking, plan)
+    finally:
+        request_resources(bundles=[])  # from here on the demand of the roles themselves holds the nodes
+
+
+def _connect(config: ClusterConfig, plan: Plan) -> bool:
+    """True: the cluster is not ours."""
     joins = config.address not in ("auto", "local") or (
         config.address == "auto" and "RAY_ADDRESS" in os.environ
     )
@@ -46,9 +89,10 @@ def _connect(config: ClusterConfig, plan: Plan) -> None:
         workers = config.rollout_workers
         more = ((workers.max or workers.min) - workers.min) * workers.num_cpus
         start_local_ray(config.num_cpus or math.ceil(plan.total_cpus + more), logging_level=logging.ERROR)
-        return
+        return False
     try:
         ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        return True
     except ConnectionError as error:
         raise ResourceError(
             f"no Ray cluster answers at cluster.address {config.address} "

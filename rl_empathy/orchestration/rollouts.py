@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from statistics import fmean
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import PromptStream
@@ -10,7 +11,7 @@ from rl_empathy.errors import PayloadLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.types import Prompt, RolloutGroup
+from rl_empathy.types import GroupHeader, Prompt, RolloutGroup
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,22 @@ class Rollouts:
             finished: In the order in which they started.
             version: Number of the version that the next step trains.
         """
-        adopted = 0
+        adopted: list[GroupHeader] = []
+        too_stale: list[GroupHeader] = []
         for group in finished:
             handle = self._fleet.adopt(group)
-            lag = version + adopted // self._config.groups_per_step - handle.header.oldest.number
+            lag = version + len(adopted) // self._config.groups_per_step - handle.header.oldest.number
             if lag > self._config.max_staleness:
                 self._prompts.open_again(group.prompt.occurrence)
+                too_stale.append(handle.header)
                 continue
             self._buffer.adopt(group.prompt.occurrence, self._tasks.create_task(self._score(handle)))
-            adopted += 1
+            adopted.append(handle.header)
+        if too_stale:
+            log.warning(
+                "%d groups of the checkpoint would be trained too late and are sampled again: %s; %d are kept: %s",
+                len(too_stale), _lengths(too_stale), len(adopted), _lengths(adopted),
+            )  # fmt: skip
 
     def start(self) -> None:
         """Begin to start prompts."""
@@ -103,3 +111,9 @@ class Rollouts:
         )
         self._ledger.move(group.header.occurrence, "score")
         return group.scored(rewards, logprobs)
+
+
+def _lengths(headers: Sequence[GroupHeader]) -> str:
+    """Said of groups that are thrown away, since a bound that costs long ones more would favour short answers."""
+    lengths = [tokens for header in headers for tokens in header.completion_tokens]
+    return f"{fmean(lengths):.0f} tokens a completion" if lengths else "none"

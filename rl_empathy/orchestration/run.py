@@ -45,7 +45,7 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
         if not _is_finished(context.directory, run_file):
-            join_cluster(run_file.cluster, make_plan(run_file))
+            join_cluster(run_file.cluster, make_plan(run_file), tell=context.progress.message)
             synced = asyncio.run(_first_error(_tracked(context)))
         else:
             table = context.directory.path / "evaluation" / "held_out.txt"
@@ -143,7 +143,7 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
     run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
     with _running(run_file) as context:
-        join_cluster(run_file.cluster, make_plan(run_file))
+        join_cluster(run_file.cluster, make_plan(run_file), tell=context.progress.message)
         context.use_tokenizer_of(next(iter(models.values())))
         report = asyncio.run(_first_error(run_evaluation(context, models, reward_model)))
     if output:

@@ -1,41 +1,76 @@
 """Publishing: the trainer's weights become a policy version that every rollout worker serves.
 
 trainer ── weights(), one copy into the object store ──> node memory ── mapped, no copy ──> workers of the node
+
+The trainer goes on when its copy is made: the workers load beside its next update, as far as groups for one are there.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ray import ObjectRef
 
 from rl_empathy.orchestration.fleet import PolicyTrainerHandle, RolloutWorkers
+from rl_empathy.types import PolicyVersion
 
 
 class Publisher:
-    """Brings the trainer's version to the workers, and remembers how busy they were between two publishes."""
+    """Brings the trainer's versions to the workers, one after the other, while the trainer goes on."""
 
-    def __init__(self, trainer: PolicyTrainerHandle, workers: RolloutWorkers) -> None:
+    def __init__(
+        self, trainer: PolicyTrainerHandle, workers: RolloutWorkers, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Nothing is published yet.
+
+        Args:
+            trainer: Has the weights.
+            workers: Want them.
+            tasks: Where the workers load, beside the next update.
+        """
         self._trainer = trainer
         self._workers = workers
+        self._tasks = tasks
+        self._bringing: asyncio.Task[None] | None = None
+        self._metrics: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
         self._last = self._now()
 
-    async def publish(self) -> dict[str, float]:
-        """Bring the version that the trainer holds to every worker.
+    async def publish(self, then: Callable[[], None] = lambda: None) -> None:
+        """Take the version that the trainer holds, and begin to bring it to every worker.
 
-        Returns:
-            Metrics: time of the publish, pause of running requests (the worst worker's), idle share of the workers.
+        Args:
+            then: Called when the workers hold it.
         """
         started = self._now()
-        reports = await self._workers.load_weights(await self._trainer.weights(), self._trainer.version)
+        await self.ended()
+        weights = await self._trainer.weights()
+        self._bringing = self._tasks.create_task(self._bring(weights, self._trainer.version, started, then))
+
+    async def ended(self) -> None:
+        """Wait until the workers hold what was published last."""
+        if self._bringing:
+            await self._bringing
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last publish that ended: its time, the pause of running requests (the worst worker's), idle share."""
+        return self._metrics | {"fleet/rollout_workers_ready": float(self._workers.num_ready)}
+
+    async def _bring(
+        self, weights: "ObjectRef[Any]", version: PolicyVersion, started: float, then: Callable[[], None]
+    ) -> None:
+        reports = await self._workers.load_weights(weights, version)
         now = self._now()
         busy = {process: report["busy_s"] for process, report in reports.items()}
         share = sum(b - self._busy_s.get(process, 0.0) for process, b in busy.items()) / max(1, len(busy))
         idle = max(0.0, 1 - share / max(1e-9, now - self._last))
         self._busy_s, self._last = busy, now
-        return {
+        self._metrics = {
             "time/publish_s": now - started,
             "time/pause_s": max((report["pause_s"] for report in reports.values()), default=0.0),
             "idle/rollout_fraction": idle,
-            "fleet/rollout_workers_ready": float(self._workers.num_ready),
         }
+        then()
 
     @staticmethod
     def _now() -> float:

@@ -63,6 +63,17 @@ def test_an_error_of_a_constructor_keeps_its_class(tmp_path: Path) -> None:
         )
 
 
+def test_a_role_that_finds_no_place_says_what_it_asks_for_and_what_there_is(tmp_path: Path) -> None:
+    hungry = Resources(num_cpus=64, num_gpus=0)
+    told = r"scorer did not start within 2 s.*asks for 64 CPUs and 0 GPUs.*free in the cluster are 2 CPUs and 0 GPUs"
+    with pytest.raises(RoleTimeoutError, match=told):
+        asyncio.run(
+            start_role(
+                "scorer", Steady, resources=hungry, logs=tmp_path, deadlines=DeadlinesConfig(start_s=2)
+            )
+        )
+
+
 def test_a_dead_actor_and_a_late_one_are_told_with_their_name_and_log(tmp_path: Path) -> None:
     async def call_both() -> None:
         role = await start_role("scorer", Steady, resources=ONE, logs=tmp_path, deadlines=DEADLINES)

@@ -1,6 +1,7 @@
 """Roles of a real run are killed or stopped: the run goes on, and every prompt is accounted for."""
 
 import json
+import random
 import signal
 import subprocess
 import time
@@ -75,6 +76,30 @@ def test_a_rank_that_dies_takes_all_back_to_the_last_checkpoint(tmp_path):
 
 
 @pytest.mark.long
+def test_every_role_and_the_driver_may_be_killed_at_random_moments(tmp_path):
+    folder, dice = tmp_path / "runs", random.Random(0)
+    victims = [*ROLES, "driver"]
+    dice.shuffle(victims)
+    run = start(folder, "grpo.num_steps=200")
+    wait_for_step(folder, run, 1)
+    for victim in victims:
+        time.sleep(dice.uniform(2, 10))
+        if victim != "driver":
+            strike(folder, run, victim, signal.SIGKILL)
+            continue
+        run.kill()
+        run.wait(timeout=30)
+        killed_at = time.time()
+        run = start(folder, "grpo.num_steps=200")
+        while not any(line["time"] > killed_at for line in metrics(folder)):
+            assert run.poll() is None, run.stderr.read()[-3000:]
+            time.sleep(0.1)
+    assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    run.stderr.close()
+    check_accounts(folder, num_steps=200, restarts=len(ROLES) - victims.index("driver"))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_that_hangs_is_replaced(tmp_path, role):
     folder = tmp_path / "runs"
@@ -83,6 +108,24 @@ def test_a_role_that_hangs_is_replaced(tmp_path, role):
         strike(folder, run, role, signal.SIGSTOP)
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=40, restarts=1)
+
+
+def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
+    """Of 8 prompts one has a judge that raises, one a score that is no number, one scores for one completion only."""
+    folder = tmp_path / "runs"
+    rewards = "grpo.rewards=[{function: tests.rewards.unreliable}]"
+    with start(folder, rewards, "grpo.reward_retries=0") as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=8, restarts=0)
+    survivors = {(line["epoch"], line["index"]): line for line in ledger(folder)}
+    dropped = {key for key, line in survivors.items() if line.get("reason") == "reward_failed"}
+    assert len(dropped) >= 5
+    assert {index % 8 for _, index in dropped} == {3, 7}
+    assert metrics(folder)[-1]["ledger/dropped/reward_failed"] == len(dropped)
+    for path in (folder / "tiny" / "rollouts").glob("step_*.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            assert line["occurrence"][1] % 8 not in (3, 7) or line["occurrence"][1] == 3
+            assert line["reward"] is None or line["reward"] > 0
 
 
 @pytest.mark.long

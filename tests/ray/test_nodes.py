@@ -3,13 +3,19 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
+from rl_empathy.config.plan import Plan, RolePlan, StagePlan
+from rl_empathy.config.sections import ClusterConfig, DeadlinesConfig
+from rl_empathy.errors import ResourceError
+from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.scaling import ask_by_hand
 from tests.ray.test_faults import check_accounts
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
@@ -60,6 +66,32 @@ def drain(cluster: Cluster, node_id: str) -> None:
         check=True,
         timeout=60,
     )
+
+
+def plan_of(*, workers: int) -> Plan:
+    worker = RolePlan(role="rollout_worker", instances=workers, num_cpus=2, num_gpus=0, memory_bytes=None)
+    stage = StagePlan(stage="grpo", steps=1, work="samples", roles=(worker,))
+    return Plan(run="tiny", directory="runs/tiny", model="tiny", parameters=None, stages=(stage,))
+
+
+def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_come(tmp_path):
+    """5 CPUs are wanted: two for each of two workers, and the driver's; the head has 2."""
+    told = []
+    lacking = r"the run needs 5 CPUs, of which the cluster has 2"
+    with cluster_of(tmp_path, head_cpus=2) as cluster:
+        config = ClusterConfig(address=cluster.address, deadlines=DeadlinesConfig(nodes_s=3))
+        try:
+            with pytest.raises(ResourceError, match=lacking):
+                join_cluster(config, plan_of(workers=2), tell=told.append)
+            assert [f"{lacking}: waiting up to 3 s for nodes (cluster.deadlines.nodes_s)"] == told
+            coming = threading.Timer(1.0, cluster.add_node, kwargs=node(tmp_path, "second", 3))
+            coming.start()
+            patient = config.model_copy(update={"deadlines": DeadlinesConfig(nodes_s=60)})
+            join_cluster(patient, plan_of(workers=2), tell=told.append)
+            assert ray.cluster_resources()["CPU"] == 5
+            coming.join()
+        finally:
+            ray.shutdown()
 
 
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):

@@ -62,6 +62,8 @@ class DeadlinesConfig(Section):
 
     base_model_s: Positive = 3600
     """Until the starting model is made, converted or fetched."""
+    nodes_s: Annotated[float, Field(ge=0)] = 600
+    """Until a cluster that was joined has grown to what the plan needs; 0: it must have it at once."""
     start_s: Positive = 300
     """Until a role is up."""
     sample_s: Positive = 600
@@ -75,7 +77,8 @@ class DeadlinesConfig(Section):
     workers_s: Positive = 600
     """Until enough rollout workers are ready again, when some were lost."""
     health_s: Positive = 60
-    """Until a role that is at work answers that it is alive; one that does not is taken for dead."""
+    """Until a role that is at work answers that it is alive; one that does not is taken for dead. A rollout worker
+    answers after the engine step that it is in."""
     checkpoint_s: Positive = 600
     """Until a checkpoint is written and read back."""
 

@@ -172,7 +172,8 @@ class GRPOConfig(Section):
     checkpoint_every: Count = 20
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
-    """Checkpoints kept; older ones are deleted after the new one was read back."""
+    """Checkpoints kept, and the one whose groups had the highest mean reward since the checkpoint before it; others
+    are deleted after the new one was read back."""
     max_dropped_groups: Count = 256
     """Groups dropped for one step before the run stops: rewards that never differ teach nothing."""
     max_skipped_updates: Count = 3

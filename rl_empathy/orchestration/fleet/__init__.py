@@ -6,6 +6,7 @@ calls             a call to an actor or a task, which always ends (C6)
 group_handle      a group as the driver sees it: the header here, the payload where it was made
 ranks             several processes that are one role
 restarts          roles that die are started anew, within a budget
+roster            which rollout workers there are
 rollout_workers   all rollout workers seen as one
 scorers           the reward model and the reference model
 policy_trainer    the policy trainer, and the version it holds

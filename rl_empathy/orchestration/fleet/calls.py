@@ -86,8 +86,10 @@ async def start_role(
         role.node = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
         node_id = actor.__ray_call__.remote(_node_id)
         role.node_id = await role.answer(node_id, seconds=deadlines.start_s, doing="say where it is")
-    except BaseException:
+    except BaseException as error:
         role.kill()
+        if isinstance(error, RoleTimeoutError):
+            raise RoleTimeoutError(f"{error}. {_room_for(resources)}") from error
         raise
     role.health_s = deadlines.health_s
     return role
@@ -144,7 +146,7 @@ class Role:
             if raised := _raised_in_constructor(error):
                 raise raised from error
             raise RoleDiedError(
-                f"{self} died while it was to {doing}: {error}. Its log: {self.log}"
+                f"{self} died while it was to {doing}: {_how(error)}. Its log: {self.log}"
             ) from error
         except ObjectLostError as error:
             raise PayloadLostError(f"{self}, to {doing}: {error}") from error
@@ -193,6 +195,15 @@ class Role:
                 return
 
 
+def _room_for(resources: Resources) -> str:
+    """What a role asks for against what is free, for one that did not start: it may have had no place."""
+    free = ray.available_resources()
+    return (
+        f"It asks for {resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs on one node; free in the cluster are "
+        f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+    )
+
+
 def draining_nodes() -> set[str]:
     """Ray's names of the nodes that are about to go: taken back by a cloud, idle, or drained by hand."""
     return set(ray._private.state.state.get_draining_nodes())
@@ -200,6 +211,13 @@ def draining_nodes() -> set[str]:
 
 def _node_id(_actor: Any) -> str:
     return ray.get_runtime_context().get_node_id()
+
+
+def _how(error: RayActorError) -> str:
+    """How an actor died, without the numbers of its process and a list of what may have killed it."""
+    lines = str(error).splitlines()
+    told = next((line for line in lines if line.startswith("The actor is dead because")), " ".join(lines))
+    return told.split(" Some common causes include")[0].rstrip(".")
 
 
 def _raised_in_constructor(error: RayActorError) -> RlEmpathyError | None:

@@ -43,23 +43,24 @@ class Fleet:
     """None: the number of workers stays as it is."""
 
     def metrics(self) -> dict[str, float]:
-        """Restarts since this process began."""
-        return {"fleet/restarts": float(self.budget.total)}
+        """Restarts since this process began, and the seconds that they took."""
+        return {"fleet/restarts": float(self.budget.total), "fleet/restart_s": self.budget.seconds}
 
     def rescale(self, step: Mapping[str, float]) -> None:
         """Start or take away rollout workers, if the metrics of a step say so."""
         decision = self.scaler and self.scaler.decide(
-            len(self.rollout_workers),
+            len(self.rollout_workers.roster),
             trainer_idle=step["idle/trainer_fraction"],
             rollout_idle=step["idle/rollout_fraction"],
         )
         if decision:
-            self.rollout_workers.scale_to(*decision)
+            self.rollout_workers.roster.scale_to(*decision)
 
     async def watch_nodes(self) -> None:
         """Leave every node that Ray is going to take away, before it goes."""
         while True:
-            self.rollout_workers.leave_nodes(draining_nodes())
+            # On a thread: the loop must not stand still when Ray's control store is slow to answer.
+            self.rollout_workers.roster.leave_nodes(await asyncio.to_thread(draining_nodes))
             await asyncio.sleep(WATCH_S)
 
     def end_training(self) -> None:

@@ -27,6 +27,8 @@ class RestartBudget:
         self._config = config
         self._tell = tell
         self._spent: Counter[str] = Counter()
+        self.seconds = 0.0
+        """Spent on starting roles anew."""
 
     @property
     def total(self) -> int:
@@ -54,6 +56,11 @@ class RestartBudget:
                 ) from error
         self._spent[role] += 1
         self._tell(f"{error}. Starting {role} anew (restart {self._spent[role]})")
+
+    def started(self, role: str, seconds: float) -> None:
+        """Count how long a role took to be up again."""
+        self.seconds += seconds
+        self._tell(f"{role} is up again after {seconds:.1f} s")
 
 
 class Restarted(Protocol):
@@ -88,10 +95,14 @@ async def start_anew(
     while True:
         role.kill()
         budget.spend(role.name, error)
+        began = asyncio.get_running_loop().time()
         try:
-            return await start()
+            started = await start()
         except LOST as again:
             error = again
+            continue
+        budget.started(role.name, asyncio.get_running_loop().time() - began)
+        return started
 
 
 class RestartableRole:

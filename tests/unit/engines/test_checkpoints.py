@@ -11,9 +11,10 @@ from rl_empathy.engines.checkpoints import latest_checkpoint, verify_checkpoint,
 from rl_empathy.errors import CheckpointError
 
 
-def write(folder, step, keep=5):
+def write(folder, step, keep=5, score=None):
     tensors = {"policy": {"weight": torch.full((3,), float(step))}}
-    return write_checkpoint(folder, step, tensors=tensors, documents={"driver": {"text": "悲伤"}}, keep=keep)
+    documents = {"driver": {"text": "悲伤"}}
+    return write_checkpoint(folder, step, tensors=tensors, documents=documents, keep=keep, score=score)
 
 
 def flip_a_byte(path):
@@ -103,6 +104,16 @@ def test_older_checkpoints_are_deleted_only_beyond_keep(tmp_path):
     for step in (1, 2, 3):
         write(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_000002", "step_000003"]
+
+
+def test_the_best_is_kept_beside_the_last_ones_and_has_a_pointer(tmp_path):
+    for step, score in ((1, 0.2), (2, 0.9), (3, 0.4), (4, None), (5, 0.5)):
+        write(tmp_path, step, keep=2, score=score)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [f"step_{i:06d}" for i in (2, 4, 5)]
+    assert (tmp_path / "best").read_text() == "step_000002\n"
+    write(tmp_path, 6, keep=2, score=0.9)  # equally good, and newer
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [f"step_{i:06d}" for i in (5, 6)]
+    assert (tmp_path / "best").read_text() == "step_000006\n"
 
 
 @pytest.fixture

@@ -61,6 +61,11 @@ def test_any_role_may_die_or_hang_in_the_middle(tmp_path, role, how):
     simulation = simulated(tmp_path, 1, [Fault(25.0, role, how)])
     assert [(fault.role, fault.how) for fault in simulation.happened] == [(role, how)]
     check_contracts(simulation)
+    if role != "driver":
+        last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+        assert last["fleet/restarts"] == 1
+        assert 0 < last["fleet/restart_s"] <= simulation.start_s
+        assert f"{role} is up again after {last['fleet/restart_s']:.1f} s" in simulation.told
 
 
 def test_all_workers_may_die_at_once(tmp_path):

@@ -20,6 +20,7 @@ from tests.fakes import (
     DyingWorkers,
     RandomlySlowWorkers,
     RecordingTrainer,
+    SlowlyLoadingWorkers,
     make_fleet,
     make_group,
     make_prompt,
@@ -99,6 +100,19 @@ def test_a_step_that_gets_only_flat_groups_ends_the_run_and_says_why(tmp_path):
     assert caught.group_contains(TrainingError, match=r"step 1 dropped 20 groups .*'no_reward_spread': 20")
 
 
+@pytest.mark.parametrize(("max_staleness", "beside"), [(0, False), (1, True)])
+def test_workers_load_beside_the_next_update_where_its_groups_may_be_of_older_weights(
+    tmp_path, max_staleness, beside
+):
+    trainer = RecordingTrainer()
+    workers = SlowlyLoadingWorkers(trainer)
+    run_loop(
+        tmp_path, make_fleet(workers=workers, trainer=trainer), max_staleness=max_staleness, num_steps=20
+    )
+    assert (workers.loads_during_updates > 0) == beside
+    assert max(trainer.staleness) == max_staleness
+
+
 def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_trained(tmp_path):
     """As after --allow-config-change grpo.groups_per_step=3: 9 finished groups, 6 slots."""
     fleet = make_fleet()
@@ -111,11 +125,14 @@ def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_traine
     )  # 9 groups fill the slots until step 2
 
 
-def test_adopted_groups_that_would_be_too_stale_are_sampled_again(tmp_path):
+def test_adopted_groups_that_would_be_too_stale_are_sampled_again(tmp_path, caplog):
     """As after --allow-config-change grpo.max_staleness=0: only the first step may train what version 0 wrote."""
     fleet = make_fleet()
     run_loop(tmp_path, fleet, prompts=after(9), finished=groups(9), max_staleness=0, num_steps=4)
     assert fleet.rollout_workers.sampled[:6] == [Occurrence(0, i) for i in range(3, 9)]
+    assert (
+        "6 groups of the checkpoint would be trained too late and are sampled again: 2 tokens" in caplog.text
+    )
     assert max(fleet.trainer.staleness) == 0
     assert sorted(o for step in fleet.trainer.trained for o in step) == [Occurrence(0, i) for i in range(12)]
 
@@ -176,7 +193,8 @@ def test_the_metrics_have_the_names_of_the_design(tmp_path):
     assert {
         "stage", "step", "time", "reward/mean", "reward/std", "reward/format/mean", "reward/zero_spread_fraction",
         "schema/valid_fraction", "rollout/completion_length_tokens", "rollout/truncated_fraction", "time/step_s",
-        "time/wait_for_groups_s", "time/publish_s", "time/pause_s", "idle/trainer_fraction", "idle/rollout_fraction",
+        "time/wait_for_groups_s", "time/checkpoint_s", "time/publish_s", "time/pause_s", "idle/trainer_fraction",
+        "idle/rollout_fraction",
         "tokens/generated_per_s", "fleet/rollout_workers_ready", "ledger/trained", "ledger/duplicates",
-        "ledger/retried",
+        "ledger/retried", "time/sample_mean_s", "time/sample_max_s",
     } <= names  # fmt: skip

@@ -1,0 +1,217 @@
+"""Which rollout workers there are: they are lost and replaced, added and drained, and waited for (C5)."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_empathy.algorithms.worker_states import WorkerEvent, WorkerState, next_state
+from rl_empathy.config.sections import DeadlinesConfig
+from rl_empathy.errors import RoleTimeoutError
+from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
+
+
+@dataclass(eq=False)
+class Worker:
+    """One process in the place of a rollout worker; its successor is another object, which fences its answers."""
+
+    role: Role
+    incarnation: int = 1
+    state: WorkerState = "stale"
+    groups: int = 0
+    """Under way."""
+    succeeded: bool = False
+    """Dead, and another one is being started in its place."""
+
+    def __str__(self) -> str:
+        return f"{self.role.name} ({self.state})"
+
+    @property
+    def key(self) -> str:
+        return f"{self.role.name}.{self.incarnation}"
+
+    def move(self, event: WorkerEvent) -> None:
+        self.state = next_state(self.state, event)
+
+
+class Roster:
+    """The workers by number; one that is lost is started anew while the others go on."""
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        start: Callable[[str], Awaitable[Role]],
+        refit: Callable[[Worker], Awaitable[None]],
+        deadlines: DeadlinesConfig,
+        budget: RestartBudget,
+        *,
+        fixed: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Take workers over that are up.
+
+        Args:
+            roles: The actors.
+            start: Starts one of that name.
+            refit: Makes one that is new ready to serve.
+            deadlines: Of the waits.
+            budget: Of restarts.
+            fixed: The workers stay as they are, none comes or goes: one that is lost ends the run.
+            tell: Told of workers that come, go, or cannot be started.
+        """
+        self.workers = [Worker(role) for role in roles]
+        self._minimum = len(self.workers)
+        self._coming: set[str] = set()
+        self._start = start
+        self._refit = refit
+        self._deadlines = deadlines
+        self._budget = budget
+        self._fixed = fixed
+        self._tell = tell
+        self._changed = asyncio.Event()
+        self._problem: Exception | None = None
+        self._repairs: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Workers that are there or coming, and stay."""
+        leaving = ("draining", "stopped")
+        return len(self._coming) + sum(worker.state not in leaving for worker in self.workers)
+
+    def ready(self) -> list[Worker]:
+        """Those that may serve now."""
+        return [worker for worker in self.workers if worker.state == "ready"]
+
+    def scale_to(self, count: int, reason: str) -> None:
+        """Start or take away workers; this returns at once, and they come and go on their own.
+
+        A new one is refitted before it serves; one that goes ends its groups first. What cannot be started within
+        cluster.deadlines.start_s, since the cluster has no room, is told of and left.
+
+        Args:
+            count: Wanted.
+            reason: Why, for the user.
+        """
+        self._tell(f"{len(self)} -> {count} rollout workers: {reason}")
+        self._minimum = min(self._minimum, count)
+        self._add_new(count - len(self))
+        ready = sorted(self.ready(), key=lambda worker: worker.groups)
+        for worker in ready[: max(0, len(self) - count)]:
+            worker.move("drain")
+            self.repair(self._drain(worker))
+
+    def leave_nodes(self, nodes: Collection[str]) -> None:
+        """Have the workers of nodes that are about to go end their groups, and others start in their place.
+
+        Args:
+            nodes: Ray's names of them.
+        """
+        if self._fixed:
+            return
+        for worker in [worker for worker in self.ready() if worker.role.node_id in nodes]:
+            self._tell(
+                f"{worker.role} is on a node that is about to go: it ends its groups, another one is started"
+            )
+            worker.move("drain")
+            self.repair(self._drain(worker))
+            self._add_new(1)
+
+    def lost(self, worker: Worker, error: Exception) -> None:
+        """The first who notices that a worker is gone has another one put in its place."""
+        if worker.state in ("dead", "stopped"):
+            return
+        was_leaving = worker.state == "draining"
+        worker.move("die")
+        if was_leaving:
+            self._changed.set()
+        elif self._fixed:
+            self._problem = error
+            self._changed.set()
+        else:
+            self.repair(self._replace(worker, error))
+
+    def changed(self) -> None:
+        """Have those who wait look again."""
+        self._changed.set()
+
+    def repair(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work on the workers beside everything else; its failure is raised to whoever waits for workers."""
+
+        async def repair() -> None:
+            try:
+                await work
+            except Exception as error:  # see `until`
+                self._problem = error
+                self._changed.set()
+
+        task = asyncio.create_task(repair())
+        self._repairs.add(task)
+        task.add_done_callback(self._repairs.discard)
+
+    async def until(self, condition: Callable[[], bool], wanted: int, doing: str) -> None:
+        """Wait for workers, as long as `wanted` of them are alive or being started anew."""
+        limit = asyncio.timeout(self._deadlines.workers_s)
+        try:
+            async with limit:
+                while not condition():
+                    self._raise_problem(wanted)
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            if not limit.expired():  # the problem was a late role
+                raise
+            states = ", ".join(map(str, self.workers))
+            raise RoleTimeoutError(
+                f"to {doing}, the run waited {self._deadlines.workers_s:g} s for rollout workers "
+                f"(cluster.deadlines.workers_s): {states}. Their logs: {self.workers[0].role.log.parent}"
+            ) from None
+
+    async def until_enough(self, doing: str) -> None:
+        """Wait until the run may go on: as many are ready as it began with, or was scaled to since."""
+        await self.until(lambda: len(self.ready()) >= self._minimum, self._minimum, doing)
+
+    def _add_new(self, count: int) -> None:
+        taken = self._coming | {worker.role.name for worker in self.workers}
+        free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
+        for name in itertools.islice(free, max(0, count)):
+            self._coming.add(name)
+            self.repair(self._add(name))
+
+    async def _replace(self, worker: Worker, error: Exception) -> None:
+        worker.succeeded = True
+        try:
+            role = await start_anew(worker.role, lambda: self._start(worker.role.name), self._budget, error)
+        finally:
+            worker.succeeded = False
+        successor = Worker(role, worker.incarnation + 1)
+        self.workers[self.workers.index(worker)] = successor
+        await self._refit(successor)
+
+    async def _add(self, name: str) -> None:
+        try:
+            worker = Worker(await self._start(name))
+        except LOST as error:
+            self._tell(f"{error}. Going on with {len(self) - 1} rollout workers")
+            return
+        finally:
+            self._coming.discard(name)
+        self.workers.append(worker)
+        await self._refit(worker)
+
+    async def _drain(self, worker: Worker) -> None:
+        """Let a worker end its groups, and end it; what is not done by the deadline of a group is sampled again."""
+        doing = f"let {worker.role.name} finish its groups"
+        try:
+            await self.until(lambda: worker.groups == 0 or worker.state == "dead", 0, doing)
+        except RoleTimeoutError as error:
+            self._tell(str(error))
+        if worker.state == "draining":
+            worker.move("stop")
+        worker.role.kill()
+        self.workers.remove(worker)
+
+    def _raise_problem(self, wanted: int) -> None:
+        hopeful = sum(worker.state != "dead" or worker.succeeded for worker in self.workers)
+        if self._problem and (hopeful < wanted or not isinstance(self._problem, LOST)):
+            raise self._problem
