@@ -7,8 +7,8 @@ def vowels(group, parsed):
 
 
 def unreliable(group, parsed):
-    """Vowels, but for some prompts it raises, gives what is no number, or has scores for one completion only."""
-    scores = vowels(group, parsed)
+    """More than 0, but for some prompts it raises, gives what is no number, or has a score for one completion only."""
+    scores = [1 + share for share in vowels(group, parsed)]
     match group.prompt.occurrence.index % 8:
         case 3 if group.prompt.occurrence.index > 8:  # one that never worked would end the run
             raise ConnectionError("the judge does not answer")

@@ -174,6 +174,9 @@ class GenerationEngine:
 
         Returns:
             Seconds for which running requests stood still.
+
+        Raises:
+            RoleDiedError: The load failed, and with it the engine: it may hold half of each version.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[float] = loop.create_future()
@@ -184,7 +187,10 @@ class GenerationEngine:
                     self._give_up(weights.version)
                 seconds = self._load(weights)
             except Exception as error:
-                loop.call_soon_threadsafe(future.set_exception, error)
+                broken = RoleDiedError(
+                    f"its engine broke a load of policy version {weights.version} off: {type(error).__name__}: {error}"
+                )
+                loop.call_soon_threadsafe(future.set_exception, broken)
                 raise  # half-loaded weights must never write a token: the engine ends
             loop.call_soon_threadsafe(future.set_result, seconds)
 

@@ -3,8 +3,8 @@
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,12 +84,14 @@ def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_c
             with pytest.raises(ResourceError, match=lacking):
                 join_cluster(config, plan_of(workers=2), tell=told.append)
             assert [f"{lacking}: waiting up to 3 s for nodes (cluster.deadlines.nodes_s)"] == told
-            coming = threading.Timer(1.0, cluster.add_node, kwargs=node(tmp_path, "second", 3))
-            coming.start()
             patient = config.model_copy(update={"deadlines": DeadlinesConfig(nodes_s=60)})
-            join_cluster(patient, plan_of(workers=2), tell=told.append)
-            assert ray.cluster_resources()["CPU"] == 5
-            coming.join()
+            with ThreadPoolExecutor() as threads:
+                joining = threads.submit(join_cluster, patient, plan_of(workers=2), tell=told.append)
+                while len(told) < 2:
+                    time.sleep(0.1)
+                assert not joining.done()
+                cluster.add_node(**node(tmp_path, "second", 3))
+                joining.result(timeout=60)
         finally:
             ray.shutdown()
 

@@ -65,6 +65,7 @@ class RolloutWorkers:
         self._tell = tell
         self._load: _Load | None = None
         self._loading = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     @property
     def num_ready(self) -> int:
@@ -174,8 +175,11 @@ class RolloutWorkers:
         whole = worker.state == "stale"
         worker.move("load")
         try:
+            async with self._turn:  # a call takes this process a millisecond: what else is due goes in between
+                asked = load.ask(worker.role, whole)
+                await asyncio.sleep(0)
             held, stats = await worker.role.answer(
-                load.ask(worker.role, whole),
+                asked,
                 seconds=self._deadlines.publish_s,
                 doing=f"load policy version {load.version}",
             )

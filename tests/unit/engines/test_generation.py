@@ -93,8 +93,9 @@ def test_when_a_load_fails_everybody_who_waits_is_told_and_nobody_is_served_any_
         return await asyncio.wait_for(waiting, 30)
 
     errors = asyncio.run(three())
-    assert [type(error) for error in errors] == [RoleDiedError, RuntimeError, RoleDiedError]
+    assert [type(error) for error in errors] == [RoleDiedError] * 3
     assert "the weights do not fit" in str(errors[0])
+    assert "broke a load of policy version 0.1 off: RuntimeError: the weights do not fit" in str(errors[1])
     with pytest.raises(RoleDiedError, match="takes no more work"):
         asyncio.run(sample(engine))
 
