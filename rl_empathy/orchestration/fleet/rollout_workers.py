@@ -175,7 +175,9 @@ class RolloutWorkers:
         whole = worker.state == "stale"
         worker.move("load")
         try:
-            async with self._turn:  # a call takes this process a millisecond: what else is due goes in between
+            async with (
+                self._turn
+            ):  # a call takes this process a millisecond: what else is due goes in between
                 asked = load.ask(worker.role, whole)
                 await asyncio.sleep(0)
             held, stats = await worker.role.answer(
