@@ -175,9 +175,8 @@ class RolloutWorkers:
         whole = worker.state == "stale"
         worker.move("load")
         try:
-            async with (
-                self._turn
-            ):  # a call takes this process a millisecond: what else is due goes in between
+            # A call takes this process a millisecond, and there are hundreds: what else is due goes in between.
+            async with self._turn:
                 asked = load.ask(worker.role, whole)
                 await asyncio.sleep(0)
             held, stats = await worker.role.answer(
