@@ -117,6 +117,7 @@ class Process:
                 continue
             if isinstance(value, Exception):
                 answer.set_exception(value)
+                answer.exception()  # seen, as in _fail
             else:
                 answer.set_result(value)
 
