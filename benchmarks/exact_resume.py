@@ -43,14 +43,15 @@ def main() -> None:
     whole.start()
     whole.end()
     kills = []
+    over = False
     for _ in track(range(arguments.kills), "kills"):
         broken.start()
         seconds = dice.uniform(0, LATEST_S)
-        if broken.ends_within(seconds):
+        if over := broken.ends_within(seconds):
             break
         broken.kill_driver()
         kills.append({"after_s": seconds, "step": len(broken.lines())})
-    if broken.ends_within(0):
+    if over:
         raise SystemExit(f"the run was over after {len(kills)} kills; give it more steps")
     broken.start()
     broken.end()

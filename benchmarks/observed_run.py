@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ LIMIT_S = 1800
 def kill_actor(class_name: str, *, below: int) -> None:
     """SIGKILL the first process of an actor class below a process; Ray writes the class into its command line."""
     for process in psutil.Process(below).children(recursive=True):
-        if class_name in " ".join(process.cmdline()[:1]):
-            process.send_signal(signal.SIGKILL)
-            return
+        with suppress(psutil.NoSuchProcess):  # one that ends meanwhile
+            if class_name in " ".join(process.cmdline()[:1]):
+                process.send_signal(signal.SIGKILL)
+                return
     raise RuntimeError(f"there is no {class_name} to kill")
 
 
@@ -60,9 +62,12 @@ class ObservedRun:
         """Whether it is over after so many seconds; returns then, or when they have passed."""
         assert self.process is not None
         try:
-            return self.process.wait(timeout=seconds) == 0
+            code = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return False
+        if code:
+            raise SystemExit(f"the run ended with {code}")
+        return True
 
     def kill_driver(self) -> None:
         """SIGKILL; Ray ends the roles then."""

@@ -201,7 +201,7 @@ class SleepingTrainer:
     def weights(self) -> tuple[None, PolicyVersion]:
         return None, self._version
 
-    def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+    def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
         self._snapshot = pickle.dumps((self._version.number, driver, finished))
 
     def write_snapshot(self) -> None:
@@ -304,7 +304,6 @@ class SleepingRun:
         )
         log = MetricsLog(folder / "metrics.jsonl")
         log.add_sink(self._see)
-        started = time.monotonic()
         await run_attempts(
             self.config,
             fleet,
@@ -314,10 +313,9 @@ class SleepingRun:
             stop=StopSignal(),
             tell=self.tell,
         )
-        seconds = time.monotonic() - started
         for role in self._started:
             role.kill()
-        return seconds
+        return float(self.lines[-1]["time"] - self.lines[0]["time"] + self.lines[0]["time/step_s"])
 
     def _see(self, line: Mapping[str, Any]) -> None:
         self.lines.append(dict(line))

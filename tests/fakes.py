@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from rl_empathy.config.sections import RestartsConfig
+from rl_empathy.errors import PayloadLostError
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle, RestartBudget
 from rl_empathy.types import (
     Completion,
@@ -68,9 +69,6 @@ class RandomlySlowWorkers:
         self._slowest_s = slowest_s
         self._count = count
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def num_ready(self) -> int:
         return self._count
@@ -101,6 +99,19 @@ class SlowlyLoadingWorkers(RandomlySlowWorkers):
         before = len(self._trainer.trained)
         await asyncio.sleep(0.03)
         self.loads_during_updates += len(self._trainer.trained) > before
+        return await super().load_weights(weights, version)
+
+
+class ForgettingWorkers(RandomlySlowWorkers):
+    """The weights of one publish are gone before they can load them, as when the trainer's node dies."""
+
+    def __init__(self, *, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    async def load_weights(self, weights, version):
+        if version.number == self._number:
+            raise PayloadLostError("the object is lost")
         return await super().load_weights(weights, version)
 
 
@@ -155,7 +166,7 @@ class RecordingTrainer:
     async def weights(self) -> str:
         return "weights"
 
-    async def snapshot(self, driver, finished) -> None:
+    async def snapshot(self, driver, finished, score) -> None:
         self._snapshot = (self.version.number, driver, [group.payload for group in finished])
 
     async def write_snapshot(self) -> None:

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError
 
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, RestartsConfig
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import VoidedError
+from rl_empathy.errors import VoidedError, WeightSyncError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.fleet import (
@@ -107,7 +107,7 @@ class Process:
         values = [await a if isinstance(a, asyncio.Future) else a for a in arguments]
         try:
             result = await getattr(self, name)(*values)
-        except VoidedError as error:
+        except (VoidedError, WeightSyncError) as error:
             results: list[Any] = [error] * len(answers)
         else:
             results = [result] if len(answers) == 1 else list(result)
@@ -156,8 +156,9 @@ class SimulatedRole(Role):
 class Worker(Process):
     """Samples groups whose tokens know the version that wrote them; publishes land in the middle."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, unloadable: int | None) -> None:
         super().__init__(dice)
+        self.unloadable = unloadable
         self.version = PolicyVersion(0, 0)
         self._voided = asyncio.Event()
         self.busy_s = 0.0
@@ -195,6 +196,8 @@ class Worker(Process):
 
     async def load_weights(self, weights: PolicyVersion, whole: bool) -> Any:
         await self.spend(0.5)
+        if weights.number == self.unloadable:
+            raise WeightSyncError("the tensors do not fit")
         if whole or weights.attempt != self.version.attempt:
             self._voided.set()
             self._voided = asyncio.Event()
@@ -275,7 +278,7 @@ class Trainer(Process):
         await self.spend(0.2)
         return None, self.version
 
-    async def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+    async def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
         await self.spend(0.2)
         self.held = {
             "step": self.version.number,
@@ -315,14 +318,16 @@ class Simulation:
     update_s: float = 3.0
     start_s: float = 10.0
     flat_every: int = 0
+    unloadable: int | None = None
+    """Number of a version that no worker can load."""
     grpo: dict[str, Any] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
     restarts: RestartsConfig = GENEROUS
     deadlines: DeadlinesConfig = DEADLINES
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
         self.disk = Disk()
-        self.told: list[str] = []
         self.happened: list[Fault] = []
         self.processes: dict[str, Process] = {}
         defaults = {
@@ -391,7 +396,7 @@ class Simulation:
         start_reference = starting("reference_model", lambda: Reference(own_dice()))
 
         def start_worker(name: str) -> Awaitable[Role]:
-            return self._start(name, lambda: Worker(own_dice()))
+            return self._start(name, lambda: Worker(own_dice(), self.unloadable))
 
         trainer, rewards, reference, *workers = await asyncio.gather(
             start_trainer(),

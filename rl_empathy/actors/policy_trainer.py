@@ -4,7 +4,6 @@ import json
 import platform
 import time
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -58,8 +57,6 @@ class PolicyTrainer:
         self._rollouts_folder = Path(rollouts_folder)
         self._version = PolicyVersion(attempt, 0)
         self._snapshot: dict[str, Any] = {}
-        self._rewards: list[float] = []
-        """Trained since the last snapshot."""
 
     def ready(self) -> str:
         """Answer that the process is up: the node it runs on."""
@@ -134,7 +131,6 @@ class PolicyTrainer:
         self._version = PolicyVersion(self._version.attempt, self._version.number + 1)
         if self._rank == 0:
             self._write_rollouts(groups, rewards)
-        self._rewards += [total for reward in rewards for total in reward.valid]
         trained = sum(len(c.token_ids) for group in groups for c in group.completions)
         update_s = time.monotonic() - started
         return metrics | {"time/update_s": update_s, "tokens/trained_per_s": trained / update_s}
@@ -143,10 +139,9 @@ class PolicyTrainer:
         """A header (nothing) for the driver, and the weights of the version now held, to be published."""
         return None, PublishedWeights.of(self._engine.weights(), self._version)
 
-    def snapshot(self, driver: dict[str, Any], *finished: RolloutGroup) -> None:
+    def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
         """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`."""
         policy, optimizer = self._engine.policy_state(), self._engine.optimizer_state()
-        score, self._rewards = fmean(self._rewards) if self._rewards else None, []
         if self._rank == 0:
             self._snapshot = {
                 "step": self._version.number,

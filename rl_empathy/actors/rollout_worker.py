@@ -42,7 +42,7 @@ class RolloutWorker:
         )
 
     async def ready(self) -> str:
-        """Answer once the engine is up, and as long as it ends its steps: the node it runs on."""
+        """Answer once the engine is up, and as long as it does not hang: the node it runs on."""
         await self._engine.alive()
         return platform.node()
 

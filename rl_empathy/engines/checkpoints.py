@@ -63,7 +63,8 @@ def write_checkpoint(
         tensors: Tensors by name, by file.
         documents: JSON values by file.
         keep: Checkpoints to leave in the folder, this one included, beside the one with the highest score.
-        score: How good it is, in any unit; the pointer `best` names the highest of those that have one.
+        score: How good it is, in any unit; the pointer `best` names the highest of those that have one. None: that
+            of the same step, where it was written before.
 
     Returns:
         The checkpoint.
@@ -72,6 +73,7 @@ def write_checkpoint(
         CheckpointError: It could not be written (a full disk, for example); what was there before still is.
     """
     target = folder / _folder_name(step)
+    score = _score(target) if score is None else score
     temporary = folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,10 +91,14 @@ def write_checkpoint(
         temporary.rename(target)
         _fsync(folder)
         checkpoint = verify_checkpoint(target)
+        for undone in [path for path in _checkpoint_folders(folder) if path > target]:
+            shutil.rmtree(undone)  # passed over by a resume, which has made its steps undone
         _point_to(folder, LATEST, target.name)
         best = _best(folder)
         if best:
             _point_to(folder, BEST, best.name)
+        else:
+            (folder / BEST).unlink(missing_ok=True)
     except (OSError, SafetensorError, ValueError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -168,16 +174,18 @@ def _write_manifest(folder: Path, step: int, score: float | None) -> None:
 
 
 def _best(folder: Path) -> Path | None:
-    """The checkpoint with the highest score, the newest of equals; a damaged manifest has none."""
-    scores: dict[Path, float] = {}
-    for path in _checkpoint_folders(folder):
-        try:
-            score = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["score"]
-        except (OSError, LookupError, TypeError, ValueError):
-            continue
-        if isinstance(score, int | float):
-            scores[path] = score
+    """The checkpoint with the highest score, the newest of equals."""
+    scores = {path: score for path in _checkpoint_folders(folder) if (score := _score(path)) is not None}
     return max(scores, key=lambda path: scores[path], default=None)
+
+
+def _score(path: Path) -> float | None:
+    """None where there is no checkpoint, where it has no score, or where its manifest is damaged."""
+    try:
+        score = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["score"]
+    except (OSError, LookupError, TypeError, ValueError):
+        return None
+    return score if isinstance(score, int | float) else None
 
 
 def _point_to(folder: Path, pointer: str, name: str) -> None:

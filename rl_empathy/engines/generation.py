@@ -24,7 +24,7 @@ import torch
 
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.errors import ModelError, RoleDiedError, VoidedError
+from rl_empathy.errors import ModelError, RoleDiedError, VoidedError, WeightSyncError
 from rl_empathy.types import Completion, FinishReason, PolicyVersion, Prompt, RolloutGroup, VersionSpan
 
 ENVIRONMENT = {
@@ -41,6 +41,10 @@ ENVIRONMENT_ON_CPU = {
 
 LOOK_S = 0.1
 """How often one looks whether a step has ended."""
+HANGS_AFTER = 10.0
+"""A step that takes so many times as long as the longest before it hangs."""
+HANGS_AFTER_S = 10.0
+"""And no sooner than this."""
 MAX_BATCHED_TOKENS = 4096
 """Tokens of one engine step, prompts included."""
 
@@ -74,7 +78,7 @@ class EngineStats:
 
     generated_tokens: int = 0
     busy_s: float = 0.0
-    steps: int = 0
+    longest_step_s: float = 0.0
 
 
 class _Command(NamedTuple):
@@ -120,7 +124,7 @@ class GenerationEngine:
         self._waiting: list[_Request] = []
         self._running: dict[str, _Request] = {}
         self._ended = threading.Event()
-        self._is_stepping = False
+        self._step_began: float | None = None
         self._reason = "it was stopped"
         self.stats = EngineStats()
         self._engine = _start_vllm(
@@ -176,7 +180,8 @@ class GenerationEngine:
             Seconds for which running requests stood still.
 
         Raises:
-            RoleDiedError: The load failed, and with it the engine: it may hold half of each version.
+            WeightSyncError: The load failed, and with it the engine: it may hold half of each version.
+            RoleDiedError: The engine had failed before.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[float] = loop.create_future()
@@ -187,8 +192,8 @@ class GenerationEngine:
                     self._give_up(weights.version)
                 seconds = self._load(weights)
             except Exception as error:
-                broken = RoleDiedError(
-                    f"its engine broke a load of policy version {weights.version} off: {type(error).__name__}: {error}"
+                broken = WeightSyncError(
+                    f"the engine broke a load of policy version {weights.version} off: {type(error).__name__}: {error}"
                 )
                 loop.call_soon_threadsafe(future.set_exception, broken)
                 raise  # half-loaded weights must never write a token: the engine ends
@@ -198,10 +203,18 @@ class GenerationEngine:
         return await future
 
     async def alive(self) -> None:
-        """Return when the step under way has ended, at once when there is none; never, when the thread hangs in it."""
-        steps = self.stats.steps
-        while self._is_stepping and self.stats.steps == steps and not self._ended.is_set():
+        """Return, unless the thread hangs in a step: then not before it ends.
+
+        What is long for a step depends on the model and the machine, so the steps before it say; the first one has
+        the deadline of a group only.
+        """
+        while self._hangs() and not self._ended.is_set():
             await asyncio.sleep(LOOK_S)
+
+    def _hangs(self) -> bool:
+        began, longest = self._step_began, self.stats.longest_step_s
+        limit = max(HANGS_AFTER_S, HANGS_AFTER * longest)
+        return began is not None and longest > 0 and time.monotonic() - began > limit
 
     def stop(self) -> None:
         """End the thread after the step under way; waiting requests fail."""
@@ -222,11 +235,12 @@ class GenerationEngine:
         try:
             while self._serve_commands():
                 if self._running:
-                    started, self._is_stepping = time.monotonic(), True
+                    started = self._step_began = time.monotonic()
                     self._collect(self._engine.step())
-                    self._is_stepping = False
-                    self.stats.steps += 1
-                    self.stats.busy_s += time.monotonic() - started
+                    self._step_began = None
+                    seconds = time.monotonic() - started
+                    self.stats.longest_step_s = max(self.stats.longest_step_s, seconds)
+                    self.stats.busy_s += seconds
         except Exception as error:
             self._reason = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).exception("the generation engine failed")

@@ -6,8 +6,11 @@ prompts ──> rollout workers ──> reward model ──> group buffer ──
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from statistics import fmean
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import START, PromptStream
@@ -104,28 +107,31 @@ async def run_grpo(
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
         rollouts.adopt(finished, version=fleet.trainer.version.number)
         rollouts.start()
-        clock = StepClock()
+        clock, checkpoints = StepClock(), Checkpoints(fleet, prompts, ledger, buffer)
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
-            taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
-            groups = await stop.unless_set(taking, cancel=not in_rounds)
+            with clock.measured("time/wait_for_groups_s"):
+                taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
+                groups = await stop.unless_set(taking, cancel=not in_rounds)
             if groups is None:
-                await snapshot(fleet, prompts, ledger, buffer)
+                await checkpoints.copy()
                 await fleet.trainer.write_snapshot()
                 raise Stopped(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
-            clock.lap("time/wait_for_groups_s")
             report = await fleet.trainer.update(groups)
             ledger.trained([group.header.occurrence for group in groups], step=step)
+            with clock.measured("time/wait_for_publish_s"):
+                await publisher.ended()
             # Only when the workers hold the new policy may prompts start on it; the next update may before.
             await publisher.publish(then=partial(buffer.release_slots, len(groups)))
-            speed = publisher.metrics() | clock.metrics(groups)
+            speed = publisher.metrics() | clock.end_step(groups)
             seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
             fleet.rescale(speed)
+            checkpoints.seen(seen["reward/mean"])
             if step % config.checkpoint_every == 0 or step == config.num_steps:
-                await snapshot(fleet, prompts, ledger, buffer)
-                clock.lap("time/checkpoint_s")
+                with clock.measured("time/checkpoint_s"):
+                    await checkpoints.copy()
                 tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
         rollouts.stop()
 
@@ -155,16 +161,32 @@ def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupReward
     return [(group.header, rewards_of(group)) for group in groups]
 
 
-async def snapshot(fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
-    """Copy what a resume needs: weights, where the prompts stand, the ledger, groups that wait for the trainer."""
-    finished = buffer.finished()
-    kept = {group.header.occurrence for group in finished}
-    state = {
-        "cursor": list(prompts.cursor),
-        "opened": [list(o) for o in [*prompts.opened, *ledger.unfinished()] if o not in kept],
-        "ledger": ledger.state(),
-    }
-    await fleet.trainer.snapshot(state, finished)
+class Checkpoints:
+    """What a resume needs, collected for the trainer, which keeps and writes it."""
+
+    def __init__(self, fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
+        self._fleet = fleet
+        self._prompts = prompts
+        self._ledger = ledger
+        self._buffer = buffer
+        self._rewards: list[float] = []
+
+    def seen(self, reward: float) -> None:
+        """Count the mean reward of a step: that of all since the last copy tells how good a checkpoint is."""
+        self._rewards.append(reward)
+
+    async def copy(self) -> None:
+        """Have the trainer copy its weights, where the prompts stand, the ledger, and groups that wait for it."""
+        finished = self._buffer.finished()
+        kept = {group.header.occurrence for group in finished}
+        opened = [*self._prompts.opened, *self._ledger.unfinished()]
+        state = {
+            "cursor": list(self._prompts.cursor),
+            "opened": [list(occurrence) for occurrence in opened if occurrence not in kept],
+            "ledger": self._ledger.state(),
+        }
+        rewards, self._rewards = [reward for reward in self._rewards if math.isfinite(reward)], []
+        await self._fleet.trainer.snapshot(state, finished, fmean(rewards) if rewards else None)
 
 
 class StepClock:
@@ -175,23 +197,26 @@ class StepClock:
 
     def _begin(self) -> None:
         self._started: float = asyncio.get_running_loop().time()
-        self._lap: float = self._started
-        self._parts: dict[str, float] = {"time/checkpoint_s": 0.0}
+        self._parts = dict.fromkeys(
+            ("time/checkpoint_s", "time/wait_for_groups_s", "time/wait_for_publish_s"), 0.0
+        )
 
-    def lap(self, part: str) -> None:
-        """A part of the step has ended, which began when the one before it did, or with the step."""
-        now = asyncio.get_running_loop().time()
-        self._parts[part] = now - self._lap
-        self._lap = now
+    @contextmanager
+    def measured(self, part: str) -> Iterator[None]:
+        """Time a part of the step; the copy for a checkpoint belongs to the step after it."""
+        began = asyncio.get_running_loop().time()
+        yield
+        self._parts[part] += asyncio.get_running_loop().time() - began
 
-    def metrics(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
-        """End a step that trained these groups."""
+    def end_step(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
+        """Metrics of the step, which trained these groups; the next one begins."""
         step_s = asyncio.get_running_loop().time() - self._started
         tokens = sum(length for group in groups for length in group.header.completion_tokens)
         parts = self._parts
         self._begin()
         return parts | {
             "time/step_s": step_s,
-            "idle/trainer_fraction": parts["time/wait_for_groups_s"] / step_s,
+            "idle/trainer_fraction": (parts["time/wait_for_groups_s"] + parts["time/wait_for_publish_s"])
+            / step_s,
             "tokens/generated_per_s": tokens / step_s,
         }

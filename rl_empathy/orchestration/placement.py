@@ -3,14 +3,14 @@
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from rl_empathy.actors.local_ray import start_local_ray
-from rl_empathy.config.plan import Plan
+from rl_empathy.config.plan import Plan, RolePlan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
 
@@ -48,6 +48,21 @@ def join_cluster(config: ClusterConfig, plan: Plan, *, tell: Callable[[str], Non
         )
 
 
+def demand(plan: Plan) -> tuple[int, list[dict[str, float]]]:
+    """What an autoscaler is asked for: CPUs anywhere, and bundles that each have to fit on one node.
+
+    The bundles are the roles that want most GPUs at once; the CPUs are what another stage, and the driver, want more.
+    """
+    at_once = [roles for stage in plan.stages for roles in (stage.roles, stage.afterwards)]
+
+    def size(roles: Sequence[RolePlan]) -> tuple[float, float]:
+        return sum(r.instances * r.num_gpus for r in roles), sum(r.instances * r.num_cpus for r in roles)
+
+    roles = max(at_once, key=size)
+    bundles = [{"CPU": r.num_cpus, "GPU": r.num_gpus} for r in roles for _ in range(r.instances)]
+    return math.ceil(plan.total_cpus - size(roles)[1]), bundles
+
+
 def _lacking(plan: Plan) -> list[str]:
     have = ray.cluster_resources()
     return [
@@ -58,16 +73,9 @@ def _lacking(plan: Plan) -> list[str]:
 
 
 def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:
-    """Ask the autoscaler, if there is one, for all roles of the hungriest stage: what lacks in the end."""
-    hungriest = max(plan.stages, key=lambda stage: (stage.num_gpus, stage.num_cpus))
-    request_resources(
-        num_cpus=1,  # the driver's
-        bundles=[
-            {"CPU": role.num_cpus, "GPU": role.num_gpus}
-            for role in hungriest.roles
-            for _ in range(role.instances)
-        ],
-    )
+    """Ask the autoscaler, if there is one, for what the plan needs: what lacks in the end."""
+    num_cpus, bundles = demand(plan)
+    request_resources(num_cpus=num_cpus, bundles=bundles)
     waiting = Retrying(
         stop=stop_after_delay(seconds),
         wait=wait_fixed(LOOK_S),
@@ -77,7 +85,7 @@ def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:
     try:
         return waiting(_lacking, plan)
     finally:
-        request_resources(bundles=[])  # from here on the demand of the roles themselves holds the nodes
+        request_resources(bundles=[])  # a driver that is killed must not hold nodes for ever
 
 
 def _connect(config: ClusterConfig, plan: Plan) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import ObjectRef
 
+from rl_empathy.errors import PayloadLostError, TrainerLostError
 from rl_empathy.orchestration.fleet import PolicyTrainerHandle, RolloutWorkers
 from rl_empathy.types import PolicyVersion
 
@@ -42,8 +43,8 @@ class Publisher:
         Args:
             then: Called when the workers hold it.
         """
-        started = self._now()
         await self.ended()
+        started = self._now()
         weights = await self._trainer.weights()
         self._bringing = self._tasks.create_task(self._bring(weights, self._trainer.version, started, then))
 
@@ -53,23 +54,28 @@ class Publisher:
             await self._bringing
 
     def metrics(self) -> dict[str, float]:
-        """Of the last publish that ended: its time, the pause of running requests (the worst worker's), idle share."""
+        """Of the last publish that ended, mostly that of the step before: its time, the pause of running requests (the
+        worst worker's), and the idle share of the workers between it and the one before, once there were two.
+        """
         return self._metrics | {"fleet/rollout_workers_ready": float(self._workers.num_ready)}
 
     async def _bring(
         self, weights: "ObjectRef[Any]", version: PolicyVersion, started: float, then: Callable[[], None]
     ) -> None:
-        reports = await self._workers.load_weights(weights, version)
+        try:
+            reports = await self._workers.load_weights(weights, version)
+        except PayloadLostError as error:  # with the trainer's node; going back publishes older ones
+            raise TrainerLostError(str(error)) from error
         now = self._now()
         busy = {process: report["busy_s"] for process, report in reports.items()}
-        share = sum(b - self._busy_s.get(process, 0.0) for process, b in busy.items()) / max(1, len(busy))
-        idle = max(0.0, 1 - share / max(1e-9, now - self._last))
-        self._busy_s, self._last = busy, now
         self._metrics = {
             "time/publish_s": now - started,
             "time/pause_s": max((report["pause_s"] for report in reports.values()), default=0.0),
-            "idle/rollout_fraction": idle,
         }
+        if self._busy_s:
+            share = sum(b - self._busy_s.get(process, 0.0) for process, b in busy.items()) / max(1, len(busy))
+            self._metrics["idle/rollout_fraction"] = max(0.0, 1 - share / max(1e-9, now - self._last))
+        self._busy_s, self._last = busy, now
         then()
 
     @staticmethod

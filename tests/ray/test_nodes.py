@@ -4,18 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import ray
 from ray.cluster_utils import Cluster
 
-from rl_empathy.config.plan import Plan, RolePlan, StagePlan
-from rl_empathy.config.sections import ClusterConfig, DeadlinesConfig
-from rl_empathy.errors import ResourceError
-from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.scaling import ask_by_hand
 from tests.ray.test_faults import check_accounts
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
@@ -68,32 +62,19 @@ def drain(cluster: Cluster, node_id: str) -> None:
     )
 
 
-def plan_of(*, workers: int) -> Plan:
-    worker = RolePlan(role="rollout_worker", instances=workers, num_cpus=2, num_gpus=0, memory_bytes=None)
-    stage = StagePlan(stage="grpo", steps=1, work="samples", roles=(worker,))
-    return Plan(run="tiny", directory="runs/tiny", model="tiny", parameters=None, stages=(stage,))
-
-
 def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_come(tmp_path):
-    """5 CPUs are wanted: two for each of two workers, and the driver's; the head has 2."""
-    told = []
-    lacking = r"the run needs 5 CPUs, of which the cluster has 2"
+    folder = tmp_path / "runs"
+    lacking = "the run needs 6 CPUs, of which the cluster has 2"
     with cluster_of(tmp_path, head_cpus=2) as cluster:
-        config = ClusterConfig(address=cluster.address, deadlines=DeadlinesConfig(nodes_s=3))
-        try:
-            with pytest.raises(ResourceError, match=lacking):
-                join_cluster(config, plan_of(workers=2), tell=told.append)
-            assert [f"{lacking}: waiting up to 3 s for nodes (cluster.deadlines.nodes_s)"] == told
-            patient = config.model_copy(update={"deadlines": DeadlinesConfig(nodes_s=60)})
-            with ThreadPoolExecutor() as threads:
-                joining = threads.submit(join_cluster, patient, plan_of(workers=2), tell=told.append)
-                while len(told) < 2:
-                    time.sleep(0.1)
-                assert not joining.done()
-                cluster.add_node(**node(tmp_path, "second", 3))
-                joining.result(timeout=60)
-        finally:
-            ray.shutdown()
+        there = f"cluster.address={cluster.address}"
+        refused = run(folder, there, "cluster.deadlines.nodes_s=3", expect=3)
+        assert f"{lacking}: waiting up to 3 s for nodes (cluster.deadlines.nodes_s)" in refused.stderr
+        assert f"{lacking}. Lower cluster.*.num_cpus" in refused.stderr
+        with start(folder, there, "cluster.deadlines.nodes_s=120", "--fresh") as patient:
+            assert any("waiting up to 120 s for nodes" in line for line in patient.stderr)
+            cluster.add_node(**node(tmp_path, "second", 4))
+            assert any("starting 2 rollout worker(s)" in line for line in patient.stderr)
+            patient.kill()
 
 
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):

@@ -65,7 +65,7 @@ class DeadlinesConfig(Section):
     nodes_s: Annotated[float, Field(ge=0)] = 600
     """Until a cluster that was joined has grown to what the plan needs; 0: it must have it at once."""
     start_s: Positive = 300
-    """Until a role is up."""
+    """Until a role is up; on a cluster that grows, with the time that a node takes to come."""
     sample_s: Positive = 600
     """Until a group is sampled."""
     score_s: Positive = 300
@@ -78,7 +78,7 @@ class DeadlinesConfig(Section):
     """Until enough rollout workers are ready again, when some were lost."""
     health_s: Positive = 60
     """Until a role that is at work answers that it is alive; one that does not is taken for dead. A rollout worker
-    answers after the engine step that it is in."""
+    does not while its engine hangs: in a step that takes ten times as long as any before it."""
     checkpoint_s: Positive = 600
     """Until a checkpoint is written and read back."""
 

@@ -172,7 +172,7 @@ class GRPOConfig(Section):
     checkpoint_every: Count = 20
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
-    """Checkpoints kept, and the one whose groups had the highest mean reward since the checkpoint before it; others
+    """Checkpoints kept, and the one with the highest mean reward in the steps since the checkpoint before it; others
     are deleted after the new one was read back."""
     max_dropped_groups: Count = 256
     """Groups dropped for one step before the run stops: rewards that never differ teach nothing."""

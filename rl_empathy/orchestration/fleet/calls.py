@@ -88,7 +88,7 @@ async def start_role(
         role.node_id = await role.answer(node_id, seconds=deadlines.start_s, doing="say where it is")
     except BaseException as error:
         role.kill()
-        if isinstance(error, RoleTimeoutError):
+        if isinstance(error, RoleTimeoutError) and not role.node:
             raise RoleTimeoutError(f"{error}. {_room_for(resources)}") from error
         raise
     role.health_s = deadlines.health_s
@@ -196,11 +196,14 @@ class Role:
 
 
 def _room_for(resources: Resources) -> str:
-    """What a role asks for against what is free, for one that did not start: it may have had no place."""
-    free = ray.available_resources()
+    """What a role asks for against what is free, for one that did not start."""
+    try:
+        free = ray.available_resources()
+    except RayError as error:
+        return f"What is free in the cluster is not known: {error}"
     return (
-        f"It asks for {resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs on one node; free in the cluster are "
-        f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+        f"If it found no place: it asks for {resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs on one node; "
+        f"free in the cluster are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
     )
 
 
@@ -215,8 +218,8 @@ def _node_id(_actor: Any) -> str:
 
 def _how(error: RayActorError) -> str:
     """How an actor died, without the numbers of its process and a list of what may have killed it."""
-    lines = str(error).splitlines()
-    told = next((line for line in lines if line.startswith("The actor is dead because")), " ".join(lines))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith("The actor is dead because")), lines[-1])
     return told.split(" Some common causes include")[0].rstrip(".")
 
 

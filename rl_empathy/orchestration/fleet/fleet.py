@@ -47,8 +47,10 @@ class Fleet:
         return {"fleet/restarts": float(self.budget.total), "fleet/restart_s": self.budget.seconds}
 
     def rescale(self, step: Mapping[str, float]) -> None:
-        """Start or take away rollout workers, if the metrics of a step say so."""
-        decision = self.scaler and self.scaler.decide(
+        """Start or take away rollout workers, if the metrics of a step say so; the first one has too few of them."""
+        if self.scaler is None or "idle/rollout_fraction" not in step:
+            return
+        decision = self.scaler.decide(
             len(self.rollout_workers.roster),
             trainer_idle=step["idle/trainer_fraction"],
             rollout_idle=step["idle/rollout_fraction"],

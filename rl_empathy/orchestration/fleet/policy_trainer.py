@@ -88,11 +88,13 @@ class PolicyTrainerHandle:
         await self._call(make, self._deadlines.publish_s, "put its weights into the object store")
         return weights[0]
 
-    async def snapshot(self, driver: dict[str, Any], finished: Sequence[GroupHandle]) -> None:
+    async def snapshot(
+        self, driver: dict[str, Any], finished: Sequence[GroupHandle], score: float | None
+    ) -> None:
         """Have it keep a copy of what a checkpoint holds, once the one before is written."""
         async with self._writing:
             await self._call(
-                lambda actor: actor.snapshot.remote(driver, *(group.payload for group in finished)),
+                lambda actor: actor.snapshot.remote(driver, score, *(group.payload for group in finished)),
                 self._deadlines.checkpoint_s,
                 "copy its state for a checkpoint",
             )

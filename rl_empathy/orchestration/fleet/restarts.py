@@ -92,10 +92,10 @@ async def start_anew(
     Raises:
         RoleDiedError: The restarts are spent.
     """
+    began = asyncio.get_running_loop().time()
     while True:
         role.kill()
         budget.spend(role.name, error)
-        began = asyncio.get_running_loop().time()
         try:
             started = await start()
         except LOST as again:

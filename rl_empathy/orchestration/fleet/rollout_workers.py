@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, SamplingConfig
-from rl_empathy.errors import RoleTimeoutError, VoidedError, WeightSyncError
+from rl_empathy.errors import PayloadLostError, RoleTimeoutError, VoidedError, WeightSyncError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
@@ -126,7 +127,8 @@ class RolloutWorkers:
             Pause, busy seconds and tokens of each worker that loaded it in time, by a name of its process.
 
         Raises:
-            WeightSyncError: A worker holds another version afterwards.
+            WeightSyncError: A worker holds another version afterwards, or one that is new cannot load it.
+            PayloadLostError: The weights are gone, with the node that had them.
             RoleTimeoutError: Fewer than cluster.rollout_workers.min are ready after cluster.deadlines.workers_s.
         """
         return await self._bring(
@@ -193,7 +195,12 @@ class RolloutWorkers:
             else:
                 self.roster.lost(worker, error)
             return None
-        except asyncio.CancelledError:
+        except WeightSyncError as error:
+            if not worker.has_served:  # a new one that cannot load what is published: nor will the next
+                raise WeightSyncError(f"{worker.role}: {error}. Its log: {worker.role.log}") from error
+            self.roster.lost(worker, error)
+            return None
+        except (asyncio.CancelledError, PayloadLostError):
             if worker.state == "loading":  # nobody knows what it holds
                 worker.move("miss")
             raise
@@ -203,10 +210,12 @@ class RolloutWorkers:
             )
         if worker.state == "loading":  # else it was lost meanwhile
             worker.move("loaded")
+            worker.has_served = True
             self.roster.changed()
         return stats  # type: ignore[no-any-return]
 
     async def _join(self, worker: Worker) -> None:
         async with self._loading:
             if worker.state == "stale" and self._load is not None:
-                await self._refit(worker, self._load)
+                with suppress(PayloadLostError):  # the trainer's node is gone: the next publish brings others
+                    await self._refit(worker, self._load)

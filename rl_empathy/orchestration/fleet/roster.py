@@ -22,6 +22,7 @@ class Worker:
     state: WorkerState = "stale"
     groups: int = 0
     """Under way."""
+    has_served: bool = False
     succeeded: bool = False
     """Dead, and another one is being started in its place."""
 
@@ -43,7 +44,7 @@ class Roster:
         self,
         roles: Sequence[Role],
         start: Callable[[str], Awaitable[Role]],
-        refit: Callable[[Worker], Awaitable[None]],
+        join: Callable[[Worker], Awaitable[None]],
         deadlines: DeadlinesConfig,
         budget: RestartBudget,
         *,
@@ -55,7 +56,7 @@ class Roster:
         Args:
             roles: The actors.
             start: Starts one of that name.
-            refit: Makes one that is new ready to serve.
+            join: Makes one that is new ready to serve.
             deadlines: Of the waits.
             budget: Of restarts.
             fixed: The workers stay as they are, none comes or goes: one that is lost ends the run.
@@ -65,7 +66,7 @@ class Roster:
         self._minimum = len(self.workers)
         self._coming: set[str] = set()
         self._start = start
-        self._refit = refit
+        self._join = join
         self._deadlines = deadlines
         self._budget = budget
         self._fixed = fixed
@@ -186,7 +187,7 @@ class Roster:
             worker.succeeded = False
         successor = Worker(role, worker.incarnation + 1)
         self.workers[self.workers.index(worker)] = successor
-        await self._refit(successor)
+        await self._join(successor)
 
     async def _add(self, name: str) -> None:
         try:
@@ -197,7 +198,7 @@ class Roster:
         finally:
             self._coming.discard(name)
         self.workers.append(worker)
-        await self._refit(worker)
+        await self._join(worker)
 
     async def _drain(self, worker: Worker) -> None:
         """Let a worker end its groups, and end it; what is not done by the deadline of a group is sampled again."""

@@ -116,6 +116,33 @@ def test_the_best_is_kept_beside_the_last_ones_and_has_a_pointer(tmp_path):
     assert (tmp_path / "best").read_text() == "step_000006\n"
 
 
+def test_the_same_step_written_again_keeps_its_score(tmp_path):
+    """As by a stop right after a checkpoint, before anything else was trained."""
+    write(tmp_path, 1, score=0.5)
+    write(tmp_path, 2, score=0.9)
+    write(tmp_path, 2)
+    assert (tmp_path / "best").read_text() == "step_000002\n"
+
+
+def test_newer_checkpoints_that_a_resume_has_passed_over_do_not_push_the_new_one_out(tmp_path):
+    write(tmp_path, 20, keep=2, score=0.9)
+    for step in (98, 100):
+        flip_a_byte(write(tmp_path, step, keep=2, score=0.1).path / "policy.safetensors")
+    assert latest_checkpoint(tmp_path).step == 20  # the best, which is kept beside the last two
+    write(tmp_path, 22, keep=2, score=0.2)
+    assert latest_checkpoint(tmp_path).step == 22
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_000020", "step_000022"]
+
+
+def test_without_a_score_there_is_no_best(tmp_path):
+    write(tmp_path, 1, keep=1, score=0.5)
+    write(tmp_path, 2, keep=1)
+    assert (tmp_path / "best").read_text() == "step_000001\n"
+    (tmp_path / "step_000001" / "manifest.json").write_text("{}")
+    write(tmp_path, 3, keep=1)
+    assert not (tmp_path / "best").exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of one mebibyte."""

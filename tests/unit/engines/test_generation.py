@@ -12,7 +12,7 @@ from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines import generation
 from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.errors import RoleDiedError, VoidedError
+from rl_empathy.errors import RoleDiedError, VoidedError, WeightSyncError
 from rl_empathy.types import PolicyVersion
 from tests.fakes import make_prompt
 
@@ -93,7 +93,7 @@ def test_when_a_load_fails_everybody_who_waits_is_told_and_nobody_is_served_any_
         return await asyncio.wait_for(waiting, 30)
 
     errors = asyncio.run(three())
-    assert [type(error) for error in errors] == [RoleDiedError] * 3
+    assert [type(error) for error in errors] == [RoleDiedError, WeightSyncError, RoleDiedError]
     assert "the weights do not fit" in str(errors[0])
     assert "broke a load of policy version 0.1 off: RuntimeError: the weights do not fit" in str(errors[1])
     with pytest.raises(RoleDiedError, match="takes no more work"):

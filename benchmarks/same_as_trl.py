@@ -1,0 +1,160 @@
+"""Does the policy learn what it learns under TRL's GRPOTrainer?
+
+    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 40]
+
+The tiny fine-tuned model of the quickstart goes on on both sides, with its posts and a reward whose optimum is known:
+1 for a completion that is exactly what the output schema renders, else 0 (`format_reward`, the same function). Both
+draw 8 prompts × 8 completions a step at temperature 1, and both have the same mathematics: advantages without the
+division by the spread (`group_mean`; TRL's `scale_rewards="none"`; with the division TRL takes the spread of a sample
+and ours that of a population), a loss over all tokens of the step (TRL's `dapo`), no KL term, every group trained,
+truncated completions too, AdamW with the same rate and bounds. Ours is synchronous here (staleness 0): what staleness
+does to learning is another question. Seeds agree in number only: order and sampling differ.
+
+Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from real_roles import finished_quickstart, roles
+from rich.console import Console
+from rich.table import Table
+from trl_environment import trl_trainer
+
+from rl_empathy.config.loading import load_run_file
+from rl_empathy.data.conversations import prompt_messages
+from rl_empathy.data.loading import load_data
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.orchestration.grpo import run_grpo
+from rl_empathy.orchestration.stop import StopSignal
+
+OUT = Path(__file__).parent / "out" / "same_as_trl.json"
+OPTIMUM = 1.0
+GROUPS, GROUP_SIZE = 8, 8
+SAMPLES = GROUPS * GROUP_SIZE
+COMPLETION, TEMPERATURE, LEARNING_RATE = 240, 1.0, 2e-4
+CLIP_LOW, CLIP_HIGH = 0.2, 0.28
+BUCKETS = 8
+OURS = (
+    "cluster.rollout_workers={min: 1, max_running_sequences: 256}",
+    f"grpo.groups_per_step={GROUPS}",
+    f"grpo.group_size={GROUP_SIZE}",
+    "grpo.max_staleness=0",
+    f"grpo.sampling={{max_completion_tokens: {COMPLETION}, temperature: {TEMPERATURE}}}",
+    "grpo.rewards=[{function: format}]",
+    "grpo.advantage=group_mean",
+    "grpo.loss=clip",
+    f"grpo.clip_low={CLIP_LOW}",
+    f"grpo.clip_high={CLIP_HIGH}",
+    "grpo.kl_coef=0",
+    "grpo.keep_groups=all",
+    f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 0, schedule: constant}}",
+    "grpo.checkpoint_every=100000",
+)
+TRLS: dict[str, Any] = {
+    "per_device_train_batch_size": SAMPLES,
+    "num_generations": GROUP_SIZE,
+    "max_completion_length": COMPLETION,
+    "temperature": TEMPERATURE,
+    "scale_rewards": "none",
+    "loss_type": "dapo",
+    "epsilon": CLIP_LOW,
+    "epsilon_high": CLIP_HIGH,
+    "beta": 0.0,
+    "learning_rate": LEARNING_RATE,
+}
+
+
+async def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
+    """Mean reward of each step."""
+    rewards: list[float] = []
+    settings = (*OURS, f"run.seed={seed}", f"grpo.num_steps={steps}")
+    async with roles(record / "config.yaml", *settings, policy=record / "sft" / "model") as real:
+        log = MetricsLog(real.folder / "metrics.jsonl")
+        log.add_sink(lambda line: rewards.append(line["reward/mean"]))
+        ledger = Ledger(real.folder / "ledger.jsonl")
+        await run_grpo(real.run_file.grpo, real.fleet, real.prompts, ledger, log, stop=StopSignal())
+    return rewards
+
+
+def trl_rewards(record: Path, seed: int, steps: int) -> list[float]:
+    """Mean reward of each step."""
+    run_file = load_run_file(record / "config.yaml", [f"run.seed={seed}"])
+    posts = [
+        [
+            {"role": m.role, "content": m.content}
+            for m in prompt_messages(row, run_file.data.system_prompt or "")
+        ]
+        for row in load_data(run_file.data, seed=seed).train
+    ]
+    reward = "rl_empathy.rewards.form.format_reward"
+    with trl_trainer(record / "sft" / "model", posts, reward=reward, seed=seed, **TRLS) as trl:
+        return [statistics.mean(trl.step()["rewards"]) for _ in range(steps)]
+
+
+class Band(NamedTuple):
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Band":
+        """Mean ± 2 standard errors; of one value, that value."""
+        mean = statistics.mean(values)
+        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        return cls(mean, mean - 2 * error, mean + 2 * error)
+
+    def meets(self, other: "Band") -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bands(curves: Sequence[Sequence[float]]) -> list[Band]:
+    """One a bucket of steps, over the curves of the seeds."""
+    edges = [round(i * len(curves[0]) / BUCKETS) for i in range(BUCKETS + 1)]
+    return [
+        Band.of([statistics.mean(curve[start:end]) for curve in curves])
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
+def last_quarter(curves: Sequence[Sequence[float]]) -> float:
+    return statistics.mean(statistics.mean(curve[-len(curve) // 4 :]) for curve in curves)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=40)
+    arguments = parser.parse_args()
+    record = finished_quickstart()
+    ours = [asyncio.run(our_rewards(record, seed, arguments.steps)) for seed in arguments.seeds]
+    theirs = [trl_rewards(record, seed, arguments.steps) for seed in arguments.seeds]
+    pairs = list(zip(bands(ours), bands(theirs), strict=True))
+    table = Table("samples", "ours", "TRL", "bands meet")
+    for number, (our, their) in enumerate(pairs, start=1):
+        samples = round(number * arguments.steps / BUCKETS) * SAMPLES
+        table.add_row(f"to {samples:,}", str(our), str(their), "yes" if our.meets(their) else "no")
+    Console().print(table)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps({"seeds": arguments.seeds, "ours": ours, "trl": theirs}, indent=1))
+    print(
+        f"RESULT overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
+        f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f} optimum={OPTIMUM}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""TRL's GRPO on a CPU, to be run in the environment that `trl_environment.py` makes. Not a benchmark itself.
+
+The first line of its standard input is the order as JSON: `model` (a folder), `prompts` (lists of messages), `reward`
+(dotted path of a reward function as in rl_empathy.rewards.interface) and `arguments` (of TRL's GRPOConfig). Every
+further line asks for one step, which is answered with one line of JSON; the end of the input ends the training.
+"""
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+
+def distinct_words(group: Any, parsed: Sequence[Any]) -> list[float]:
+    """Different words over words of each completion, 0 to 1: a reward with spread in every group, for any model."""
+    words = [completion.text.split() for completion in group.completions]
+    return [len(set(each)) / max(1, len(each)) for each in words]
+
+
+class Scores:
+    """A reward function of rl_empathy, called as TRL calls its own; remembers what a step was given."""
+
+    __name__ = "reward"
+
+    def __init__(self, path: str, tokenizer: Any) -> None:
+        module, _, name = path.rpartition(".")
+        self._function: Callable[..., list[float]] = getattr(importlib.import_module(module), name)
+        self._tokenizer = tokenizer
+        self.rewards: list[float] = []
+        self.completion_tokens: list[int] = []
+
+    def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        from rl_empathy.schema import CHAIN_OF_EMPATHY
+
+        completions = [self._completion(ids) for ids in completion_ids]
+        parsed = [CHAIN_OF_EMPATHY.parse(completion.text, strict=True) for completion in completions]
+        self.rewards = self._function(SimpleNamespace(completions=completions), parsed)
+        self.completion_tokens = [len(ids) for ids in completion_ids]
+        return self.rewards
+
+    def _completion(self, ids: list[int]) -> SimpleNamespace:
+        """As rl_empathy has it: special tokens kept, without the end token."""
+        ended = ids[-1] == self._tokenizer.eos_token_id
+        text = self._tokenizer.decode(
+            ids[:-1] if ended else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return SimpleNamespace(text=text, finish_reason="stop" if ended else "length")
+
+
+def main() -> None:
+    # What others print must not stand between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    order = json.loads(sys.stdin.readline())
+
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    scores = Scores(order["reward"], AutoTokenizer.from_pretrained(order["model"]))
+
+    class OneStepALine(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._wait(control)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            answer = {
+                "step_s": time.monotonic() - self._started,
+                "rewards": scores.rewards,
+                "completion_tokens": scores.completion_tokens,
+            }
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+            self._wait(control)
+
+        def _wait(self, control: Any) -> None:
+            control.should_training_stop = not sys.stdin.readline()
+            self._started = time.monotonic()
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            lr_scheduler_type="constant",
+            adam_beta2=0.95,  # as rl_empathy
+            max_steps=1_000_000,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **order["arguments"],
+        )
+        trainer = GRPOTrainer(
+            order["model"],
+            scores,
+            config,
+            Dataset.from_list([{"prompt": prompt} for prompt in order["prompts"]]),
+            callbacks=[OneStepALine()],
+        )
+        trainer.train()

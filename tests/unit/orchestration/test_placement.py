@@ -1,0 +1,31 @@
+"""What the autoscaler of a cluster is asked for."""
+
+from rl_empathy.config.plan import Plan, RolePlan, StagePlan
+from rl_empathy.orchestration.placement import demand
+
+
+def role(instances: int, num_cpus: float, num_gpus: float = 0) -> RolePlan:
+    return RolePlan(role="any", instances=instances, num_cpus=num_cpus, num_gpus=num_gpus, memory_bytes=None)
+
+
+def plan(*stages: StagePlan) -> Plan:
+    return Plan(run="r", directory="runs/r", model="m", parameters=None, stages=stages)
+
+
+def stage(*roles: RolePlan, afterwards: tuple[RolePlan, ...] = ()) -> StagePlan:
+    return StagePlan(stage="grpo", steps=1, work="trains", roles=roles, afterwards=afterwards)
+
+
+def test_every_role_of_the_hungriest_moment_is_asked_for_and_one_cpu_for_the_driver():
+    one = plan(stage(role(1, 1)), stage(role(2, 4, 1), role(1, 1)))
+    assert demand(one) == (1, [{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}, {"CPU": 1, "GPU": 0}])
+
+
+def test_roles_that_take_their_place_at_a_stages_end_count():
+    """1 CPU while it trains, then four workers of 2: with the driver 9."""
+    assert demand(plan(stage(role(1, 1), afterwards=(role(4, 2),)))) == (1, [{"CPU": 2, "GPU": 0}] * 4)
+
+
+def test_a_stage_that_wants_more_cpus_than_the_one_with_gpus_is_not_forgotten():
+    """The GPU comes with 2 CPUs; the other stage wants 16, so 14 more, and the driver's."""
+    assert demand(plan(stage(role(1, 2, 1)), stage(role(8, 2)))) == (15, [{"CPU": 2, "GPU": 1}])
