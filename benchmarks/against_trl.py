@@ -10,7 +10,7 @@ so nothing ends early on either side, and nothing is forced.
 Ours is the real loop (vLLM, reward model, reference model, DeepSpeed; one thread each) at staleness 1; the first two
 steps of a repetition, in which the pipeline fills, do not count. TRL makes its step in one process with both cores, in
 an environment of its own (see `trl_environment.py`); its first step does not count. Its settings are the fastest of
-those that were tried on a CPU (see README.md). Both are up all the time, and stand still in turns: A B A B.
+those that were tried on a CPU. Both are up all the time, and stand still in turns: A B A B.
 
 The arithmetic counts the products of matrices and attention (causal halves) of one step, as `shared_prompt.py` does:
 a forward pass each to generate and for the reference, three for the policy (four for its head, which both sides make
