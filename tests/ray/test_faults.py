@@ -63,6 +63,7 @@ def test_every_role_may_be_killed_and_the_run_goes_on(tmp_path):
     check_accounts(folder, num_steps=24, restarts=len(ROLES))
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_takes_all_back_to_the_last_checkpoint(tmp_path):
     folder = tmp_path / "runs"
     with start(folder, "grpo.num_steps=12", "cluster.policy_trainer={ranks: 2, zero_stage: 2}") as run:

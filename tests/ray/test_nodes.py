@@ -117,6 +117,7 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
     assert len(survivors) == 4 * lines[-1]["step"] == lines[-1]["ledger/trained"]
 
 
+@pytest.mark.long
 def test_two_ranks_on_two_nodes_make_the_run_of_one(tmp_path):
     settings = ("run.deterministic=true", "grpo.max_staleness=0", "grpo.num_steps=4")
     alone, together = tmp_path / "alone", tmp_path / "together"
