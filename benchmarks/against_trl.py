@@ -9,8 +9,9 @@ so nothing ends early on either side, and nothing is forced.
 
 Ours is the real loop (vLLM, reward model, reference model, DeepSpeed; one thread each) at staleness 1; the first two
 steps of a repetition, in which the pipeline fills, do not count. TRL makes its step in one process with both cores, in
-an environment of its own (see `trl_environment.py`); its first step does not count. Its settings are the fastest of
-those that were tried on a CPU. Both are up all the time, and stand still in turns: A B A B.
+an environment of its own (see `trl_environment.py`); its first step does not count. How many rows its forward passes
+hold is the fastest of what is tried first, one step each. The turns are A B A B: TRL stands still while ours is up, and
+ours is up in its turns only.
 
 The arithmetic counts the products of matrices and attention (causal halves) of one step, as `shared_prompt.py` does:
 a forward pass each to generate and for the reference, three for the policy (four for its head, which both sides make
@@ -33,7 +34,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from real_roles import RealRoles, roles
+from real_roles import roles
 from real_runs import has_data
 from rich.console import Console
 from rich.table import Table
@@ -85,7 +86,7 @@ TRLS: dict[str, Any] = {
     "learning_rate": LEARNING_RATE,
     "beta": KL_COEF,
 }
-MICROBATCH_TOKENS = 4300  # TRL's fastest micro-batches hold 8 rows at 150 tokens, and 4 at 800
+TRIED_ROWS = (2, 4, 8)  # 16 rows of 800 tokens are more than the memory holds
 HEAD_PASSES, BODY_PASSES = 4, 3  # of the policy: forward, two gradients, and the head's forward again
 OTHER_PASSES = 2  # to generate, and the reference
 
@@ -163,27 +164,27 @@ def group_flops(model: Path, prompt: int) -> tuple[float, float, float]:
     )
 
 
-def micro_batches(tokens: int) -> dict[str, int]:
-    """TRL's rows a forward pass, and passes a step."""
-    rows = max(rows for rows in (1, 2, 4, 8) if rows * (tokens + COMPLETION) <= MICROBATCH_TOKENS)
-    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": SAMPLES // rows}
+def trls(rows: int) -> dict[str, Any]:
+    """TRL's arguments, with so many rows a forward pass."""
+    return TRLS | {"per_device_train_batch_size": rows, "gradient_accumulation_steps": SAMPLES // rows}
 
 
-async def our_steps(real: RealRoles, steps: int) -> list[dict[str, Any]]:
-    """The metrics of each step after the warm-up; then nothing is under way any more."""
+def first_step_s(model: Path, messages: Sequence[Any], rows: int) -> float:
+    with trl_trainer(model, messages, reward=REWARD, **trls(rows)) as trl:
+        seconds = float(trl.step()["step_s"])
+    sys.stderr.write(f"TRL with {rows} rows a forward pass: {seconds:.1f} s\n")
+    return seconds
+
+
+async def our_steps(model: Path, settings: Sequence[str], steps: int) -> list[dict[str, Any]]:
+    """The metrics of each step after the warm-up."""
     lines: list[dict[str, Any]] = []
-    log = MetricsLog(real.folder / "metrics.jsonl")
-    log.add_sink(lambda line: lines.append(dict(line)))
-    fleet, config = real.fleet, real.run_file.grpo
-    last = fleet.trainer.version.number + WARM_UP + steps
-    ledger = Ledger(real.folder / "ledger.jsonl")
-    await run_grpo(
-        config.model_copy(update={"num_steps": last}), fleet, real.prompts, ledger, log, stop=StopSignal()
-    )
-    # The worker and the reference model still have what the loop gave up; a group that comes after it is done last.
-    [prompt] = real.prompts.take(1)
-    group = await fleet.rollout_workers.sample(prompt, sampling=config.sampling, group_size=GROUP_SIZE)
-    await fleet.reference_model.logprobs(group)
+    async with roles(RUN_FILE, *settings, policy=model) as real:
+        log = MetricsLog(real.folder / "metrics.jsonl")
+        log.add_sink(lambda line: lines.append(dict(line)))
+        config = real.run_file.grpo.model_copy(update={"num_steps": WARM_UP + steps})
+        ledger = Ledger(real.folder / "ledger.jsonl")
+        await run_grpo(config, real.fleet, real.prompts, ledger, log, stop=StopSignal())
     return lines[WARM_UP:]
 
 
@@ -201,13 +202,13 @@ def rows_file(prompts: Sequence[Sequence[Message]]) -> Iterator[Path]:
         yield path
 
 
-async def measure_pairs(
-    real: RealRoles, trl: TRLTrainer, pairs: int, steps: int
+def measure_pairs(
+    model: Path, settings: Sequence[str], trl: TRLTrainer, pairs: int, steps: int
 ) -> list[dict[str, list[dict[str, Any]]]]:
     trl.step()  # warm-up
     found = []
     for _ in range(pairs):
-        ours = await our_steps(real, steps)
+        ours = asyncio.run(our_steps(model, settings, steps))
         theirs = [trl.step() for _ in range(steps)]
         for line in ours:
             checked(line["rollout/completion_length_tokens"])
@@ -225,22 +226,22 @@ def speed(steps: Sequence[dict[str, Any]], seconds: str) -> float:
     return SAMPLES * len(steps) / sum(step[seconds] for step in steps)
 
 
-async def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: int) -> dict[str, Any]:
+def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: int) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     prompts = list(itertools.islice(prompts_of(tokens, rows, tokenizer), NUM_PROMPTS))
     lengths = [len(prompt_token_ids(tokenizer, prompt)) for prompt in prompts]
     messages = [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
-    theirs = TRLS | micro_batches(tokens)
-    with rows_file(prompts) as path, trl_trainer(model, messages, reward=REWARD, **theirs) as trl:
+    tried = {count: first_step_s(model, messages, count) for count in TRIED_ROWS}
+    fastest = min(tried, key=lambda count: tried[count])
+    with rows_file(prompts) as path, trl_trainer(model, messages, reward=REWARD, **trls(fastest)) as trl:
         settings = (*OURS, f"data.train={path}", f"data.max_prompt_tokens={tokens}")
-        async with roles(RUN_FILE, *settings, policy=model) as real:
-            found = await measure_pairs(real, trl, pairs, steps)
+        found = measure_pairs(model, settings, trl, pairs, steps)
     ratios = [speed(pair["ours"], "time/step_s") / speed(pair["trl"], "step_s") for pair in found]
-    ours, trls, on_gpu = group_flops(model, tokens)
+    ours, theirs, on_gpu = group_flops(model, tokens)
     return {
-        "prompt_tokens": tokens, "trl": theirs, "mean_tokens": statistics.mean(lengths), "pairs": found,
-        "ratios": ratios, "ratio": statistics.median(ratios), "arithmetic": trls / ours,
-        "arithmetic_gpu": on_gpu / ours, "share": statistics.median(ratios) / (trls / ours),
+        "prompt_tokens": tokens, "mean_tokens": statistics.mean(lengths), "tried_rows_s": tried, "rows": fastest,
+        "pairs": found, "ratios": ratios, "ratio": statistics.median(ratios), "arithmetic": theirs / ours,
+        "arithmetic_gpu": on_gpu / ours, "share": statistics.median(ratios) / (theirs / ours),
     }  # fmt: skip
 
 
@@ -257,23 +258,24 @@ def main() -> None:
     rows = load_data(load_run_file(RUN_FILE, []).data, seed=0).train
     with tempfile.TemporaryDirectory() as folder:
         model = model_without_end(Path(folder) / "model")
-        results = [
-            asyncio.run(measure(model, rows, tokens, arguments.pairs, arguments.steps))
-            for tokens in arguments.lengths
-        ]
+        results = []
+        for tokens in arguments.lengths:
+            results.append(measure(model, rows, tokens, arguments.pairs, arguments.steps))
+            OUT.parent.mkdir(exist_ok=True)
+            OUT.write_text(json.dumps(results, indent=1))
     table = Table(
-        "prompt tokens", "ours, samples/s", "TRL, samples/s", "ratio", "arithmetic", "share", "arithmetic on a GPU"
+        "prompt tokens", "ours, samples/s", "TRL, samples/s", "its rows", "ratio", "arithmetic", "share",
+        "arithmetic on a GPU",
     )  # fmt: skip
     for result in results:
         speeds = [(speed(p["ours"], "time/step_s"), speed(p["trl"], "step_s")) for p in result["pairs"]]
         ours, theirs = (statistics.median(side) for side in zip(*speeds, strict=True))
         table.add_row(
-            f"{result['mean_tokens']:.1f}", f"{ours:.3f}", f"{theirs:.3f}", f"{result['ratio']:.2f}",
-            f"{result['arithmetic']:.2f}", f"{result['share']:.2f}", f"{result['arithmetic_gpu']:.2f}",
+            f"{result['mean_tokens']:.1f}", f"{ours:.3f}", f"{theirs:.3f}", str(result["rows"]),
+            f"{result['ratio']:.2f}", f"{result['arithmetic']:.2f}", f"{result['share']:.2f}",
+            f"{result['arithmetic_gpu']:.2f}",
         )  # fmt: skip
     Console(width=120).print(table)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=1))
     figures = (
         f"ratio_{r['prompt_tokens']}={r['ratio']:.2f} share_{r['prompt_tokens']}={r['share']:.2f}"
         for r in results
