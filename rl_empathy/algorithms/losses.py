@@ -19,7 +19,7 @@ class PolicyLoss(NamedTuple):
     loss: Tensor
     """[] differentiable, already divided by `num_tokens`."""
     clipped: Tensor
-    """[] tokens whose ratio was clipped, truncated or masked (the caller divides by the count)."""
+    """[tokens] bool, trained tokens whose ratio was clipped, truncated or masked."""
 
 
 def sft_loss(policy_logprobs: Tensor, loss_mask: Tensor, *, num_tokens: float) -> Tensor:
@@ -68,14 +68,13 @@ def policy_loss(
         num_tokens: N, the trained tokens of the whole update over all micro-batches and ranks.
 
     Returns:
-        The loss and how many tokens were clipped, truncated or masked.
+        The loss and which tokens were clipped, truncated or masked.
     """
     ratio = (policy_logprobs - old_logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     free = ratio * advantages
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
     loss = -masked_sum(weights.values * torch.minimum(free, bounded), loss_mask) / num_tokens
-    touched = ((bounded < free) | weights.touched) & loss_mask
-    return PolicyLoss(loss, touched.sum())
+    return PolicyLoss(loss, ((bounded < free) | weights.touched) & loss_mask)
 
 
 def triplet_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:

@@ -56,6 +56,8 @@ class TrainingBatch:
     """[predicted] bool"""
     completion_index: Tensor
     """[predicted] int, which completion of the batch a token belongs to"""
+    length_quarter: Tensor
+    """[predicted] int, see `length_quarters`"""
 
     def to(self, device: torch.device) -> Self:
         """The same on another device; samples are no tensors."""
@@ -67,6 +69,7 @@ class TrainingBatch:
             advantages=self.advantages.to(device),
             loss_mask=self.loss_mask.to(device),
             completion_index=self.completion_index.to(device),
+            length_quarter=self.length_quarter.to(device),
         )
 
     @property
@@ -81,7 +84,7 @@ def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Trainin
     reference: list[Tensor] = []
     advantages: list[Tensor] = []
     mask: list[Tensor] = []
-    all_lengths: list[Tensor] = []
+    per_group: list[Tensor] = []
     for scored in groups:
         kept = [i for i, total in enumerate(scored.rewards.totals) if total is not None]
         completions = [scored.group.completions[i] for i in kept]
@@ -91,21 +94,38 @@ def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Trainin
             rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage
         )
         lengths = torch.tensor([len(c.token_ids) for c in completions])
-        all_lengths.append(lengths)
+        per_group.append(lengths)
         advantages.append(per_completion[0].float().repeat_interleave(lengths))
         trained = torch.tensor([_is_trained(c, config) for c in completions])
         mask.append(trained.repeat_interleave(lengths))
         rollout.extend(logprob for c in completions for logprob in c.rollout_logprobs)
         if scored.reference_logprobs is not None:
             reference.append(_of_completions(scored.reference_logprobs, scored.group.completions, kept))
+    all_lengths = torch.cat(per_group)
     return TrainingBatch(
         samples=samples,
         rollout_logprobs=torch.tensor(rollout, dtype=torch.float32),
         reference_logprobs=torch.cat(reference) if reference else None,
         advantages=torch.cat(advantages),
         loss_mask=torch.cat(mask),
-        completion_index=torch.arange(len(torch.cat(all_lengths))).repeat_interleave(torch.cat(all_lengths)),
+        completion_index=torch.arange(len(all_lengths)).repeat_interleave(all_lengths),
+        length_quarter=length_quarters(all_lengths).repeat_interleave(all_lengths),
     )
+
+
+def length_quarters(lengths: Tensor) -> Tensor:
+    """Which quarter of the completions each one is in by its length: 0 the shortest, 3 the longest.
+
+    Completions as long as the edge of a quarter are in the shorter one, so that of equal lengths all are in one.
+
+    Args:
+        lengths: [completions] tokens.
+
+    Returns:
+        [completions] int.
+    """
+    edges = torch.quantile(lengths.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    return torch.bucketize(lengths, edges)
 
 
 def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRPOConfig) -> dict[str, float]:
@@ -150,13 +170,36 @@ def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) ->
         trained: The version that the trainer held when the step began.
 
     Returns:
-        `staleness/token_mean` and `staleness/max`, versions.
+        `staleness/token_mean`, the same by quarter of length, and `staleness/max`, versions.
     """
-    spans = [span for group in groups for c in group.completions for span in c.version_spans]
-    tokens = sum(span.end - span.start for span in spans)
-    lag = sum((trained.number - span.version.number) * (span.end - span.start) for span in spans)
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = torch.tensor([len(completion.token_ids) for completion in completions])
+    lags = torch.tensor([_lag(completion, trained) for completion in completions])
+    quarters = length_quarters(lengths)
     oldest = min(group.admitted.number for group in groups)
-    return {"staleness/token_mean": lag / max(1, tokens), "staleness/max": float(trained.number - oldest)}
+    return {
+        "staleness/token_mean": float(lags.sum() / lengths.sum()),
+        **_by_quarter(
+            "staleness/token_mean",
+            torch.bincount(quarters, lags, minlength=4).tolist(),
+            torch.bincount(quarters, lengths, minlength=4).tolist(),
+        ),
+        "staleness/max": float(trained.number - oldest),
+    }
+
+
+def _lag(completion: Completion, trained: PolicyVersion) -> int:
+    """Versions between the one being trained and those that wrote, summed over the tokens."""
+    return sum((trained.number - s.version.number) * (s.end - s.start) for s in completion.version_spans)
+
+
+def _by_quarter(name: str, sums: Sequence[float], tokens: Sequence[float]) -> dict[str, float]:
+    """Means over the tokens of each quarter of length; a quarter without tokens has none."""
+    return {
+        f"{name}/quarter_{number}": total / count
+        for number, (total, count) in enumerate(zip(sums, tokens, strict=True), start=1)
+        if count
+    }
 
 
 def _update(
@@ -186,7 +229,11 @@ def _update(
         )
         ratios = decoupled_weights(now, rollout).values.masked_fill(~mask, 0.0)
         add("tokens", mask.sum())
-        add("clipped", surrogate.clipped)
+        add("clipped", surrogate.clipped.sum())
+        quarter = batch.length_quarter[part]
+        for number in range(4):
+            add(f"tokens {number}", (mask & (quarter == number)).sum())
+            add(f"clipped {number}", (surrogate.clipped & (quarter == number)).sum())
         add("ratio", ratios.sum())
         sums[LARGEST_RATIO] = max(sums.get(LARGEST_RATIO, 0.0), float(ratios.max()) if len(ratios) else 0.0)
         add("entropy", masked_sum(entropies, mask))
@@ -243,6 +290,11 @@ def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[st
         "policy/learning_rate": reports[-1].learning_rate,
         "policy/skipped_updates": float(sum(r.skipped for r in reports)),
         "policy/clip_fraction": sums["clipped"] / tokens,
+        **_by_quarter(
+            "policy/clip_fraction",
+            [sums[f"clipped {number}"] for number in range(4)],
+            [sums[f"tokens {number}"] for number in range(4)],
+        ),
         "policy/importance_ratio_mean": sums["ratio"] / tokens,
         "policy/importance_ratio_max": sums[LARGEST_RATIO],
         "policy/entropy": sums["entropy"] / tokens,

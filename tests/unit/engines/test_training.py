@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import TrainingError
-from rl_empathy.types import PolicyVersion
+from rl_empathy.types import PolicyVersion, RolloutGroup, VersionSpan
 from tests.fakes import make_completion, make_group, make_prompt, make_rewards
 from tests.tiny_models import make_tiny_model
 
@@ -144,10 +145,40 @@ def test_a_grpo_step_makes_good_completions_likelier_than_bad_ones(folder):
     assert metrics["policy/skipped_updates"] == 0
 
 
+def test_clipped_tokens_are_told_by_quarter_of_length(folder):
+    engine = make_engine(folder)
+    likely = [replace(make_completion(*range(3, 3 + n)), rollout_logprobs=(0.0,) * n) for n in (1, 2, 3)]
+    unlikely = replace(
+        make_completion(*range(3, 11)), rollout_logprobs=(-99.0,) * 8
+    )  # ratios far above the cap
+    group = RolloutGroup(prompt=make_prompt(), completions=(unlikely, *likely), admitted=PolicyVersion(1, 0))
+    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, loss="tis")
+    one = ScoredGroup(group=group, rewards=make_rewards(0.0, 1.0, 1.0, 1.0), reference_logprobs=None)
+    metrics = grpo_step(engine, [one], config)
+    assert [metrics[f"policy/clip_fraction/quarter_{n}"] for n in (1, 2, 3, 4)] == [0, 0, 0, 1]
+    assert metrics["policy/clip_fraction"] == pytest.approx(8 / 14)
+
+
 def test_staleness_counts_tokens_by_their_version_and_groups_by_admission():
     group = make_group(version=PolicyVersion(1, 3))
     assert staleness_metrics([group], PolicyVersion(1, 4)) == {
         "staleness/token_mean": 1.0,
+        "staleness/token_mean/quarter_1": 1.0,  # both completions are as long
+        "staleness/max": 1.0,
+    }
+
+
+def test_staleness_by_quarter_of_length_shows_that_long_completions_are_older():
+    old, new = PolicyVersion(1, 1), PolicyVersion(1, 2)
+    short = [replace(make_completion(*range(n)), version_spans=(VersionSpan(new, 0, n),)) for n in (1, 2, 3)]
+    long = replace(make_completion(*range(8)), version_spans=(VersionSpan(old, 0, 6), VersionSpan(new, 6, 8)))
+    group = RolloutGroup(prompt=make_prompt(), completions=(long, *short), admitted=old)
+    assert staleness_metrics([group], new) == {
+        "staleness/token_mean": pytest.approx(6 / 14),
+        "staleness/token_mean/quarter_1": 0.0,
+        "staleness/token_mean/quarter_2": 0.0,
+        "staleness/token_mean/quarter_3": 0.0,
+        "staleness/token_mean/quarter_4": 6 / 8,
         "staleness/max": 1.0,
     }
 
