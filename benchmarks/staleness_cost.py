@@ -7,6 +7,10 @@ from the same fine-tuned policy and reward model of a seed. Gain is the reward o
 interval of one setting is Student's, 95 %, over the seeds: what another seed would bring; with three seeds it is wide,
 so the differences from staleness 0 stand beside it, seed by seed, with an interval of their own. At staleness 0 every
 token is on policy, and the corrections are one. A run that is finished is read, not run again (runs/staleness_*).
+
+The second table: are short completions favoured? By quarter of length, the shortest first: staleness of the tokens, and
+the share of them that the correction clipped, truncated or masked; and how long completions are in the first five
+steps, and in the rest.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import json
 import math
 import shutil
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,7 @@ class Setting:
 
 
 ON_POLICY = Setting(staleness=0, correction="clip")
+FIRST_STEPS = 5
 STALE = Setting(staleness=2, correction="tis")
 """With the correction that is the default."""
 
@@ -59,14 +65,26 @@ def carried_out(setting: Setting, seed: int) -> dict[str, Any]:
         run(RUN_FILE, name, f"run.seed={seed}", *stale, "--allow-config-change")
     found = result(folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["stage"] == "grpo"]
+    lengths = [line["rollout/completion_length_tokens"] for line in steps]
     return {
         "setting": str(setting),
         "seed": seed,
         "gain": found["gains"]["reward/mean"]["mean"],
         "valid": found["means"]["grpo"]["schema/valid_fraction"],
-        "stalest": max(line["staleness/max"] for line in lines if line["stage"] == "grpo"),
+        "stalest": max(line["staleness/max"] for line in steps),
+        "staleness": by_quarter(steps, "staleness/token_mean"),
+        "clipped": by_quarter(steps, "policy/clip_fraction"),
+        "first_steps_tokens": statistics.mean(lengths[:FIRST_STEPS]),
+        "rest_tokens": statistics.mean(lengths[FIRST_STEPS:]),
         "wall_s": found["wall_s"],
     }
+
+
+def by_quarter(steps: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """Means over the steps, one a quarter of length; where many completions are equally long, a step may lack one."""
+    keys = [f"{name}/quarter_{number}" for number in (1, 2, 3, 4)]
+    return [statistics.mean(line[key] for line in steps if key in line) for key in keys]
 
 
 def interval(gains: list[float]) -> tuple[float, float]:
@@ -115,6 +133,7 @@ def main() -> None:
             f"{statistics.mean(found['valid'] for found in runs):.3f}",
         )  # fmt: skip
     Console(width=140).print(table)
+    Console(width=140).print(favour(wanted, repetitions))
     if stale:
         low, high = interval(on_policy)
         gain = statistics.mean(stale)
@@ -122,6 +141,32 @@ def main() -> None:
             f"RESULT gain_0={statistics.mean(on_policy):.3f} low_0={low:.3f} high_0={high:.3f} gain_2={gain:.3f} "
             f"within={int(low <= gain <= high)}"
         )
+
+
+def favour(wanted: Sequence[Setting], repetitions: Sequence[dict[str, Any]]) -> Table:
+    """By setting, means over the seeds."""
+    columns = (
+        "staleness",
+        "correction",
+        "staleness by quarter",
+        "clipped by quarter",
+        "first 5 steps",
+        "rest",
+    )
+    table = Table(*columns, title="Are short completions favoured?")
+    for setting in wanted:
+        runs = [found for found in repetitions if found["setting"] == str(setting)]
+        quarters = (
+            " ".join(
+                f"{statistics.mean(each):.{digits}f}" for each in zip(*(r[name] for r in runs), strict=True)
+            )
+            for name, digits in (("staleness", 2), ("clipped", 4))
+        )
+        tokens = (statistics.mean(r[name] for r in runs) for name in ("first_steps_tokens", "rest_tokens"))
+        table.add_row(
+            str(setting.staleness), setting.correction, *quarters, *(f"{mean:.1f} tokens" for mean in tokens)
+        )
+    return table
 
 
 def shown(values: list[float]) -> str:
