@@ -1,17 +1,22 @@
 """Whole runs on a cluster of several nodes, each with an object store of its own; nodes join and are killed."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 from rl_empathy.orchestration.scaling import ask_by_hand
 from tests.ray.test_faults import check_accounts
+from tests.ray.test_job import free_ports
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
 
 
@@ -41,6 +46,41 @@ def _environment_of_every_node(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this kind is started without a token
+
+
+@contextmanager
+def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
+    """A head with Ray's own autoscaler, which starts a node on this machine (Ray's fake provider) on demand; yields
+    the address."""
+    [port] = free_ports(1)
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    settings = {
+        "cluster_name": "tests",
+        "max_workers": 1,
+        "idle_timeout_minutes": 5,
+        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "auth": {"ssh_user": "nobody"},
+        "available_node_types": {
+            "head": {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": node_cpus}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+        },
+        "head_node_type": "head",
+    }
+    path = tmp_path / "autoscaler.json"  # JSON is YAML
+    path.write_text(json.dumps(settings))
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    head = subprocess.Popen(
+        [*ray_start, f"--port={port}", f"--num-cpus={head_cpus}", f"--autoscaling-config={path}"],
+        env=os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
+    )
+    try:
+        yield address
+    finally:
+        everything = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+        for process in everything:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
 
 
 def wait_for_workers(folder, process: subprocess.Popen[str], count: int) -> None:
@@ -75,6 +115,15 @@ def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_c
             cluster.add_node(**node(tmp_path, "second", 4))
             assert any("starting 2 rollout worker(s)" in line for line in patient.stderr)
             patient.kill()
+
+
+@pytest.mark.long
+def test_an_autoscaler_brings_the_nodes_that_a_run_lacks(tmp_path):
+    folder = tmp_path / "runs"
+    with autoscaled_cluster(tmp_path, head_cpus=2, node_cpus=4) as address:
+        done = run(folder, f"cluster.address={address}")
+    assert "the run needs 6 CPUs, of which the cluster has 2: waiting up to 600 s for nodes" in done.stderr
+    check_accounts(folder, num_steps=8, restarts=0)
 
 
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):
