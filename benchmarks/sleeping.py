@@ -196,7 +196,11 @@ class SleepingTrainer:
                 )
                 file.write("\n")
         self._version = PolicyVersion(self._version.attempt, self._version.number + 1)
-        return {"policy/loss": 0.0, "staleness/max": float(max(staleness))}
+        return {
+            "policy/loss": 0.0,
+            "staleness/max": float(max(staleness)),
+            "time/trainer_busy_s": self._update_s,
+        }
 
     def weights(self) -> tuple[None, PolicyVersion]:
         return None, self._version

@@ -272,7 +272,7 @@ class Trainer(Process):
         self.trained += [Trained(group, self.version) for group in groups]
         self.version = PolicyVersion(self.version.attempt, self.version.number + 1)
         self.names.append(self.version)
-        return {"policy/loss": 0.0}
+        return {"policy/loss": 0.0, "time/trainer_busy_s": 0.0}
 
     async def weights(self) -> Any:
         await self.spend(0.2)

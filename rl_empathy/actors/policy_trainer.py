@@ -3,6 +3,8 @@
 import json
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ class PolicyTrainer:
         self._rollouts_folder = Path(rollouts_folder)
         self._version = PolicyVersion(attempt, 0)
         self._snapshot: dict[str, Any] = {}
+        self._copying_s = 0.0
 
     def ready(self) -> str:
         """Answer that the process is up: the node it runs on."""
@@ -117,7 +120,7 @@ class PolicyTrainer:
             *payloads: The groups, then the reference log-probs.
 
         Returns:
-            Metrics of the step.
+            Metrics of the step. `time/trainer_busy_s` is all that this process worked since the update before.
         """
         started = time.monotonic()
         count = len(rewards)
@@ -133,26 +136,39 @@ class PolicyTrainer:
             self._write_rollouts(groups, rewards)
         trained = sum(len(c.token_ids) for group in groups for c in group.completions)
         update_s = time.monotonic() - started
-        return metrics | {"time/update_s": update_s, "tokens/trained_per_s": trained / update_s}
+        busy_s, self._copying_s = update_s + self._copying_s, 0.0
+        return metrics | {
+            "time/update_s": update_s,
+            "time/trainer_busy_s": busy_s,
+            "tokens/trained_per_s": trained / update_s,
+        }
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._copying_s += time.monotonic() - started
 
     def weights(self) -> tuple[None, PublishedWeights]:
         """A header (nothing) for the driver, and the weights of the version now held, to be published."""
-        return None, PublishedWeights.of(self._engine.weights(), self._version)
+        with self._copying():
+            return None, PublishedWeights.of(self._engine.weights(), self._version)
 
     def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
         """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`."""
-        policy, optimizer = self._engine.policy_state(), self._engine.optimizer_state()
-        if self._rank == 0:
-            self._snapshot = {
-                "step": self._version.number,
-                "score": score,
-                "tensors": {
-                    "policy": {name: weight.to("cpu", copy=True) for name, weight in policy.items()},
-                    "optimizer": optimizer,
-                    "rng": {"torch": torch.get_rng_state()},
-                },
-                "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},
-            }
+        with self._copying():
+            policy, optimizer = self._engine.policy_state(), self._engine.optimizer_state()
+            if self._rank == 0:
+                self._snapshot = {
+                    "step": self._version.number,
+                    "score": score,
+                    "tensors": {
+                        "policy": {name: weight.to("cpu", copy=True) for name, weight in policy.items()},
+                        "optimizer": optimizer,
+                        "rng": {"torch": torch.get_rng_state()},
+                    },
+                    "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},
+                }
 
     def write_snapshot(self) -> None:
         """Write the last snapshot as a checkpoint, on a thread beside training."""

@@ -124,7 +124,7 @@ async def run_grpo(
                 await publisher.ended()
             # Only when the workers hold the new policy may prompts start on it; the next update may before.
             await publisher.publish(then=partial(buffer.release_slots, len(groups)))
-            speed = publisher.metrics() | clock.end_step(groups)
+            speed = publisher.metrics() | clock.end_step(groups, busy_s=report["time/trainer_busy_s"])
             seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
             fleet.rescale(speed)
@@ -208,15 +208,19 @@ class StepClock:
         yield
         self._parts[part] += asyncio.get_running_loop().time() - began
 
-    def end_step(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
-        """Metrics of the step, which trained these groups; the next one begins."""
+    def end_step(self, groups: Sequence[GroupHandle], *, busy_s: float) -> dict[str, float]:
+        """Metrics of the step, which trained these groups; the next one begins.
+
+        Args:
+            groups: Trained.
+            busy_s: For which the trainer's process worked; in all the rest it idled, whatever it waited for.
+        """
         step_s = asyncio.get_running_loop().time() - self._started
         tokens = sum(length for group in groups for length in group.header.completion_tokens)
         parts = self._parts
         self._begin()
         return parts | {
             "time/step_s": step_s,
-            "idle/trainer_fraction": (parts["time/wait_for_groups_s"] + parts["time/wait_for_publish_s"])
-            / step_s,
+            "idle/trainer_fraction": max(0.0, 1 - busy_s / step_s),
             "tokens/generated_per_s": tokens / step_s,
         }

@@ -45,12 +45,12 @@ class Scaler:
         self._steps_waiting = 0
         self._steps_spare = 0
 
-    def decide(self, workers: int, *, trainer_idle: float, rollout_idle: float) -> Decision | None:
+    def decide(self, workers: int, *, trainer_waits: float, rollout_idle: float) -> Decision | None:
         """What a step says.
 
         Args:
             workers: There now, those that are being started included.
-            trainer_idle: Share of the step for which the trainer waited for groups.
+            trainer_waits: Share of the step for which the trainer waited for groups.
             rollout_idle: Share of the step for which the workers had nothing to write.
 
         Returns:
@@ -59,13 +59,13 @@ class Scaler:
         if (asked := number_by_hand(self._by_hand)) is not None:
             return Decision(asked, "asked for by hand") if asked != workers else None
         remaining = (1 - rollout_idle) * workers / max(1, workers - 1)
-        is_waiting = trainer_idle > TRAINER_WAITS and rollout_idle < WORKERS_BUSY
-        is_spare = trainer_idle < TRAINER_BUSY and remaining < WORKERS_WAIT
+        is_waiting = trainer_waits > TRAINER_WAITS and rollout_idle < WORKERS_BUSY
+        is_spare = trainer_waits < TRAINER_BUSY and remaining < WORKERS_WAIT
         self._steps_waiting = self._steps_waiting + 1 if is_waiting else 0
         self._steps_spare = self._steps_spare + 1 if is_spare else 0
         if self._steps_waiting >= PATIENCE_STEPS and workers < self._maximum:
             self._steps_waiting = 0
-            return Decision(workers + 1, f"the trainer waits for groups for {trainer_idle:.0%} of a step")
+            return Decision(workers + 1, f"the trainer waits for groups for {trainer_waits:.0%} of a step")
         if self._steps_spare >= PATIENCE_STEPS and workers > self._minimum:
             self._steps_spare = 0
             return Decision(workers - 1, f"the rollout workers idle for {rollout_idle:.0%} of a step")

@@ -51,7 +51,8 @@ def _environment_of_every_node(monkeypatch):
 @contextmanager
 def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
     """A head with Ray's own autoscaler, which starts a node on this machine (Ray's fake provider) on demand; yields
-    the address."""
+    the address.
+    """
     [port] = free_ports(1)
     address = f"{ray.util.get_node_ip_address()}:{port}"
     settings = {
@@ -62,7 +63,12 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
         "auth": {"ssh_user": "nobody"},
         "available_node_types": {
             "head": {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0},
-            "worker": {"resources": {"CPU": node_cpus}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+            "worker": {
+                "resources": {"CPU": node_cpus},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": 1,
+            },
         },
         "head_node_type": "head",
     }

@@ -52,7 +52,7 @@ class Fleet:
             return
         decision = self.scaler.decide(
             len(self.rollout_workers.roster),
-            trainer_idle=step["idle/trainer_fraction"],
+            trainer_waits=step["time/wait_for_groups_s"] / step["time/step_s"],
             rollout_idle=step["idle/rollout_fraction"],
         )
         if decision:

@@ -13,9 +13,9 @@ def scaler(tmp_path, minimum=1, maximum=4):
     return Scaler(minimum, maximum, tmp_path / BY_HAND)
 
 
-def decisions(scaler, workers, trainer_idle, rollout_idle, steps):
+def decisions(scaler, workers, trainer_waits, rollout_idle, steps):
     return [
-        scaler.decide(workers, trainer_idle=trainer_idle, rollout_idle=rollout_idle) for _ in range(steps)
+        scaler.decide(workers, trainer_waits=trainer_waits, rollout_idle=rollout_idle) for _ in range(steps)
     ]
 
 
