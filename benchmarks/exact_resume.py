@@ -3,14 +3,17 @@
     python benchmarks/exact_resume.py [--kills 20] [--seed 0]
 
 The quickstart's model on real engines, `run.deterministic: true`. The driver and all its roles are killed (SIGKILL) at
-random moments, from the first second of a start to some steps later, and the same command goes on. Afterwards every
-metric of every step, but times and restarts, must equal the unbroken run's, and so must the ledger.
+random moments, and the same command goes on: every other kill falls into the first half minute of a start, the others
+up to 10 s after a step that the start before had not done. Afterwards every metric of every step, but times and
+restarts, must equal the unbroken run's, and so must the ledger.
 """
 
 import argparse
 import json
 import random
 import re
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,12 @@ from rich.table import Table
 SETTINGS = (
     "run.deterministic=true",
     "grpo.max_staleness=0",
-    "grpo.num_steps=80",
+    "grpo.num_steps=60",
     "grpo.groups_per_step=4",
     "grpo.checkpoint_every=2",
 )
 MEASURED = re.compile(r"time$|time/|idle/|fleet/|.*_per_s$")
-LATEST_S = 60.0
-"""After a start: 20 to 35 s until the roles are up, and some steps."""
+STARTING_S, TRAINING_S = 30.0, 10.0
 
 
 def main() -> None:
@@ -45,12 +47,14 @@ def main() -> None:
     kills = []
     over = False
     for _ in track(range(arguments.kills), "kills"):
+        done, began = len(broken.lines()), time.monotonic()
         broken.start()
-        seconds = dice.uniform(0, LATEST_S)
-        if over := broken.ends_within(seconds):
+        if len(kills) % 2:
+            broken.wait_for(partial(is_after, done), f"step {done + 1}")
+        if over := broken.ends_within(dice.uniform(0, TRAINING_S if len(kills) % 2 else STARTING_S)):
             break
         broken.kill_driver()
-        kills.append({"after_s": seconds, "step": len(broken.lines())})
+        kills.append({"after_s": time.monotonic() - began, "step": len(broken.lines())})
     if over:
         raise SystemExit(f"the run was over after {len(kills)} kills; give it more steps")
     broken.start()
@@ -67,6 +71,10 @@ def main() -> None:
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({"kills": kills, "differing": differing, "same_ledger": same_ledger}, indent=1))
     print(f"RESULT kills={len(kills)} differing_metrics={len(differing)} same_ledger={int(same_ledger)}")
+
+
+def is_after(step: int, line: dict[str, Any]) -> bool:
+    return bool(line["step"] > step)
 
 
 def differences(whole: list[dict[str, Any]], broken: list[dict[str, Any]]) -> set[str]:

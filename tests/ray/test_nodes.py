@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,21 @@ def _environment_of_every_node(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this kind is started without a token
 
 
+HEAD_ID = "f" * 51 + "00000"
+AUTOSCALER_ENVIRONMENT = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+}
+UNUSED_LISTS = (
+    *("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands"),
+    *("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
+)
+"""What the autoscaler wants to find in its file, for nodes that it reaches by ssh."""
+
+
 @contextmanager
 def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
     """A head with Ray's own autoscaler, which starts a node on this machine (Ray's fake provider) on demand; yields
@@ -59,10 +75,16 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
         "cluster_name": "tests",
         "max_workers": 1,
         "idle_timeout_minutes": 5,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": address,
+            "head_node_id": HEAD_ID,
+            "launch_multiple": True,
+        },
         "auth": {"ssh_user": "nobody"},
         "available_node_types": {
-            "head": {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0},
             "worker": {
                 "resources": {"CPU": node_cpus},
                 "node_config": {},
@@ -70,16 +92,21 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
                 "max_workers": 1,
             },
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
+        **{key: {} for key in ("file_mounts", "docker", "head_node")},
+        **{key: [] for key in UNUSED_LISTS},
+        "file_mounts_sync_continuously": False,
+        "upscaling_speed": 1.0,
     }
     path = tmp_path / "autoscaler.json"  # JSON is YAML
     path.write_text(json.dumps(settings))
     ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     head = subprocess.Popen(
         [*ray_start, f"--port={port}", f"--num-cpus={head_cpus}", f"--autoscaling-config={path}"],
-        env=os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
+        env=os.environ | AUTOSCALER_ENVIRONMENT,
     )
     try:
+        wait_for_port(port, head)
         yield address
     finally:
         everything = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
@@ -87,6 +114,15 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         head.wait()
+
+
+def wait_for_port(port: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    with socket.socket() as probe:
+        while probe.connect_ex((ray.util.get_node_ip_address(), port)):
+            assert process.poll() is None, "the head ended"
+            assert time.monotonic() < deadline, "the head is late"
+            time.sleep(0.2)
 
 
 def wait_for_workers(folder, process: subprocess.Popen[str], count: int) -> None:
