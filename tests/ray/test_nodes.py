@@ -20,6 +20,20 @@ from tests.ray.test_faults import check_accounts
 from tests.ray.test_job import free_ports
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
 
+HEAD_ID = "f" * 51 + "00000"
+AUTOSCALER_ENVIRONMENT = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+}
+UNUSED_LISTS = (
+    *("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands"),
+    *("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
+)
+"""What the autoscaler wants to find in its file, for nodes that it reaches by ssh."""
+
 
 @contextmanager
 def cluster_of(tmp_path, *, head_cpus: int):
@@ -47,21 +61,6 @@ def _environment_of_every_node(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this kind is started without a token
-
-
-HEAD_ID = "f" * 51 + "00000"
-AUTOSCALER_ENVIRONMENT = {
-    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-    "RAY_FAKE_CLUSTER": "1",
-    "RAY_enable_autoscaler_v2": "1",
-    "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
-}
-UNUSED_LISTS = (
-    *("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands"),
-    *("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
-)
-"""What the autoscaler wants to find in its file, for nodes that it reaches by ssh."""
 
 
 @contextmanager
