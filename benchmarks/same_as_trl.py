@@ -1,6 +1,6 @@
 """Does the policy learn what it learns under TRL's GRPOTrainer?
 
-    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 40]
+    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 80]
 
 The tiny fine-tuned model of the quickstart goes on on both sides, with its posts and a reward whose optimum is known:
 1 for a completion that is exactly what the output schema renders, else 0 (`format_reward`, the same function). Both
@@ -40,7 +40,7 @@ OUT = Path(__file__).parent / "out" / "same_as_trl.json"
 OPTIMUM = 1.0
 GROUPS, GROUP_SIZE = 8, 8
 SAMPLES = GROUPS * GROUP_SIZE
-COMPLETION, TEMPERATURE, LEARNING_RATE = 240, 1.0, 2e-4
+COMPLETION, TEMPERATURE, LEARNING_RATE = 240, 1.0, 1.5e-3
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 BUCKETS = 8
 OURS = (
@@ -137,7 +137,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=80)
     arguments = parser.parse_args()
     record = finished_quickstart()
     ours = [asyncio.run(our_rewards(record, seed, arguments.steps)) for seed in arguments.seeds]
