@@ -161,7 +161,7 @@ class RecordingTrainer:
         self.staleness += [self.version.number - group.header.oldest.number for group in groups]
         await asyncio.sleep(self._update_s)
         self.version = replace_number(self.version, self.version.number + 1)
-        return {"policy/loss": 0.0, "time/trainer_busy_s": 0.0}
+        return {"policy/loss": 0.0, "time/trainer_busy_s": self._update_s}
 
     async def weights(self) -> str:
         return "weights"

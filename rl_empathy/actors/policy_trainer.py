@@ -120,7 +120,8 @@ class PolicyTrainer:
             *payloads: The groups, then the reference log-probs.
 
         Returns:
-            Metrics of the step. `time/trainer_busy_s` is all that this process worked since the update before.
+            Metrics of the step. `time/trainer_busy_s` is how long this process updated and copied weights and
+            checkpoints since the update before.
         """
         started = time.monotonic()
         count = len(rewards)

@@ -178,7 +178,7 @@ def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) ->
     quarters = length_quarters(lengths)
     oldest = min(group.admitted.number for group in groups)
     return {
-        "staleness/token_mean": float(lags.sum() / lengths.sum()),
+        "staleness/token_mean": float(lags.sum()) / max(1, int(lengths.sum())),
         **_by_quarter(
             "staleness/token_mean",
             torch.bincount(quarters, lags, minlength=4).tolist(),

@@ -108,11 +108,12 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
         wait_for_port(port, head)
         yield address
     finally:
-        everything = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
-        for process in everything:
+        below = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        head.kill()
+        for process in below:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        head.wait()
+        head.wait(timeout=30)
 
 
 def wait_for_port(port: int, process: subprocess.Popen) -> None:

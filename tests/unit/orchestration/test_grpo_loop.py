@@ -195,8 +195,10 @@ def test_a_resume_goes_on_where_the_checkpoint_stood_and_loses_no_prompt(tmp_pat
 
 
 def test_a_trainer_idles_whenever_it_does_not_work_whatever_it_waits_for(tmp_path):
-    run_loop(tmp_path, make_fleet())  # its trainer works for no time at all
-    assert [line["idle/trainer_fraction"] for line in lines(tmp_path)] == [1.0] * len(lines(tmp_path))
+    run_loop(tmp_path, make_fleet(trainer=RecordingTrainer(update_s=0.01)))
+    seen = [(line["idle/trainer_fraction"], line["time/step_s"]) for line in lines(tmp_path)]
+    assert len(seen) == 8
+    assert [idle for idle, _ in seen] == pytest.approx([1 - 0.01 / step_s for _, step_s in seen])
 
 
 def test_the_metrics_have_the_names_of_the_design(tmp_path):
