@@ -27,6 +27,7 @@ from sleeping import SLEEPERS, Lengths, SleepingRun, SleepingTrainer, ideal_wait
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.orchestration.grpo import slots
+from rl_empathy.types import Pulse
 
 LENGTHS = Lengths(mean_s=4.0, sigma=0.5, longest_s=10.0)
 UPDATE_S = 4.0
@@ -50,7 +51,7 @@ def settings(workers: int, steps: int) -> GRPOConfig:
 class FirstTrainer(SleepingTrainer):
     """Gets a core before everything else on the machine."""
 
-    def ready(self) -> str:
+    def ready(self) -> Pulse:
         for thread in os.listdir("/proc/self/task"):
             os.setpriority(os.PRIO_PROCESS, int(thread), -15)
         return super().ready()

@@ -47,6 +47,7 @@ from rl_empathy.types import (
     Occurrence,
     PolicyVersion,
     Prompt,
+    Pulse,
     Resumed,
     RolloutGroup,
     Row,
@@ -106,8 +107,8 @@ class SleepingWorker:
         self._lengths = lengths
         self._versions: dict[int, PolicyVersion] = {}
 
-    async def ready(self) -> str:
-        return platform.node()
+    async def ready(self) -> Pulse:
+        return Pulse(platform.node())
 
     async def sample(
         self, number: int, prompt: Prompt, sampling: Any, group_size: int, seed: int, together: int
@@ -140,8 +141,8 @@ class EqualRewards:
     def __init__(self, log: str) -> None:
         pass
 
-    def ready(self) -> str:
-        return platform.node()
+    def ready(self) -> Pulse:
+        return Pulse(platform.node())
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         totals = tuple(float(i) for i in range(len(group.completions)))
@@ -157,8 +158,8 @@ class NoLogprobs:
     def __init__(self, log: str) -> None:
         pass
 
-    def ready(self) -> str:
-        return platform.node()
+    def ready(self) -> Pulse:
+        return Pulse(platform.node())
 
     def logprobs(self, group: RolloutGroup, temperature: float) -> tuple[None, None]:
         return None, None
@@ -173,8 +174,8 @@ class SleepingTrainer:
         self._checkpoint = Path(log).with_name("checkpoint.pickle")
         self._trained = Path(log).with_name("trained.jsonl")
 
-    def ready(self) -> str:
-        return platform.node()
+    def ready(self) -> Pulse:
+        return Pulse(platform.node())
 
     def resume(self) -> tuple[PolicyVersion, Resumed]:
         if not self._checkpoint.exists():

@@ -84,6 +84,15 @@ class PolicyVersion(NamedTuple):
         return cls(int(attempt), int(number))
 
 
+class Pulse(NamedTuple):
+    """What an actor answers when it is asked whether it is alive."""
+
+    node: str
+    """The host's name."""
+    asked_to_go: bool = False
+    """Its process got SIGTERM: it works on until it is ended."""
+
+
 class VersionSpan(NamedTuple):
     """Tokens [start, end) of a completion were written by `version`."""
 

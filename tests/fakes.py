@@ -180,7 +180,7 @@ def replace_number(version: PolicyVersion, number: int) -> PolicyVersion:
 class LocalFleet(Fleet):
     """Adopts groups without an object store."""
 
-    async def watch_nodes(self) -> None:
+    async def watch_leaving(self) -> None:
         pass  # there are none
 
     def adopt(self, group: RolloutGroup) -> GroupHandle:

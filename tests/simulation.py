@@ -27,6 +27,7 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.fleet import WATCH_S
 from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.grpo import run_attempts
 from rl_empathy.orchestration.scaling import BY_HAND, Scaler
@@ -37,6 +38,7 @@ from rl_empathy.types import (
     Occurrence,
     PolicyVersion,
     Prompt,
+    Pulse,
     Resumed,
     RolloutGroup,
     VersionSpan,
@@ -54,6 +56,8 @@ DEADLINES = DeadlinesConfig(
     health_s=30,
 )
 
+NOTICE_S = 30.0
+"""Of Google's spot machines, and of Kubernetes by default."""
 GENEROUS = RestartsConfig(each_role=1000, whole_run=1000)
 
 
@@ -64,6 +68,7 @@ class Process:
         self.dice = dice
         self.is_dead = False
         self.is_hung = False
+        self.asked_to_go = False
         self._calls: set[asyncio.Task[Any]] = set()
         self._answers: set[asyncio.Future[Any]] = set()
 
@@ -81,8 +86,8 @@ class Process:
         for call in self._calls:
             call.cancel()
 
-    async def ready(self) -> str:
-        return "a-node"
+    async def ready(self) -> Pulse:
+        return Pulse("a-node", self.asked_to_go)
 
     async def spend(self, mean_s: float) -> None:
         """Take a heavy-tailed time."""
@@ -151,6 +156,13 @@ class Actor:
 class SimulatedRole(Role):
     def kill(self) -> None:
         self.actor.process.die()
+
+
+class SimulatedFleet(LocalFleet):
+    async def watch_leaving(self) -> None:
+        while True:
+            self.rollout_workers.roster.replace_leaving(())
+            await asyncio.sleep(WATCH_S)
 
 
 class Worker(Process):
@@ -302,7 +314,7 @@ class Fault:
     at_s: float
     role: str
     how: str
-    """kill or hang; of the driver: kill."""
+    """kill or hang; of the driver: kill; of a rollout worker also notice: it is killed NOTICE_S later."""
 
 
 @dataclass
@@ -364,7 +376,11 @@ class Simulation:
         process = self.processes.get(fault.role)
         if process and not process.is_dead:
             self.happened.append(fault)
-            process.die() if fault.how == "kill" else process.hang()
+            if fault.how == "notice":
+                process.asked_to_go = True
+                asyncio.get_running_loop().call_later(NOTICE_S, process.die)
+            else:
+                process.die() if fault.how == "kill" else process.hang()
 
     async def _start(self, name: str, make: Callable[[], Process]) -> Role:
         process = make()
@@ -404,7 +420,7 @@ class Simulation:
             start_reference(),
             *(start_worker(f"rollout_worker_{i}") for i in range(self.num_workers)),
         )
-        fleet = LocalFleet(
+        fleet = SimulatedFleet(
             trainer=PolicyTrainerHandle(trainer, start_trainer, self.deadlines, budget),
             rollout_workers=RolloutWorkers(
                 workers,
@@ -434,14 +450,17 @@ class Simulation:
 
 
 def random_faults(seed: int, *, count: int, num_workers: int, until_s: float) -> list[Fault]:
-    """A schedule of faults: any role, any time."""
+    """A schedule of faults: any role, any time, any way."""
     dice = random.Random(seed)
-    roles = [f"rollout_worker_{i}" for i in range(num_workers)]
-    roles += ["policy_trainer", "reward_model", "reference_model", "driver"]
-    return [
-        Fault(dice.uniform(0, until_s), dice.choice(roles), dice.choice(["kill", "kill", "hang"]))
-        for _ in range(count)
-    ]
+    workers = [f"rollout_worker_{i}" for i in range(num_workers)]
+    roles = [*workers, "policy_trainer", "reward_model", "reference_model", "driver"]
+
+    def random_fault() -> Fault:
+        role = dice.choice(roles)
+        ways = ["kill", "kill", "hang", *(["notice"] if role in workers else [])]
+        return Fault(dice.uniform(0, until_s), role, dice.choice(ways))
+
+    return [random_fault() for _ in range(count)]
 
 
 def occurrences(trained: list[Trained]) -> list[Occurrence]:

@@ -23,7 +23,7 @@ from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.schema import OutputSchema
-from rl_empathy.types import GroupRewards, PolicyVersion, Resumed, RolloutGroup
+from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup
 
 
 class PolicyTrainer:
@@ -61,9 +61,9 @@ class PolicyTrainer:
         self._snapshot: dict[str, Any] = {}
         self._copying_s = 0.0
 
-    def ready(self) -> str:
+    def ready(self) -> Pulse:
         """Answer that the process is up: the node it runs on."""
-        return platform.node()
+        return Pulse(platform.node())
 
     def open_store(self) -> tuple[str, int]:
         """On rank 0: where the ranks meet, host and port."""

@@ -7,7 +7,7 @@ import numpy as np
 from rl_empathy.engines.reference import ReferenceEngine
 from rl_empathy.engines.shared_prompt import Layout, Sample
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.types import RolloutGroup
+from rl_empathy.types import Pulse, RolloutGroup
 
 
 class ReferenceModel:
@@ -21,9 +21,9 @@ class ReferenceModel:
             model_path, dtype=dtype, layout=layout, microbatch_tokens=microbatch_tokens
         )
 
-    def ready(self) -> str:
+    def ready(self) -> Pulse:
         """Answer once the model is loaded: the node it runs on."""
-        return platform.node()
+        return Pulse(platform.node())
 
     def logprobs(self, group: RolloutGroup, temperature: float) -> tuple[None, np.ndarray]:
         """A header (nothing) for the driver, and the log-probs of all completion tokens, in order, nats."""

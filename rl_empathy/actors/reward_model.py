@@ -12,7 +12,7 @@ from rl_empathy.rewards.answer import AnswerReward
 from rl_empathy.rewards.form import format_reward
 from rl_empathy.rewards.interface import RewardScorer, RewardTerm, load_function
 from rl_empathy.schema import OutputSchema
-from rl_empathy.types import GroupRewards, RolloutGroup
+from rl_empathy.types import GroupRewards, Pulse, RolloutGroup
 
 WITNESS_TOKENS = 256
 """Longer texts are cut to this for the second encoder."""
@@ -44,9 +44,9 @@ class RewardModel:
         self._witness_path = witness_path
         self._scorer = RewardScorer(schema, [self._term(term) for term in terms], decode, retries=retries)
 
-    def ready(self) -> str:
+    def ready(self) -> Pulse:
         """Answer once every term can score: the node it runs on."""
-        return platform.node()
+        return Pulse(platform.node())
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""

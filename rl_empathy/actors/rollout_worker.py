@@ -4,11 +4,12 @@ import platform
 import time
 from pathlib import Path
 
+from rl_empathy.actors.termination import TerminationNotice
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.types import GroupHeader, PolicyVersion, Prompt, RolloutGroup
+from rl_empathy.types import GroupHeader, PolicyVersion, Prompt, Pulse, RolloutGroup
 
 
 class RolloutWorker:
@@ -40,11 +41,12 @@ class RolloutWorker:
             prefix_caching=not deterministic,
             clear_cache_on_load=synchronous,
         )
+        self._notice = TerminationNotice()
 
-    async def ready(self) -> str:
-        """Answer once the engine is up, and as long as it does not hang: the node it runs on."""
+    async def ready(self) -> Pulse:
+        """Answer once the engine is up, and as long as it does not hang."""
         await self._engine.alive()
-        return platform.node()
+        return Pulse(platform.node(), self._notice.given)
 
     async def sample(
         self, prompt: Prompt, sampling: SamplingConfig, group_size: int, seed: int, together: int

@@ -15,6 +15,7 @@ from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
 from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_role
+from rl_empathy.types import Pulse
 
 ONE = Resources(num_cpus=1, num_gpus=0)
 DEADLINES = DeadlinesConfig(start_s=60, health_s=3)
@@ -33,8 +34,8 @@ class Broken:
     def __init__(self, model: str, log: str) -> None:
         raise ModelError(f"no model at {model}")
 
-    def ready(self) -> str:
-        return "a-node"
+    def ready(self) -> Pulse:
+        return Pulse("a-node")
 
 
 class Steady:
@@ -43,8 +44,8 @@ class Steady:
     def __init__(self, log: str) -> None:
         pass
 
-    def ready(self) -> str:
-        return "a-node"
+    def ready(self) -> Pulse:
+        return Pulse("a-node")
 
     def pid(self) -> int:
         return os.getpid()

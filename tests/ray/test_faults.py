@@ -16,16 +16,16 @@ from tests.ray.test_runs import LIMIT_S, ledger, metrics, start, wait_for_step
 ROLES = ["RolloutWorker", "RewardModel", "ReferenceModel", "PolicyTrainer"]
 
 
-def process_of(run: subprocess.Popen[str], role: str) -> psutil.Process:
-    """A process of a role; Ray writes the actor's class into its command line."""
-    started = psutil.Process(run.pid).children(recursive=True)
+def process_of(parent_pid: int, role: str) -> psutil.Process:
+    """A process of a role, below the one that started Ray; Ray writes the actor's class into its command line."""
+    started = psutil.Process(parent_pid).children(recursive=True)
     return next(process for process in started if process.cmdline()[:1] and role in process.cmdline()[0])
 
 
 def strike(folder: Path, run: subprocess.Popen[str], role: str, number: signal.Signals) -> None:
     """Send a signal to a role in the middle of the run, and wait until the run has noticed and goes on."""
     before = metrics(folder)[-1]["fleet/restarts"]
-    process_of(run, role).send_signal(number)
+    process_of(run.pid, role).send_signal(number)
     deadline = time.monotonic() + LIMIT_S
     # A lost trainer may take every line with it, when it goes before its first checkpoint.
     while not any(line["fleet/restarts"] > before for line in metrics(folder)):
@@ -153,7 +153,7 @@ def test_when_every_rollout_worker_is_gone_the_run_says_so_in_time_and_a_resume_
     with start(folder, *settings) as run:
         wait_for_step(folder, run, 3)
         for _ in range(2):
-            process = process_of(run, "RolloutWorker")
+            process = process_of(run.pid, "RolloutWorker")
             process.kill()
             process.wait(timeout=30)
         killed_at = time.monotonic()
@@ -173,7 +173,7 @@ def test_spent_restarts_end_the_run_with_the_name_of_the_role_and_a_resume_goes_
     settings = ("grpo.num_steps=40", "cluster.restarts.each_role=0")
     with start(folder, *settings) as run:
         wait_for_step(folder, run, 3)
-        process_of(run, "PolicyTrainer").send_signal(signal.SIGKILL)
+        process_of(run.pid, "PolicyTrainer").send_signal(signal.SIGKILL)
         assert run.wait(timeout=LIMIT_S) == 4
         told = run.stderr.read()
     assert "policy_trainer" in told

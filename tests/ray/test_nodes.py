@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from rl_empathy.orchestration.scaling import ask_by_hand
-from tests.ray.test_faults import check_accounts
+from tests.ray.test_faults import check_accounts, process_of
 from tests.ray.test_job import free_ports
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
 
@@ -169,7 +169,9 @@ def test_an_autoscaler_brings_the_nodes_that_a_run_lacks(tmp_path):
 
 
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):
-    """The head has room for one worker. One node is killed, another is taken back with notice; others replace them."""
+    """The head has room for one worker. One node is killed, another is taken back with notice, a worker is asked to go
+    (SIGTERM); others replace them.
+    """
     folder = tmp_path / "runs"
     with cluster_of(tmp_path, head_cpus=6) as cluster:
         settings = (
@@ -177,6 +179,7 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
             "cluster.rollout_workers={min: 1, num_cpus: 2, kv_cache_mib: 64}",
             "grpo.num_steps=100000",
             "grpo.checkpoint_every=50",
+            "cluster.deadlines.health_s=12",  # a role is asked each second
             "grpo.optimizer.learning_rate=1.0e-9",  # a policy that stays random goes on for ever
         )
         with start(folder, *settings) as process:
@@ -195,6 +198,10 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
             cluster.remove_node(taken_back, allow_graceful=False)
             cluster.add_node(**node(tmp_path, "the last one", 2))
             wait_for_workers(folder, process, 2)
+            asked_to_go = process_of(os.getpid(), "RolloutWorker")
+            asked_to_go.terminate()
+            asked_to_go.wait(timeout=LIMIT_S)
+            wait_for_workers(folder, process, 2)
             ask_by_hand(folder / "tiny", 1)
             wait_for_workers(folder, process, 1)
             process.send_signal(signal.SIGTERM)
@@ -202,7 +209,8 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
             assert process.returncode == 75, told[-3000:]
     lines = metrics(folder)
     assert "is on a node that is about to go" in told
-    assert lines[-1]["fleet/restarts"] == 1, "the worker that was told beforehand was not lost"
+    assert "was asked to go (SIGTERM)" in told
+    assert lines[-1]["fleet/restarts"] == 1, "the workers that were told beforehand were not lost"
     assert lines[-1]["ledger/duplicates"] == 0
     survivors = {(line["epoch"], line["index"]) for line in ledger(folder) if line["state"] == "trained"}
     assert len(survivors) == 4 * lines[-1]["step"] == lines[-1]["ledger/trained"]

@@ -83,7 +83,8 @@ async def start_role(
     actor = options(actor_class).remote(*arguments, str(log), **settings)
     role = Role(name=name, actor=actor, log=log)
     try:
-        role.node = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
+        pulse = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
+        role.node = pulse.node
         node_id = actor.__ray_call__.remote(_node_id)
         role.node_id = await role.answer(node_id, seconds=deadlines.start_s, doing="say where it is")
     except BaseException as error:
@@ -108,6 +109,8 @@ class Role:
     """Ray's name of the node; likewise."""
     health_s: float | None = None
     """A role at work that does not answer `ready` for so long is taken for dead; None: it is not asked (yet)."""
+    asked_to_go: bool = False
+    """Its process got SIGTERM, and works on; known from its pulse."""
     _waiting: int = 0
     _pulse: "asyncio.Task[None] | None" = None
 
@@ -187,12 +190,13 @@ class Role:
             await asyncio.sleep(seconds / PULSES)
             alive = self.actor.ready.options(concurrency_group=HEALTH).remote()
             try:
-                await asyncio.wait_for(asyncio.ensure_future(alive), seconds)
+                pulse = await asyncio.wait_for(asyncio.ensure_future(alive), seconds)
             except TimeoutError:
                 return
             except RayError:
                 await asyncio.sleep(seconds)  # the call that is waited for raises it as well, and says more
                 return
+            self.asked_to_go = pulse.asked_to_go
 
 
 def _room_for(resources: Resources) -> str:

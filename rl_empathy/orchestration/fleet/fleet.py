@@ -58,11 +58,11 @@ class Fleet:
         if decision:
             self.rollout_workers.roster.scale_to(*decision)
 
-    async def watch_nodes(self) -> None:
-        """Leave every node that Ray is going to take away, before it goes."""
+    async def watch_leaving(self) -> None:
+        """Replace rollout workers that are going to be taken away, before they are."""
         while True:
             # On a thread: the loop must not stand still when Ray's control store is slow to answer.
-            self.rollout_workers.roster.leave_nodes(await asyncio.to_thread(draining_nodes))
+            self.rollout_workers.roster.replace_leaving(await asyncio.to_thread(draining_nodes))
             await asyncio.sleep(WATCH_S)
 
     def end_training(self) -> None:

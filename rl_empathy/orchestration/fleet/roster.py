@@ -102,18 +102,22 @@ class Roster:
             worker.move("drain")
             self.repair(self._drain(worker))
 
-    def leave_nodes(self, nodes: Collection[str]) -> None:
-        """Have the workers of nodes that are about to go end their groups, and others start in their place.
+    def replace_leaving(self, nodes: Collection[str]) -> None:
+        """Have workers that are about to go end their groups, and others start in their place.
 
         Args:
-            nodes: Ray's names of them.
+            nodes: Ray's names of those that are about to go; a worker may be asked to go itself, too.
         """
         if self._fixed:
             return
-        for worker in [worker for worker in self.ready() if worker.role.node_id in nodes]:
-            self._tell(
-                f"{worker.role} is on a node that is about to go: it ends its groups, another one is started"
-            )
+        for worker in self.ready():
+            if worker.role.node_id in nodes:
+                reason = "is on a node that is about to go"
+            elif worker.role.asked_to_go:
+                reason = "was asked to go (SIGTERM)"
+            else:
+                continue
+            self._tell(f"{worker.role} {reason}: it ends its groups, another one is started")
             worker.move("drain")
             self.repair(self._drain(worker))
             self._add_new(1)

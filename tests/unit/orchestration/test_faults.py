@@ -68,6 +68,19 @@ def test_any_role_may_die_or_hang_in_the_middle(tmp_path, role, how):
         assert f"{role} is up again after {last['fleet/restart_s']:.1f} s" in simulation.told
 
 
+def test_a_worker_that_is_asked_to_go_ends_its_groups_and_another_one_takes_its_place(tmp_path):
+    simulation = simulated(tmp_path, 1, [Fault(25.0, "rollout_worker_0", "notice")], grpo={"num_steps": 20})
+    check_contracts(simulation)
+    [told] = [text for text in simulation.told if "asked to go" in text]
+    assert told == (
+        "rollout_worker_0 on node a-node was asked to go (SIGTERM): it ends its groups, another one is started"
+    )
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["fleet/restarts"] == 0, "it was not lost"
+    assert last["fleet/rollout_workers_ready"] == 3
+    assert last["ledger/retried"] == 0
+
+
 def test_all_workers_may_die_at_once(tmp_path):
     simulation = simulated(tmp_path, 2, [Fault(25.0, f"rollout_worker_{i}", "kill") for i in range(3)])
     assert len(simulation.happened) == 3
