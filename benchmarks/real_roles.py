@@ -73,7 +73,7 @@ async def roles(
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             data = load_data(config.data, seed=config.run.seed)
             context = RunContext(run_file=config, directory=directory, data=data, log=log, progress=progress)
-            join_cluster(config.cluster, make_plan(config), tell=progress.message)
+            join_cluster(config.cluster, make_plan(config))
             try:
                 model = policy.absolute() if policy else await base_model(context)
                 context.use_tokenizer_of(model)

@@ -132,7 +132,7 @@ class SleepingWorker:
         self, number: int, weights: PolicyVersion, whole: bool
     ) -> tuple[PolicyVersion, dict[str, float]]:
         self._versions[number] = weights
-        return weights, {"pause_s": 0.0, "busy_s": 0.0, "generated_tokens": 0.0}
+        return weights, {"pause_s": 0.0, "busy_s": 0.0}
 
 
 class EqualRewards:

@@ -11,12 +11,12 @@ RlEmpathyError
 ├── RoleDiedError (RuntimeError)      the process of a role is gone                             exit 4
 ├── TrainerLostError (RuntimeError)   the policy trainer is gone: rebuilt from its checkpoint    exit 4
 ├── VoidedError (RuntimeError)        a request was given up for a whole load: sampled again    exit 4
-├── PayloadLostError (RuntimeError)   the node that held a group is gone: sampled again         exit 4
+├── PayloadLostError (RuntimeError)   the node that held a group is gone; grpo samples it again  exit 4
 ├── WeightSyncError (RuntimeError)    versions disagree after a publish                         exit 4
 ├── LedgerError (RuntimeError)        an occurrence took a step that its state does not allow   exit 4
 ├── TrainingError (RuntimeError)      loss or gradient is not finite, again and again           exit 4
 ├── CheckpointError (RuntimeError)    a checkpoint is damaged or could not be written           exit 4
-└── Stopped (Exception)               asked to stop; a checkpoint was written, resume goes on   exit 75
+└── Stopped (Exception)               asked to stop; the same command goes on                   exit 75
 
 All of them are picklable: Ray ships them between processes.
 """
@@ -99,6 +99,6 @@ class CheckpointError(RlEmpathyError, RuntimeError):
 
 
 class Stopped(RlEmpathyError):
-    """The run was asked to stop, wrote a checkpoint, and goes on when it is started again."""
+    """The run was asked to stop, kept what it had, and goes on when it is started again."""
 
     exit_code = 75

@@ -159,13 +159,13 @@ class GroupHeader:
     admitted: PolicyVersion
     oldest: PolicyVersion
     """The oldest version that wrote one of its tokens."""
-    prompt_tokens: int
     completion_tokens: tuple[int, ...]
     finish_reasons: tuple[FinishReason, ...]
-    sample_s: float
+    sample_s: float | None
+    """None: it comes from a checkpoint."""
 
     @classmethod
-    def of(cls, group: RolloutGroup, *, worker: str, sample_s: float) -> Self:
+    def of(cls, group: RolloutGroup, *, worker: str, sample_s: float | None) -> Self:
         spans = [span for completion in group.completions for span in completion.version_spans]
         return cls(
             occurrence=group.prompt.occurrence,
@@ -173,7 +173,6 @@ class GroupHeader:
             worker=worker,
             admitted=group.admitted,
             oldest=min([group.admitted, *(span.version for span in spans)]),
-            prompt_tokens=len(group.prompt.token_ids),
             completion_tokens=tuple(len(c.token_ids) for c in group.completions),
             finish_reasons=tuple(c.finish_reason for c in group.completions),
             sample_s=sample_s,
@@ -196,7 +195,6 @@ class GroupRewards:
     totals: tuple[float | None, ...]
     errors: tuple[tuple[str, ...], ...]
     span_tokens: tuple[Mapping[str, int], ...]
-    score_s: float = 0.0
 
     @property
     def spread(self) -> float:

@@ -81,9 +81,12 @@ class RandomlySlowWorkers:
         header = GroupHeader.of(group, worker="fake", sample_s=0.0)
         return GroupHandle(header=header, payload=group)
 
+    async def watch_leaving(self) -> None:
+        pass  # none goes
+
     async def load_weights(self, weights, version):
         self.version = version
-        report = {"pause_s": 0.0, "busy_s": 0.0, "generated_tokens": 0.0}
+        report = {"pause_s": 0.0, "busy_s": 0.0}
         return {f"worker_{i}": report for i in range(self._count)}
 
 
@@ -180,11 +183,8 @@ def replace_number(version: PolicyVersion, number: int) -> PolicyVersion:
 class LocalFleet(Fleet):
     """Adopts groups without an object store."""
 
-    async def watch_leaving(self) -> None:
-        pass  # there are none
-
     def adopt(self, group: RolloutGroup) -> GroupHandle:
-        return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=group)
+        return GroupHandle(header=GroupHeader.of(group, worker="checkpoint", sample_s=None), payload=group)
 
 
 def make_fleet(*, workers=None, trainer=None, rewards=None) -> LocalFleet:

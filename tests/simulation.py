@@ -27,8 +27,8 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.fleet.calls import Role
-from rl_empathy.orchestration.fleet.fleet import WATCH_S
 from rl_empathy.orchestration.fleet.ranks import Ranks
+from rl_empathy.orchestration.fleet.rollout_workers import WATCH_S
 from rl_empathy.orchestration.grpo import run_attempts
 from rl_empathy.orchestration.scaling import BY_HAND, Scaler
 from rl_empathy.orchestration.stop import StopSignal
@@ -158,10 +158,12 @@ class SimulatedRole(Role):
         self.actor.process.die()
 
 
-class SimulatedFleet(LocalFleet):
+class SimulatedWorkers(RolloutWorkers):
+    """On one node, which stays."""
+
     async def watch_leaving(self) -> None:
         while True:
-            self.rollout_workers.roster.replace_leaving(())
+            self.roster.replace_leaving(())
             await asyncio.sleep(WATCH_S)
 
 
@@ -215,7 +217,7 @@ class Worker(Process):
             self._voided = asyncio.Event()
         self.version = weights
         self._runs(0)
-        return weights, {"pause_s": 0.0, "busy_s": self.busy_s, "generated_tokens": 0.0}
+        return weights, {"pause_s": 0.0, "busy_s": self.busy_s}
 
 
 class Rewards(Process):
@@ -420,9 +422,9 @@ class Simulation:
             start_reference(),
             *(start_worker(f"rollout_worker_{i}") for i in range(self.num_workers)),
         )
-        fleet = SimulatedFleet(
+        fleet = LocalFleet(
             trainer=PolicyTrainerHandle(trainer, start_trainer, self.deadlines, budget),
-            rollout_workers=RolloutWorkers(
+            rollout_workers=SimulatedWorkers(
                 workers,
                 start_worker,
                 self.deadlines,

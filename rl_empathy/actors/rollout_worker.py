@@ -41,12 +41,13 @@ class RolloutWorker:
             prefix_caching=not deterministic,
             clear_cache_on_load=synchronous,
         )
-        self._notice = TerminationNotice()
+        # Deterministic runs end with a worker, and go on with the same command: nothing could take its place.
+        self._notice = None if deterministic else TerminationNotice()
 
     async def ready(self) -> Pulse:
         """Answer once the engine is up, and as long as it does not hang."""
         await self._engine.alive()
-        return Pulse(platform.node(), self._notice.given)
+        return Pulse(platform.node(), asked_to_go=self._notice is not None and self._notice.given)
 
     async def sample(
         self, prompt: Prompt, sampling: SamplingConfig, group_size: int, seed: int, together: int
@@ -61,13 +62,12 @@ class RolloutWorker:
     async def load_weights(
         self, weights: PublishedWeights, whole: bool
     ) -> tuple[PolicyVersion, dict[str, float]]:
-        """Load a published version: what is held now, and the engine's counters with the pause that the load made."""
+        """Load a published version: what is held now, the pause it made, and how long the engine has worked."""
         pause_s = await self._engine.load_weights(weights, whole=whole)
         stats = self._engine.stats
         return self._engine.version, {
             "pause_s": pause_s,
             "busy_s": stats.busy_s,
-            "generated_tokens": float(stats.generated_tokens),
         }
 
     async def load_model(

@@ -1,4 +1,7 @@
-"""Asked to go: whoever takes a machine or a pod back sends SIGTERM first, and kills a while later."""
+"""SIGTERM to an actor's process: it is asked to go, and will be killed in a while.
+
+A node that is taken back is another matter: Ray drains it, and the driver asks Ray (`fleet.calls.draining_nodes`).
+"""
 
 import faulthandler
 import os

@@ -11,6 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def write_checkpoint(
     except (OSError, SafetensorError, ValueError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"checkpoint {target} could not be written ({error}); earlier checkpoints are untouched. "
+            f"checkpoint {target} could not be written ({error}); what was there before still is. "
             f"{_free_bytes(folder) >> 20} MiB are free there; make room, "
             "then start the run again: it goes on from the last checkpoint"
         ) from error
@@ -120,8 +121,10 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         None when the folder holds no checkpoint at all.
 
     Raises:
-        CheckpointError: There are checkpoints and every one is damaged; a run never starts anew by itself.
+        CheckpointError: There are checkpoints and every one is damaged, or the one that `latest` names is gone and no
+            other is there; a run never starts anew by itself.
     """
+    _name_again(folder)
     problems: list[str] = []
     for path in _checkpoint_folders(folder):
         try:
@@ -129,6 +132,11 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         except CheckpointError as error:
             log.warning("%s: using the one before", error)
             problems.append(str(error))
+    pointer = folder / LATEST
+    if not problems and pointer.exists():
+        problems.append(
+            f"{pointer} names {pointer.read_text(encoding='utf-8').strip()}, and no checkpoint is there"
+        )
     if problems:
         raise CheckpointError(
             "no checkpoint can be used:\n  " + "\n  ".join(problems) + "\nstart with --fresh to begin anew"
@@ -142,6 +150,13 @@ def verify_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The manifest is missing or a file has another size or sha256; the text names the file.
     """
+    step = _verified_step(path)
+    if path.name != _folder_name(step):
+        raise CheckpointError(f"checkpoint {path}: its manifest says step {step}")
+    return Checkpoint(path=path, step=step)
+
+
+def _verified_step(path: Path) -> int:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         for name, wanted in manifest["files"].items():
@@ -150,9 +165,7 @@ def verify_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(f"checkpoint {path}: {name} has {size} bytes, not {wanted['bytes']}")
             if _sha256(path / name) != wanted["sha256"]:
                 raise CheckpointError(f"checkpoint {path}: {name} has another sha256 than the manifest says")
-        if path.name != _folder_name(manifest["step"]):
-            raise CheckpointError(f"checkpoint {path}: its manifest says step {manifest['step']}")
-        return Checkpoint(path=path, step=manifest["step"])
+        return int(manifest["step"])
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
@@ -200,6 +213,16 @@ def _checkpoint_folders(folder: Path) -> Iterator[Path]:
     """Newest first."""
     if folder.is_dir():
         yield from sorted((p for p in folder.glob("step_*") if ".tmp-" not in p.name), reverse=True)
+
+
+def _name_again(folder: Path) -> None:
+    """A kill between two renames, when a step is written again, leaves whole checkpoints without their name."""
+    for leftover in folder.glob("step_*.tmp-*"):
+        target = folder / leftover.name.split(".tmp-")[0]
+        if not target.exists():
+            with suppress(CheckpointError, FileNotFoundError):  # never finished, or another rank was faster
+                _verified_step(leftover)
+                leftover.rename(target)
 
 
 def _remove_leftovers(folder: Path) -> None:

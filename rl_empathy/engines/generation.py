@@ -76,7 +76,6 @@ class _Request:
 class EngineStats:
     """Counters since the start."""
 
-    generated_tokens: int = 0
     busy_s: float = 0.0
     longest_step_s: float = 0.0
 
@@ -305,9 +304,7 @@ class GenerationEngine:
                         RoleDiedError(f"vLLM broke off a completion of {request.prompt.row.id}: {reasons}")
                     )
                 else:
-                    group = self._group_of(request, output)
-                    self.stats.generated_tokens += sum(len(c.token_ids) for c in group.completions)
-                    request.resolve(group)
+                    request.resolve(self._group_of(request, output))
                 del self._running[output.request_id]  # only now: what fails before is failed with the engine
 
     def _group_of(self, request: _Request, output: Any) -> RolloutGroup:

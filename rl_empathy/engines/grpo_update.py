@@ -133,7 +133,7 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
 
     Args:
         engine: The policy trainer's engine.
-        groups: Taken for this step, in order of occurrence.
+        groups: Taken for this step.
         config: Section grpo.
 
     Returns:

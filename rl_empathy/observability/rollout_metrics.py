@@ -39,12 +39,16 @@ def rollout_metrics(trained: Sequence[Scored], dropped: Sequence[Scored]) -> dic
         "schema/valid_fraction": fmean(valid),
         "rollout/completion_length_tokens": fmean(lengths),
         "rollout/truncated_fraction": fmean(reason == "length" for reason in reasons),
-        "time/sample_mean_s": fmean(header.sample_s for header in headers),
-        "time/sample_max_s": max(header.sample_s for header in headers),
+        **_sample_times(headers),
         **_term_means(rewards),
         **_error_fractions(errors),
         **_span_lengths(rewards),
     }
+
+
+def _sample_times(headers: Sequence[GroupHeader]) -> dict[str, float]:
+    times = [header.sample_s for header in headers if header.sample_s is not None]
+    return {"time/sample_mean_s": fmean(times), "time/sample_max_s": max(times)} if times else {}
 
 
 def _term_means(rewards: Sequence[GroupRewards]) -> dict[str, float]:

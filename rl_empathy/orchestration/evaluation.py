@@ -29,8 +29,6 @@ from rl_empathy.orchestration.roles import reward_model, rollout_workers
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
 Scoring = asyncio.Task[list[ScoredCompletion]]
-SCORED_AT_ONCE = 2
-"""Groups that wait for the reward model at a time: it takes one, and one that queues uses up its deadline."""
 TABLE_WIDTH = 140
 """Of the table where it meets no terminal, characters."""
 
@@ -59,19 +57,19 @@ async def run_evaluation(
         rollout_workers(context, first), reward_model(context, tokenizer=first, embedding=encoder)
     )
     scored: dict[str, list[Scoring]] = {}
-    places = asyncio.Semaphore(SCORED_AT_ONCE)
-
-    async def score(group: GroupHandle) -> list[ScoredCompletion]:
-        async with places:
-            return await _score(context, workers, scorer, group)
-
     # Inside one task group, so that the last completions of a model are scored while the next one writes.
     async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(workers.watch_leaving())
         for model, folder in models.items():
             await workers.load_model(folder, context.next_version())
             scored[model] = await _write(
-                context, workers, asked, model, lambda g: tasks.create_task(score(g))
+                context,
+                workers,
+                asked,
+                model,
+                lambda group: tasks.create_task(_score(context, workers, scorer, group)),
             )
+        watching.cancel()
     evaluations = [
         _evaluate(context, model, step, rows, [task.result() for task in scoring])
         for step, (model, scoring) in enumerate(scored.items(), start=1)

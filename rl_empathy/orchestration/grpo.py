@@ -124,8 +124,10 @@ async def run_grpo(
                 await publisher.ended()
             # Only when the workers hold the new policy may prompts start on it; the next update may before.
             await publisher.publish(then=partial(buffer.release_slots, len(groups)))
-            speed = publisher.metrics() | clock.end_step(groups, busy_s=report["time/trainer_busy_s"])
-            seen = rollout_metrics(scored(groups), scored(buffer.dropped_in_take()))
+            dropped = buffer.dropped_in_take()
+            speed = clock.end_step([*groups, *dropped], busy_s=report["time/trainer_busy_s"])
+            speed |= publisher.metrics()
+            seen = rollout_metrics(scored(groups), scored(dropped))
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
             fleet.rescale(speed)
             checkpoints.seen(seen["reward/mean"])
@@ -170,6 +172,7 @@ class Checkpoints:
         self._ledger = ledger
         self._buffer = buffer
         self._rewards: list[float] = []
+        self._score: float | None = None
 
     def seen(self, reward: float) -> None:
         """Count the mean reward of a step: that of all since the last copy tells how good a checkpoint is."""
@@ -185,8 +188,10 @@ class Checkpoints:
             "opened": [list(occurrence) for occurrence in opened if occurrence not in kept],
             "ledger": self._ledger.state(),
         }
-        rewards, self._rewards = [reward for reward in self._rewards if math.isfinite(reward)], []
-        await self._fleet.trainer.snapshot(state, finished, fmean(rewards) if rewards else None)
+        if self._rewards:  # else it is the step of the copy before
+            rewards = [reward for reward in self._rewards if math.isfinite(reward)]
+            self._rewards, self._score = [], fmean(rewards) if rewards else None
+        await self._fleet.trainer.snapshot(state, finished, self._score)
 
 
 class StepClock:
@@ -209,10 +214,10 @@ class StepClock:
         self._parts[part] += asyncio.get_running_loop().time() - began
 
     def end_step(self, groups: Sequence[GroupHandle], *, busy_s: float) -> dict[str, float]:
-        """Metrics of the step, which trained these groups; the next one begins.
+        """Metrics of the step; the next one begins.
 
         Args:
-            groups: Trained.
+            groups: Trained in it or dropped.
             busy_s: For which the trainer's process worked; in all the rest it idled, whatever it waited for.
         """
         step_s = asyncio.get_running_loop().time() - self._started

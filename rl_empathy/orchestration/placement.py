@@ -1,5 +1,6 @@
 """A Ray cluster that has what the plan needs."""
 
+import asyncio
 import logging
 import math
 import os
@@ -7,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan, RolePlan
@@ -18,8 +19,40 @@ LOOK_S = 2.0
 """How often one looks whether nodes have come."""
 
 
-def join_cluster(config: ClusterConfig, plan: Plan, *, tell: Callable[[str], None]) -> None:
-    """Connect to Ray, or start it here, and compare what it has with what the plan needs.
+def join_cluster(config: ClusterConfig, plan: Plan) -> bool:
+    """Connect to Ray, or start it here.
+
+    Returns:
+        Whether the cluster is not ours, so that nodes may come.
+
+    Raises:
+        ResourceError: No cluster is where one should be.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if ray.is_initialized():
+        return True
+    joins = config.address not in ("auto", "local") or (
+        config.address == "auto" and "RAY_ADDRESS" in os.environ
+    )
+    if not joins:
+        workers = config.rollout_workers
+        more = ((workers.max or workers.min) - workers.min) * workers.num_cpus
+        start_local_ray(config.num_cpus or math.ceil(plan.total_cpus + more), logging_level=logging.ERROR)
+        return False
+    try:
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        return True
+    except ConnectionError as error:
+        raise ResourceError(
+            f"no Ray cluster answers at cluster.address {config.address} "
+            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}): {error}"
+        ) from error
+
+
+async def find_room(
+    config: ClusterConfig, plan: Plan, *, may_grow: bool, tell: Callable[[str], None]
+) -> None:
+    """Compare what the cluster has with what the plan needs.
 
     A cluster that was joined may grow: its autoscaler is asked for what lacks, and has
     `cluster.deadlines.nodes_s` for it.
@@ -27,20 +60,19 @@ def join_cluster(config: ClusterConfig, plan: Plan, *, tell: Callable[[str], Non
     Args:
         config: Section cluster.
         plan: Of the run.
+        may_grow: What `join_cluster` returned.
         tell: Told when the run waits for nodes.
 
     Raises:
         ResourceError: The cluster has fewer CPUs or GPUs than the plan needs; the text names both.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    joined = ray.is_initialized() or _connect(config, plan)
-    lacking = _lacking(plan)
-    if lacking and joined and config.deadlines.nodes_s:
+    lacking = await _lacking(plan)
+    if lacking and may_grow and config.deadlines.nodes_s:
         tell(
             f"the run needs {' and '.join(lacking)}: waiting up to {config.deadlines.nodes_s:g} s for nodes "
             "(cluster.deadlines.nodes_s)"
         )
-        lacking = _wait_for_nodes(plan, config.deadlines.nodes_s)
+        lacking = await _wait_for_nodes(plan, config.deadlines.nodes_s)
     if lacking:
         raise ResourceError(
             f"the run needs {' and '.join(lacking)}. Lower cluster.*.num_cpus or rollout_workers.min, raise "
@@ -63,8 +95,9 @@ def demand(plan: Plan) -> tuple[int, list[dict[str, float]]]:
     return math.ceil(plan.total_cpus - size(roles)[1]), bundles
 
 
-def _lacking(plan: Plan) -> list[str]:
-    have = ray.cluster_resources()
+async def _lacking(plan: Plan) -> list[str]:
+    # On a thread: a stop is to be heard when Ray's control store is slow to answer.
+    have = await asyncio.to_thread(ray.cluster_resources)
     return [
         f"{wanted:g} {kind}s, of which the cluster has {have.get(kind, 0):g}"
         for kind, wanted in (("CPU", plan.total_cpus), ("GPU", plan.total_gpus))
@@ -72,37 +105,17 @@ def _lacking(plan: Plan) -> list[str]:
     ]
 
 
-def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:
+async def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:
     """Ask the autoscaler, if there is one, for what the plan needs: what lacks in the end."""
     num_cpus, bundles = demand(plan)
     request_resources(num_cpus=num_cpus, bundles=bundles)
-    waiting = Retrying(
+    waiting = AsyncRetrying(
         stop=stop_after_delay(seconds),
         wait=wait_fixed(LOOK_S),
         retry=retry_if_result(bool),
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     try:
-        return waiting(_lacking, plan)
+        return await waiting(_lacking, plan)
     finally:
         request_resources(bundles=[])  # a driver that is killed must not hold nodes for ever
-
-
-def _connect(config: ClusterConfig, plan: Plan) -> bool:
-    """True: the cluster is not ours."""
-    joins = config.address not in ("auto", "local") or (
-        config.address == "auto" and "RAY_ADDRESS" in os.environ
-    )
-    if not joins:
-        workers = config.rollout_workers
-        more = ((workers.max or workers.min) - workers.min) * workers.num_cpus
-        start_local_ray(config.num_cpus or math.ceil(plan.total_cpus + more), logging_level=logging.ERROR)
-        return False
-    try:
-        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-        return True
-    except ConnectionError as error:
-        raise ResourceError(
-            f"no Ray cluster answers at cluster.address {config.address} "
-            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}): {error}"
-        ) from error

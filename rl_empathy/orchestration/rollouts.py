@@ -72,7 +72,7 @@ class Rollouts:
     def start(self) -> None:
         """Begin to start prompts."""
         self._producer = self._tasks.create_task(self._start_prompts())
-        self._watcher = self._tasks.create_task(self._fleet.watch_leaving())
+        self._watcher = self._tasks.create_task(self._fleet.rollout_workers.watch_leaving())
 
     def stop(self) -> None:
         """Start no more prompts, and give up what is under way."""

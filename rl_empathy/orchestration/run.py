@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from rl_empathy.config.plan import make_plan
+from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
 from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
@@ -27,7 +27,7 @@ from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluation import run_evaluation
 from rl_empathy.orchestration.fleet import TrackerHandle
 from rl_empathy.orchestration.grpo_stage import run_grpo_stage
-from rl_empathy.orchestration.placement import join_cluster
+from rl_empathy.orchestration.placement import find_room, join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
 
@@ -45,8 +45,9 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
         if not _is_finished(context.directory, run_file):
-            join_cluster(run_file.cluster, make_plan(run_file), tell=context.progress.message)
-            synced = asyncio.run(_first_error(_tracked(context)))
+            plan = make_plan(run_file)
+            may_grow = join_cluster(run_file.cluster, plan)
+            synced = asyncio.run(_first_error(_carried_out(context, plan, may_grow=may_grow)))
         else:
             table = context.directory.path / "evaluation" / "held_out.txt"
             print(table.read_text(encoding="utf-8") if table.exists() else "", end="")
@@ -58,6 +59,16 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
 def _is_finished(directory: RunDirectory, run_file: RunFile) -> bool:
     stages = run_file.run.stages
     return all(directory.stage_result(s) is not None for s in stages) and (directory.path / "model").is_dir()
+
+
+async def _carried_out(context: RunContext, plan: Plan, *, may_grow: bool) -> str:
+    """The stages, once the cluster has room for them: what `_tracked` returns."""
+    context.stop.listen(lambda: context.progress.message("stopping at the next place where nothing is lost"))
+    tell = context.progress.message
+    await context.stop.unless_set(find_room(context.run_file.cluster, plan, may_grow=may_grow, tell=tell))
+    if context.stop.is_set:
+        raise Stopped("stopped while the run waited for nodes; the same command goes on")
+    return await _tracked(context)
 
 
 async def _tracked(context: RunContext) -> str:
@@ -143,7 +154,9 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
     run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
     with _running(run_file) as context:
-        join_cluster(run_file.cluster, make_plan(run_file), tell=context.progress.message)
+        plan = make_plan(run_file)
+        may_grow = join_cluster(run_file.cluster, plan)
+        asyncio.run(find_room(run_file.cluster, plan, may_grow=may_grow, tell=context.progress.message))
         context.use_tokenizer_of(next(iter(models.values())))
         report = asyncio.run(_first_error(run_evaluation(context, models, reward_model)))
     if output:
@@ -165,7 +178,6 @@ def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:
 
 
 async def _stages(context: RunContext) -> None:
-    context.stop.listen(lambda: context.progress.message("stopping at the next place where nothing is lost"))
     run_file, directory = context.run_file, context.directory
     models = {"base": await base_model(context)}
     context.use_tokenizer_of(models["base"])

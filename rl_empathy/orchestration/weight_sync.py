@@ -72,8 +72,9 @@ class Publisher:
             "time/publish_s": now - started,
             "time/pause_s": max((report["pause_s"] for report in reports.values()), default=0.0),
         }
-        if self._busy_s:
-            share = sum(b - self._busy_s.get(process, 0.0) for process, b in busy.items()) / max(1, len(busy))
+        both = busy.keys() & self._busy_s.keys()  # one that was late has no beginning to count from
+        if both:
+            share = sum(busy[process] - self._busy_s[process] for process in both) / len(both)
             self._metrics["idle/rollout_fraction"] = max(0.0, 1 - share / max(1e-9, now - self._last))
         self._busy_s, self._last = busy, now
         then()

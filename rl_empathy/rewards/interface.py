@@ -3,7 +3,6 @@
 import importlib
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -108,7 +107,6 @@ class RewardScorer:
             RewardError: A term raised that has not worked yet, or gave a wrong number of scores; the text names term
                 and prompt.
         """
-        started = time.monotonic()
         parsed = [self._schema.parse(completion.text, strict=True) for completion in group.completions]
         scores = {term.name: self._scores(term, group, parsed) for term in self._terms}
         totals = tuple(
@@ -129,7 +127,6 @@ class RewardScorer:
                 _span_tokens(completion.token_ids, completion.finish_reason == "stop", p, self._decode)
                 for completion, p in zip(group.completions, parsed, strict=True)
             ),
-            score_s=time.monotonic() - started,
         )
 
     def _scores(

@@ -152,7 +152,12 @@ def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_c
         refused = run(folder, there, "cluster.deadlines.nodes_s=3", expect=3)
         assert f"{lacking}: waiting up to 3 s for nodes (cluster.deadlines.nodes_s)" in refused.stderr
         assert f"{lacking}. Lower cluster.*.num_cpus" in refused.stderr
-        with start(folder, there, "cluster.deadlines.nodes_s=120", "--fresh") as patient:
+        with start(folder, there, "cluster.deadlines.nodes_s=120", "--fresh") as stopped:
+            assert any("waiting up to 120 s for nodes" in line for line in stopped.stderr)
+            stopped.terminate()
+            assert stopped.wait(timeout=30) == 75
+            assert "stopped while the run waited for nodes; the same command goes on" in stopped.stderr.read()
+        with start(folder, there, "cluster.deadlines.nodes_s=120") as patient:
             assert any("waiting up to 120 s for nodes" in line for line in patient.stderr)
             cluster.add_node(**node(tmp_path, "second", 4))
             assert any("starting 2 rollout worker(s)" in line for line in patient.stderr)
@@ -201,6 +206,7 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
             asked_to_go = process_of(os.getpid(), "RolloutWorker")
             asked_to_go.terminate()
             asked_to_go.wait(timeout=LIMIT_S)
+            wait_for_workers(folder, process, 1)  # there is room for another only now
             wait_for_workers(folder, process, 2)
             ask_by_hand(folder / "tiny", 1)
             wait_for_workers(folder, process, 1)
@@ -210,6 +216,7 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
     lines = metrics(folder)
     assert "is on a node that is about to go" in told
     assert "was asked to go (SIGTERM)" in told
+    assert told.count("1 -> 2 rollout workers") == 1, "those in the place of others came unasked"
     assert lines[-1]["fleet/restarts"] == 1, "the workers that were told beforehand were not lost"
     assert lines[-1]["ledger/duplicates"] == 0
     survivors = {(line["epoch"], line["index"]) for line in ledger(folder) if line["state"] == "trained"}

@@ -187,7 +187,6 @@ class Role:
     async def _until_silent(self, seconds: float) -> None:
         """Ask again and again whether the role is alive; return when it does not answer."""
         while True:
-            await asyncio.sleep(seconds / PULSES)
             alive = self.actor.ready.options(concurrency_group=HEALTH).remote()
             try:
                 pulse = await asyncio.wait_for(asyncio.ensure_future(alive), seconds)
@@ -197,6 +196,7 @@ class Role:
                 await asyncio.sleep(seconds)  # the call that is waited for raises it as well, and says more
                 return
             self.asked_to_go = pulse.asked_to_go
+            await asyncio.sleep(seconds / PULSES)
 
 
 def _room_for(resources: Resources) -> str:

@@ -1,6 +1,5 @@
 """The roles of a GRPO run."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,16 +7,12 @@ from typing import Any, Protocol
 import ray
 from ray import ObjectRef
 
-from rl_empathy.orchestration.fleet.calls import draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.scaling import Scaler
 from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
-
-WATCH_S = 2.0
-"""A cloud tells of a node that it takes back half a minute or more before."""
 
 
 class RewardScorer(Protocol):
@@ -58,13 +53,6 @@ class Fleet:
         if decision:
             self.rollout_workers.roster.scale_to(*decision)
 
-    async def watch_leaving(self) -> None:
-        """Replace rollout workers that are going to be taken away, before they are."""
-        while True:
-            # On a thread: the loop must not stand still when Ray's control store is slow to answer.
-            self.rollout_workers.roster.replace_leaving(await asyncio.to_thread(draining_nodes))
-            await asyncio.sleep(WATCH_S)
-
     def end_training(self) -> None:
         """End the roles that nothing wants after the stage; workers and reward model stay for the evaluation."""
         self.trainer.kill()
@@ -73,5 +61,5 @@ class Fleet:
     def adopt(self, group: RolloutGroup) -> GroupHandle:
         """Put a group of a checkpoint back into the object store."""
         return GroupHandle(
-            header=GroupHeader.of(group, worker="checkpoint", sample_s=0.0), payload=ray.put(group)
+            header=GroupHeader.of(group, worker="checkpoint", sample_s=None), payload=ray.put(group)
         )

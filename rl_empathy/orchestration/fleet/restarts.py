@@ -12,6 +12,10 @@ from rl_empathy.orchestration.fleet.calls import Role
 T = TypeVar("T")
 LOST = (RoleDiedError, RoleTimeoutError)
 """What a call raises when its role is gone or does not answer."""
+AT_ONCE = 4
+"""Calls to a role at a time. It takes one after the other, and one that waits at its door uses up its deadline; a few
+do, so that it never stands still.
+"""
 
 
 class RestartBudget:
@@ -106,7 +110,7 @@ async def start_anew(
 
 
 class RestartableRole:
-    """A role without a state of its own: when it is lost it is started anew, and the call is made again."""
+    """A role without a state of its own: when it is lost it is started anew, and its calls are made again."""
 
     def __init__(self, role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget) -> None:
         """Take over a role that is up.
@@ -120,6 +124,7 @@ class RestartableRole:
         self._start = start
         self._budget = budget
         self._lock = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def call(self, make: Callable[[Role], Awaitable[T]]) -> T:
         """Make a call, again after every restart.
@@ -131,14 +136,15 @@ class RestartableRole:
             RoleDiedError: The restarts are spent.
             RlEmpathyError: What the role raised.
         """
-        while True:
-            role = self._role
-            try:
-                return await make(role)
-            except LOST as error:
-                async with self._lock:
-                    if self._role is role:  # who comes first starts it anew for all
-                        self._role = await start_anew(role, self._start, self._budget, error)
+        async with self._places:
+            while True:
+                role = self._role
+                try:
+                    return await make(role)
+                except LOST as error:
+                    async with self._lock:
+                        if self._role is role:  # who comes first starts it anew for all
+                            self._role = await start_anew(role, self._start, self._budget, error)
 
     def kill(self) -> None:
         """End the process at once, for good."""

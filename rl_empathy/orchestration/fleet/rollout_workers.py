@@ -12,11 +12,14 @@ from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, SamplingConfig
 from rl_empathy.errors import PayloadLostError, RoleTimeoutError, VoidedError, WeightSyncError
-from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
 from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
+
+WATCH_S = 2.0
+"""A cloud tells of a node that it takes back half a minute or more before."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class RolloutWorkers:
             in_step: Worker = index of the prompt modulo workers, and a worker begins only when its whole share of a
                 cohort is there (deterministic runs): there a lost worker ends the run, which can be resumed.
                 Otherwise the one with the fewest groups under way is asked.
-            tell: Told of workers that miss a publish.
+            tell: Told of workers that miss a publish, come, go, or cannot be started.
         """
         self.roster = Roster(roles, start, self._join, deadlines, budget, fixed=in_step, tell=tell)
         self._deadlines = deadlines
@@ -124,7 +127,7 @@ class RolloutWorkers:
             version: What they are.
 
         Returns:
-            Pause, busy seconds and tokens of each worker that loaded it in time, by a name of its process.
+            Pause and busy seconds of each worker that loaded it in time, by a name of its process.
 
         Raises:
             WeightSyncError: A worker holds another version afterwards, or one that is new cannot load it.
@@ -143,11 +146,16 @@ class RolloutWorkers:
 
     async def payload(self, group: GroupHandle) -> RolloutGroup:
         """Fetch a payload into this process, for evaluation."""
-        return await self.roster.workers[0].role.answer(
-            group.payload,
-            seconds=self._deadlines.sample_s,
-            doing=f"hand over the group of {group.header.row_id}",
-        )
+        doing = f"hand over the group of {group.header.row_id}"
+        node = Role(name=f"the node of {group.header.worker}", actor=None, log=self.roster.logs)
+        return await node.answer(group.payload, seconds=self._deadlines.sample_s, doing=doing)
+
+    async def watch_leaving(self) -> None:
+        """Replace workers that are going to be taken away, before they are."""
+        while True:
+            # On a thread: the loop must not stand still when Ray's control store is slow to answer.
+            self.roster.replace_leaving(await asyncio.to_thread(draining_nodes))
+            await asyncio.sleep(WATCH_S)
 
     async def _choose(self, prompt: Prompt, cohort: Sequence[Prompt], doing: str) -> tuple[Worker, int]:
         if self._in_step:
@@ -165,15 +173,21 @@ class RolloutWorkers:
         async with self._loading:
             self._load = load
             living = [worker for worker in self.roster.workers if worker.state in ("stale", "ready")]
-            reports = await asyncio.gather(*(self._refit(worker, load) for worker in living))
-        stats = {
-            worker.key: report for worker, report in zip(living, reports, strict=True) if report is not None
-        }
+            refits = (self._refit(worker, load) for worker in living)
+            reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
+        stats = {}
+        for worker, report in zip(living, reports, strict=True):
+            if isinstance(report, BaseException):
+                raise report
+            if report is not None:
+                stats[worker.key] = report
         await self.roster.until_enough(f"load policy version {load.version}")
         return stats
 
     async def _refit(self, worker: Worker, load: _Load) -> dict[str, float] | None:
         """Have a worker load what is published: its report, or None when it is late or lost."""
+        if worker.state not in ("stale", "ready"):  # lost, or told to go, a moment ago
+            return None
         whole = worker.state == "stale"
         worker.move("load")
         try:

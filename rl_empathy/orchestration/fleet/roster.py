@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class Roster:
         self.workers = [Worker(role) for role in roles]
         self._minimum = len(self.workers)
         self._coming: set[str] = set()
+        self._processes = Counter(role.name for role in roles)
+        self.logs = roles[0].log.parent
         self._start = start
         self._join = join
         self._deadlines = deadlines
@@ -77,8 +80,8 @@ class Roster:
 
     def __len__(self) -> int:
         """Workers that are there or coming, and stay."""
-        leaving = ("draining", "stopped")
-        return len(self._coming) + sum(worker.state not in leaving for worker in self.workers)
+        staying = [w for w in self.workers if w.state not in ("draining", "stopped", "dead") or w.succeeded]
+        return len(self._coming) + len(staying)
 
     def ready(self) -> list[Worker]:
         """Those that may serve now."""
@@ -88,7 +91,7 @@ class Roster:
         """Start or take away workers; this returns at once, and they come and go on their own.
 
         A new one is refitted before it serves; one that goes ends its groups first. What cannot be started within
-        cluster.deadlines.start_s, since the cluster has no room, is told of and left.
+        cluster.deadlines.start_s, since the cluster has no room, is told of and left, unless the run needs it.
 
         Args:
             count: Wanted.
@@ -98,9 +101,8 @@ class Roster:
         self._minimum = min(self._minimum, count)
         self._add_new(count - len(self))
         ready = sorted(self.ready(), key=lambda worker: worker.groups)
-        for worker in ready[: max(0, len(self) - count)]:
-            worker.move("drain")
-            self.repair(self._drain(worker))
+        for worker in ready[: max(0, len(self) - len(self._coming) - count)]:
+            self._take_away(worker)
 
     def replace_leaving(self, nodes: Collection[str]) -> None:
         """Have workers that are about to go end their groups, and others start in their place.
@@ -118,8 +120,7 @@ class Roster:
             else:
                 continue
             self._tell(f"{worker.role} {reason}: it ends its groups, another one is started")
-            worker.move("drain")
-            self.repair(self._drain(worker))
+            self._take_away(worker)
             self._add_new(1)
 
     def lost(self, worker: Worker, error: Exception) -> None:
@@ -169,7 +170,7 @@ class Roster:
             states = ", ".join(map(str, self.workers))
             raise RoleTimeoutError(
                 f"to {doing}, the run waited {self._deadlines.workers_s:g} s for rollout workers "
-                f"(cluster.deadlines.workers_s): {states}. Their logs: {self.workers[0].role.log.parent}"
+                f"(cluster.deadlines.workers_s): {states or 'none is left'}. Their logs: {self.logs}"
             ) from None
 
     async def until_enough(self, doing: str) -> None:
@@ -189,34 +190,59 @@ class Roster:
             role = await start_anew(worker.role, lambda: self._start(worker.role.name), self._budget, error)
         finally:
             worker.succeeded = False
-        successor = Worker(role, worker.incarnation + 1)
+        successor = self._new(role)
         self.workers[self.workers.index(worker)] = successor
         await self._join(successor)
 
     async def _add(self, name: str) -> None:
         try:
-            worker = Worker(await self._start(name))
-        except LOST as error:
-            self._tell(f"{error}. Going on with {len(self) - 1} rollout workers")
-            return
+            role = await self._start_as_needed(name)
         finally:
             self._coming.discard(name)
+        if role is None:
+            self._tell(f"Going on with {len(self)} rollout workers")
+            return
+        worker = self._new(role)
         self.workers.append(worker)
         await self._join(worker)
 
+    async def _start_as_needed(self, name: str) -> Role | None:
+        """Start a worker, again as long as the run needs it and restarts are left; None: it goes without."""
+        while True:
+            try:
+                return await self._start(name)
+            except LOST as error:
+                if len(self) > self._minimum:
+                    self._tell(str(error))
+                    return None
+                self._budget.spend(name, error)
+
+    def _new(self, role: Role) -> Worker:
+        self._processes[role.name] += 1
+        return Worker(role, self._processes[role.name])
+
+    def _take_away(self, worker: Worker) -> None:
+        worker.move("drain")
+        self.repair(self._drain(worker))
+
     async def _drain(self, worker: Worker) -> None:
         """Let a worker end its groups, and end it; what is not done by the deadline of a group is sampled again."""
-        doing = f"let {worker.role.name} finish its groups"
         try:
-            await self.until(lambda: worker.groups == 0 or worker.state == "dead", 0, doing)
-        except RoleTimeoutError as error:
-            self._tell(str(error))
+            async with asyncio.timeout(self._deadlines.sample_s):
+                while worker.groups and worker.state != "dead":
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            self._tell(
+                f"{worker.role} did not end its groups within {self._deadlines.sample_s:g} s "
+                "(cluster.deadlines.sample_s): they are sampled again"
+            )
         if worker.state == "draining":
             worker.move("stop")
         worker.role.kill()
         self.workers.remove(worker)
 
     def _raise_problem(self, wanted: int) -> None:
-        hopeful = sum(worker.state != "dead" or worker.succeeded for worker in self.workers)
+        hopeful = len(self._coming) + sum(w.state != "dead" or w.succeeded for w in self.workers)
         if self._problem and (hopeful < wanted or not isinstance(self._problem, LOST)):
             raise self._problem

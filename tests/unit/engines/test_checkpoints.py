@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -100,6 +101,26 @@ def test_a_death_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path):
     assert len(steps) > 20, "a write touches the disk more often"
 
 
+def test_a_death_while_a_step_is_written_again_leaves_it_whole(tmp_path):
+    """As by a stop right after a checkpoint; it is the only one."""
+    for at in itertools.count(1):
+        folder = tmp_path / str(at)
+        write(folder, 10, keep=1)
+        lived = write_and_die(folder, 10, at=at)
+        assert latest_checkpoint(folder).step == 10
+        if lived:
+            break
+    assert at > 20, "a write touches the disk more often"
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew_by_itself(tmp_path):
+    shutil.rmtree(write(tmp_path, 10).path)
+    with pytest.raises(
+        CheckpointError, match=r"latest names step_000010, and no checkpoint is there\n.*--fresh"
+    ):
+        latest_checkpoint(tmp_path)
+
+
 def test_older_checkpoints_are_deleted_only_beyond_keep(tmp_path):
     for step in (1, 2, 3):
         write(tmp_path, step, keep=2)
@@ -161,7 +182,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(small_disk):
     write(small_disk, 10)
     (small_disk / "other").write_bytes(b"x" * 600_000)
     large = {"policy": {"weight": torch.zeros(150_000)}}  # 600 kB
-    with pytest.raises(CheckpointError, match=r"earlier checkpoints are untouched\. 0 MiB are free there"):
+    with pytest.raises(CheckpointError, match=r"what was there before still is\. 0 MiB are free there"):
         write_checkpoint(small_disk, 20, tensors=large, documents={}, keep=5)
     assert [path.name for path in small_disk.glob("step_*")] == ["step_000010"]
     assert latest_checkpoint(small_disk).step == 10
