@@ -10,7 +10,8 @@ and ours that of a population), a loss over all tokens of the step (TRL's `dapo`
 truncated completions too, AdamW with the same rate and bounds. Ours is synchronous here (staleness 0): what staleness
 does to learning is another question. Seeds agree in number only: order and sampling differ.
 
-Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors.
+Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. A curve
+that is finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl.json).
 """
 
 import argparse
@@ -19,7 +20,9 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,15 +76,19 @@ TRLS: dict[str, Any] = {
 }
 
 
-async def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
+def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
     """Mean reward of each step."""
     rewards: list[float] = []
     settings = (*OURS, f"run.seed={seed}", f"grpo.num_steps={steps}")
-    async with roles(record / "config.yaml", *settings, policy=record / "sft" / "model") as real:
-        log = MetricsLog(real.folder / "metrics.jsonl")
-        log.add_sink(lambda line: rewards.append(line["reward/mean"]))
-        ledger = Ledger(real.folder / "ledger.jsonl")
-        await run_grpo(real.run_file.grpo, real.fleet, real.prompts, ledger, log, stop=StopSignal())
+
+    async def run() -> None:
+        async with roles(record / "config.yaml", *settings, policy=record / "sft" / "model") as real:
+            log = MetricsLog(real.folder / "metrics.jsonl")
+            log.add_sink(lambda line: rewards.append(line["reward/mean"]))
+            ledger = Ledger(real.folder / "ledger.jsonl")
+            await run_grpo(real.run_file.grpo, real.fleet, real.prompts, ledger, log, stop=StopSignal())
+
+    asyncio.run(run())
     return rewards
 
 
@@ -128,6 +135,25 @@ def bands(curves: Sequence[Sequence[float]]) -> list[Band]:
     ]
 
 
+class Curves:
+    """The rewards of each side and seed, step by step; what is there already is not run again."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Read what an earlier start with the same settings has left."""
+        self._content: dict[str, Any] = {"settings": settings, "curves": {}}
+        if OUT.exists() and (old := json.loads(OUT.read_text()))["settings"] == settings:
+            self._content = old
+            sys.stderr.write(f"read from {OUT}: {', '.join(old['curves'])}\n")
+
+    def get(self, side: str, seed: int, run: Callable[[], list[float]]) -> list[float]:
+        curves, key = self._content["curves"], f"{side} {seed}"
+        if key not in curves:
+            curves[key] = run()
+            OUT.parent.mkdir(exist_ok=True)
+            OUT.write_text(json.dumps(self._content, indent=1))
+        return list(curves[key])
+
+
 def last_quarter(curves: Sequence[Sequence[float]]) -> float:
     return statistics.mean(statistics.mean(curve[-len(curve) // 4 :]) for curve in curves)
 
@@ -140,16 +166,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     arguments = parser.parse_args()
     record = finished_quickstart()
-    ours = [asyncio.run(our_rewards(record, seed, arguments.steps)) for seed in arguments.seeds]
-    theirs = [trl_rewards(record, seed, arguments.steps) for seed in arguments.seeds]
+    steps = arguments.steps
+    curves = Curves({"steps": steps, "ours": list(OURS), "trl": TRLS})
+    ours, theirs = [], []
+    for seed in arguments.seeds:
+        ours.append(curves.get("ours", seed, partial(our_rewards, record, seed, steps)))
+        theirs.append(curves.get("trl", seed, partial(trl_rewards, record, seed, steps)))
     pairs = list(zip(bands(ours), bands(theirs), strict=True))
     table = Table("samples", "ours", "TRL", "bands meet")
     for number, (our, their) in enumerate(pairs, start=1):
-        samples = round(number * arguments.steps / BUCKETS) * SAMPLES
+        samples = round(number * steps / BUCKETS) * SAMPLES
         table.add_row(f"to {samples:,}", str(our), str(their), "yes" if our.meets(their) else "no")
     Console().print(table)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps({"seeds": arguments.seeds, "ours": ours, "trl": theirs}, indent=1))
     print(
         f"RESULT overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
         f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f} optimum={OPTIMUM}"
