@@ -16,6 +16,7 @@ that is finished, with the same settings, is read, not run again (benchmarks/out
 
 import argparse
 import asyncio
+import hashlib
 import itertools
 import json
 import math
@@ -141,7 +142,7 @@ class Curves:
     def __init__(self, settings: dict[str, Any]) -> None:
         """Read what an earlier start with the same settings has left."""
         self._content: dict[str, Any] = {"settings": settings, "curves": {}}
-        if OUT.exists() and (old := json.loads(OUT.read_text()))["settings"] == settings:
+        if OUT.exists() and (old := json.loads(OUT.read_text())).get("settings") == settings:
             self._content = old
             sys.stderr.write(f"read from {OUT}: {', '.join(old['curves'])}\n")
 
@@ -150,7 +151,9 @@ class Curves:
         if key not in curves:
             curves[key] = run()
             OUT.parent.mkdir(exist_ok=True)
-            OUT.write_text(json.dumps(self._content, indent=1))
+            new = OUT.with_suffix(".new")
+            new.write_text(json.dumps(self._content, indent=1))
+            new.replace(OUT)
         return list(curves[key])
 
 
@@ -167,7 +170,8 @@ def main() -> None:
     arguments = parser.parse_args()
     record = finished_quickstart()
     steps = arguments.steps
-    curves = Curves({"steps": steps, "ours": list(OURS), "trl": TRLS})
+    model = hashlib.sha256((record / "sft" / "model" / "model.safetensors").read_bytes()).hexdigest()
+    curves = Curves({"model": model, "steps": steps, "ours": list(OURS), "trl": TRLS})
     ours, theirs = [], []
     for seed in arguments.seeds:
         ours.append(curves.get("ours", seed, partial(our_rewards, record, seed, steps)))

@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+from pathlib import Path
 
 from rl_empathy.config.sections import RestartsConfig
 from rl_empathy.errors import PayloadLostError
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle, RestartBudget
+from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.types import (
     Completion,
     GroupHeader,
@@ -132,6 +134,19 @@ class DyingWorkers(RandomlySlowWorkers):
         return await super().sample(prompt, **arguments)
 
 
+class Endless(Role):
+    """Lives until it is ended."""
+
+    is_ended = False
+
+    def kill(self) -> None:
+        self.is_ended = True
+
+
+def endless(name: str) -> Endless:
+    return Endless(name=name, actor=None, log=Path("logs") / f"{name}.log")
+
+
 class AlternatingRewards:
     """Gives every n-th prompt equal rewards, so that its group has no spread."""
 
@@ -157,6 +172,7 @@ class RecordingTrainer:
         self.trained: list[tuple[Occurrence, ...]] = []
         self.staleness: list[int] = []
         self.checkpoints: list[tuple[int, dict, list[RolloutGroup]]] = []
+        self.scores: list[float | None] = []
         self._update_s = update_s
 
     async def update(self, groups) -> dict[str, float]:
@@ -170,6 +186,7 @@ class RecordingTrainer:
         return "weights"
 
     async def snapshot(self, driver, finished, score) -> None:
+        self.scores.append(score)
         self._snapshot = (self.version.number, driver, [group.payload for group in finished])
 
     async def write_snapshot(self) -> None:

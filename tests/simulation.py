@@ -28,7 +28,6 @@ from rl_empathy.orchestration.fleet import (
 )
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.ranks import Ranks
-from rl_empathy.orchestration.fleet.rollout_workers import WATCH_S
 from rl_empathy.orchestration.grpo import run_attempts
 from rl_empathy.orchestration.scaling import BY_HAND, Scaler
 from rl_empathy.orchestration.stop import StopSignal
@@ -161,10 +160,8 @@ class SimulatedRole(Role):
 class SimulatedWorkers(RolloutWorkers):
     """On one node, which stays."""
 
-    async def watch_leaving(self) -> None:
-        while True:
-            self.roster.replace_leaving(())
-            await asyncio.sleep(WATCH_S)
+    async def _nodes_to_leave(self) -> set[str]:
+        return set()
 
 
 class Worker(Process):

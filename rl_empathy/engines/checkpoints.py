@@ -75,7 +75,7 @@ def write_checkpoint(
     """
     target = folder / _folder_name(step)
     score = _score(target) if score is None else score
-    temporary = folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}"
+    temporary, set_aside = (folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}" for _ in range(2))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
@@ -88,7 +88,7 @@ def write_checkpoint(
             )
         _write_manifest(temporary, step, score)
         if target.exists():  # the same step again: set aside, and removed once the new one was read back
-            target.rename(folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+            target.rename(set_aside)
         temporary.rename(target)
         _fsync(folder)
         checkpoint = verify_checkpoint(target)
@@ -100,8 +100,11 @@ def write_checkpoint(
             _point_to(folder, BEST, best.name)
         else:
             (folder / BEST).unlink(missing_ok=True)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, CheckpointError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if set_aside.exists():
+            shutil.rmtree(target, ignore_errors=True)
+            set_aside.rename(target)
         raise CheckpointError(
             f"checkpoint {target} could not be written ({error}); what was there before still is. "
             f"{_free_bytes(folder) >> 20} MiB are free there; make room, "
@@ -220,7 +223,7 @@ def _name_again(folder: Path) -> None:
     for leftover in folder.glob("step_*.tmp-*"):
         target = folder / leftover.name.split(".tmp-")[0]
         if not target.exists():
-            with suppress(CheckpointError, FileNotFoundError):  # never finished, or another rank was faster
+            with suppress(CheckpointError, OSError):  # never finished, or another rank was faster
                 _verified_step(leftover)
                 leftover.rename(target)
 

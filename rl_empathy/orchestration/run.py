@@ -67,7 +67,7 @@ async def _carried_out(context: RunContext, plan: Plan, *, may_grow: bool) -> st
     tell = context.progress.message
     await context.stop.unless_set(find_room(context.run_file.cluster, plan, may_grow=may_grow, tell=tell))
     if context.stop.is_set:
-        raise Stopped("stopped while the run waited for nodes; the same command goes on")
+        raise Stopped("stopped before the cluster had room for the run; the same command goes on")
     return await _tracked(context)
 
 

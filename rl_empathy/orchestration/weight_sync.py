@@ -55,7 +55,7 @@ class Publisher:
 
     def metrics(self) -> dict[str, float]:
         """Of the last publish that ended, mostly that of the step before: its time, the pause of running requests (the
-        worst worker's), and the idle share of the workers between it and the one before, once there were two.
+        worst worker's), and the idle share of the workers that loaded both it and the one before, between the two.
         """
         return self._metrics | {"fleet/rollout_workers_ready": float(self._workers.num_ready)}
 

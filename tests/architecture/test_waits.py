@@ -18,7 +18,7 @@ ENDED_BY_SOMETHING_ELSE = {
     ("orchestration/stop.py", "self._event.wait"): "waited for beside the work, which has deadlines",
     ("orchestration/stop.py", "asyncio.wait"): "the same",
     ("orchestration/fleet/ranks.py", "asyncio.wait"): "every answer waited for has a deadline (Role.answer)",
-    ("orchestration/fleet/roster.py", "self._changed.wait"): "inside asyncio.timeout(workers_s)",
+    ("orchestration/fleet/roster.py", "self._changed.wait"): "inside asyncio.timeout",
     ("engines/generation.py", "self._commands.get"): "the mailbox of a thread that has nothing else to do",
 }
 

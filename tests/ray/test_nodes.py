@@ -156,7 +156,10 @@ def test_a_run_waits_for_the_nodes_that_it_lacks_and_says_what_lacks_when_none_c
             assert any("waiting up to 120 s for nodes" in line for line in stopped.stderr)
             stopped.terminate()
             assert stopped.wait(timeout=30) == 75
-            assert "stopped while the run waited for nodes; the same command goes on" in stopped.stderr.read()
+            assert (
+                "stopped before the cluster had room for the run; the same command goes on"
+                in stopped.stderr.read()
+            )
         with start(folder, there, "cluster.deadlines.nodes_s=120") as patient:
             assert any("waiting up to 120 s for nodes" in line for line in patient.stderr)
             cluster.add_node(**node(tmp_path, "second", 4))

@@ -67,7 +67,7 @@ class DeadlinesConfig(Section):
     start_s: Positive = 300
     """Until a role is up; on a cluster that grows, with the time that a node takes to come."""
     sample_s: Positive = 600
-    """Until a group is sampled."""
+    """Until a group is sampled, and a worker that is taken away has ended those that it has."""
     score_s: Positive = 300
     """Until a group is scored, or has its reference log-probs."""
     update_s: Positive = 1800

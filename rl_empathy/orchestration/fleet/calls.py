@@ -187,16 +187,35 @@ class Role:
     async def _until_silent(self, seconds: float) -> None:
         """Ask again and again whether the role is alive; return when it does not answer."""
         while True:
-            alive = self.actor.ready.options(concurrency_group=HEALTH).remote()
+            await asyncio.sleep(seconds / PULSES)
             try:
-                pulse = await asyncio.wait_for(asyncio.ensure_future(alive), seconds)
-            except TimeoutError:
-                return
+                if not await self.take_pulse(seconds):
+                    return
             except RayError:
                 await asyncio.sleep(seconds)  # the call that is waited for raises it as well, and says more
                 return
-            self.asked_to_go = pulse.asked_to_go
-            await asyncio.sleep(seconds / PULSES)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """A call is under way; its pulse is taken then."""
+        return self._waiting > 0
+
+    async def take_pulse(self, seconds: float) -> bool:
+        """Ask whether the role is alive: whether it answered in time.
+
+        Raises:
+            RayError: Its process is gone.
+        """
+        alive = self.actor.ready.options(concurrency_group=HEALTH).remote()
+        try:
+            async with asyncio.timeout(
+                seconds
+            ):  # wait_for would swallow a cancellation that comes with the answer
+                pulse = await asyncio.ensure_future(alive)
+        except TimeoutError:
+            return False
+        self.asked_to_go = pulse.asked_to_go
+        return True
 
 
 def _room_for(resources: Resources) -> str:

@@ -153,9 +153,15 @@ class RolloutWorkers:
     async def watch_leaving(self) -> None:
         """Replace workers that are going to be taken away, before they are."""
         while True:
-            # On a thread: the loop must not stand still when Ray's control store is slow to answer.
-            self.roster.replace_leaving(await asyncio.to_thread(draining_nodes))
+            idle = [worker.role for worker in self.roster.ready() if not worker.role.is_waited_for]
+            # One that is gone or hangs is noticed by the next call to it.
+            await asyncio.gather(*(role.take_pulse(WATCH_S) for role in idle), return_exceptions=True)
+            self.roster.replace_leaving(await self._nodes_to_leave())
             await asyncio.sleep(WATCH_S)
+
+    async def _nodes_to_leave(self) -> set[str]:
+        # On a thread: the loop must not stand still when Ray's control store is slow to answer.
+        return await asyncio.to_thread(draining_nodes)
 
     async def _choose(self, prompt: Prompt, cohort: Sequence[Prompt], doing: str) -> tuple[Worker, int]:
         if self._in_step:

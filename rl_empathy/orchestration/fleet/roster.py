@@ -13,6 +13,9 @@ from rl_empathy.errors import RoleTimeoutError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
 
+LEAVING = ("draining", "stopped")
+"""States of a worker that is taken away."""
+
 
 @dataclass(eq=False)
 class Worker:
@@ -79,9 +82,8 @@ class Roster:
         self._repairs: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Workers that are there or coming, and stay."""
-        staying = [w for w in self.workers if w.state not in ("draining", "stopped", "dead") or w.succeeded]
-        return len(self._coming) + len(staying)
+        """Workers that are there or coming, and stay; one whose restarts are spent keeps its place."""
+        return len(self._coming) + sum(worker.state not in LEAVING for worker in self.workers)
 
     def ready(self) -> list[Worker]:
         """Those that may serve now."""
@@ -97,11 +99,14 @@ class Roster:
             count: Wanted.
             reason: Why, for the user.
         """
-        self._tell(f"{len(self)} -> {count} rollout workers: {reason}")
         self._minimum = min(self._minimum, count)
-        self._add_new(count - len(self))
+        here = sum(worker.state not in (*LEAVING, "dead") for worker in self.workers)
         ready = sorted(self.ready(), key=lambda worker: worker.groups)
-        for worker in ready[: max(0, len(self) - len(self._coming) - count)]:
+        surplus = ready[: max(0, here - count)]  # those that only come are not counted: they may not
+        if surplus or count > len(self):
+            self._tell(f"{len(self)} -> {count} rollout workers: {reason}")
+        self._add_new(count - len(self))
+        for worker in surplus:
             self._take_away(worker)
 
     def replace_leaving(self, nodes: Collection[str]) -> None:
@@ -135,6 +140,7 @@ class Roster:
             self._problem = error
             self._changed.set()
         else:
+            worker.succeeded = True
             self.repair(self._replace(worker, error))
 
     def changed(self) -> None:
@@ -185,7 +191,6 @@ class Roster:
             self.repair(self._add(name))
 
     async def _replace(self, worker: Worker, error: Exception) -> None:
-        worker.succeeded = True
         try:
             role = await start_anew(worker.role, lambda: self._start(worker.role.name), self._budget, error)
         finally:
@@ -208,14 +213,20 @@ class Roster:
 
     async def _start_as_needed(self, name: str) -> Role | None:
         """Start a worker, again as long as the run needs it and restarts are left; None: it goes without."""
+        clock, failed_at = asyncio.get_running_loop().time, None
         while True:
             try:
-                return await self._start(name)
+                role = await self._start(name)
             except LOST as error:
                 if len(self) > self._minimum:
                     self._tell(str(error))
                     return None
                 self._budget.spend(name, error)
+                failed_at = failed_at or clock()
+            else:
+                if failed_at is not None:
+                    self._budget.started(name, clock() - failed_at)
+                return role
 
     def _new(self, role: Role) -> Worker:
         self._processes[role.name] += 1
@@ -241,8 +252,10 @@ class Roster:
             worker.move("stop")
         worker.role.kill()
         self.workers.remove(worker)
+        self._changed.set()
 
     def _raise_problem(self, wanted: int) -> None:
-        hopeful = len(self._coming) + sum(w.state != "dead" or w.succeeded for w in self.workers)
+        alive = sum(w.state not in (*LEAVING, "dead") or w.succeeded for w in self.workers)
+        hopeful = len(self._coming) + alive
         if self._problem and (hopeful < wanted or not isinstance(self._problem, LOST)):
             raise self._problem

@@ -12,7 +12,8 @@ from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import RoleDiedError, Stopped, TrainerLostError, TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.orchestration.grpo import run_grpo
+from rl_empathy.orchestration.group_buffer import GroupBuffer
+from rl_empathy.orchestration.grpo import Checkpoints, run_grpo
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import Occurrence
 from tests.fakes import (
@@ -199,6 +200,40 @@ def test_a_trainer_idles_whenever_it_does_not_work_whatever_it_waits_for(tmp_pat
     seen = [(line["idle/trainer_fraction"], line["time/step_s"]) for line in lines(tmp_path)]
     assert len(seen) == 8
     assert [idle for idle, _ in seen] == pytest.approx([1 - 0.01 / step_s for _, step_s in seen])
+
+
+def test_groups_that_were_dropped_were_generated_as_well(tmp_path):
+    fleet = make_fleet(rewards=AlternatingRewards(flat_every=3))
+    counts = run_loop(tmp_path, fleet).metrics()
+    assert counts["ledger/dropped/no_reward_spread"] > 3
+    groups = counts["ledger/trained"] + counts["ledger/dropped/no_reward_spread"]
+    tokens = sum(line["tokens/generated_per_s"] * line["time/step_s"] for line in lines(tmp_path))
+    each = sum(len(c.token_ids) for c in make_group(make_prompt(0), size=2).completions)
+    assert tokens == pytest.approx(groups * each)
+
+
+def test_a_step_that_is_copied_twice_keeps_its_score(tmp_path):
+    """As by a stop that is heard right after a checkpoint."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    fleet, prompts = make_fleet(), PromptStream([(make_row(0), [1, 2, 3])], seed=0)
+    checkpoints = Checkpoints(
+        fleet,
+        prompts,
+        ledger,
+        GroupBuffer(capacity=1, look_ahead=1, max_dropped=1, ledger=ledger, in_rounds=False),
+    )
+
+    async def go():
+        await checkpoints.copy()
+        for reward in (1.0, 2.0):
+            checkpoints.seen(reward)
+        await checkpoints.copy()
+        await checkpoints.copy()
+        checkpoints.seen(float("nan"))
+        await checkpoints.copy()
+
+    asyncio.run(go())
+    assert fleet.trainer.scores == [None, 1.5, 1.5, None]
 
 
 def test_the_metrics_have_the_names_of_the_design(tmp_path):

@@ -1,7 +1,6 @@
 """Rollout workers that leave with notice, and replacements that do not come up at once; on a virtual clock."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -10,20 +9,8 @@ from rl_empathy.errors import RoleDiedError, RoleTimeoutError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster
+from tests.fakes import endless
 from tests.virtual_clock import run_virtually
-
-
-class Endless(Role):
-    """Works until it is ended."""
-
-    is_ended = False
-
-    def kill(self) -> None:
-        self.is_ended = True
-
-
-def endless(name: str) -> Endless:
-    return Endless(name=name, actor=None, log=Path("logs") / f"{name}.log")
 
 
 class FailingStarts:
@@ -75,7 +62,9 @@ def test_a_replacement_that_the_run_needs_is_started_until_it_is_up():
         assert leaving.role.is_ended
         assert [str(worker) for worker in roster.workers] == ["rollout_worker_1 (ready)"]
         assert told[1:] == [
-            f"rollout_worker_1 did not start. Starting rollout_worker_1 anew (restart {i})" for i in (1, 2)
+            "rollout_worker_1 did not start. Starting rollout_worker_1 anew (restart 1)",
+            "rollout_worker_1 did not start. Starting rollout_worker_1 anew (restart 2)",
+            "rollout_worker_1 is up again after 20.0 s",
         ]
 
     run_virtually(run())
