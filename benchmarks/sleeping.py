@@ -129,7 +129,7 @@ class SleepingWorker:
         return GroupHeader.of(group, worker=str(number), sample_s=time.monotonic() - started), group
 
     async def load_weights(
-        self, number: int, weights: PolicyVersion, whole: bool
+        self, number: int, weights: PolicyVersion, whole: bool, load_number: int
     ) -> tuple[PolicyVersion, dict[str, float]]:
         self._versions[number] = weights
         return weights, {"pause_s": 0.0, "busy_s": 0.0}

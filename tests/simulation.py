@@ -171,6 +171,7 @@ class Worker(Process):
         super().__init__(dice)
         self.unloadable = unloadable
         self.version = PolicyVersion(0, 0)
+        self.last_load = 0
         self._voided = asyncio.Event()
         self.busy_s = 0.0
         self._running = 0
@@ -205,8 +206,11 @@ class Worker(Process):
         group = RolloutGroup(prompt=prompt, completions=(completion,) * group_size, admitted=admitted)
         return GroupHeader.of(group, worker="simulated", sample_s=0.0), group
 
-    async def load_weights(self, weights: PolicyVersion, whole: bool) -> Any:
-        await self.spend(0.5)
+    async def load_weights(self, weights: PolicyVersion, whole: bool, number: int) -> Any:
+        await self.spend(0.5)  # on the way, where another one may overtake it
+        if number < self.last_load:
+            raise WeightSyncError("a newer load came before")
+        self.last_load = number
         if weights.number == self.unloadable:
             raise WeightSyncError("the tensors do not fit")
         if whole or weights.attempt != self.version.attempt:

@@ -8,6 +8,7 @@ from rl_empathy.actors.termination import TerminationNotice
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
+from rl_empathy.errors import WeightSyncError
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.types import GroupHeader, PolicyVersion, Prompt, Pulse, RolloutGroup
 
@@ -31,6 +32,7 @@ class RolloutWorker:
     ) -> None:
         divert_output(log)
         self._name = name
+        self._last_load = 0
         self._engine = GenerationEngine(
             model_path,
             dtype=dtype,
@@ -60,9 +62,19 @@ class RolloutWorker:
         return GroupHeader.of(group, worker=self._name, sample_s=time.monotonic() - started), group
 
     async def load_weights(
-        self, weights: PublishedWeights, whole: bool
+        self, weights: PublishedWeights, whole: bool, number: int
     ) -> tuple[PolicyVersion, dict[str, float]]:
-        """Load a published version: what is held now, the pause it made, and how long the engine has worked."""
+        """Load a published version: what is held now, the pause it made, and how long the engine has worked.
+
+        Raises:
+            WeightSyncError: The load of a higher number came before. Ray begins a call when what it was given has
+                come to this node, so that one that its caller has given up may be overtaken.
+        """
+        if number < self._last_load:
+            raise WeightSyncError(
+                f"load {number}, of policy version {weights.version}, came after load {self._last_load}"
+            )
+        self._last_load = number
         pause_s = await self._engine.load_weights(weights, whole=whole)
         stats = self._engine.stats
         return self._engine.version, {
@@ -71,7 +83,7 @@ class RolloutWorker:
         }
 
     async def load_model(
-        self, folder: str, version: PolicyVersion, whole: bool
+        self, folder: str, version: PolicyVersion, whole: bool, number: int
     ) -> tuple[PolicyVersion, dict[str, float]]:
         """Load the weights of a model folder of the same architecture; answers as `load_weights`."""
-        return await self.load_weights(PublishedWeights.from_folder(Path(folder), version), whole)
+        return await self.load_weights(PublishedWeights.from_folder(Path(folder), version), whole, number)

@@ -1,6 +1,7 @@
 """The rollout workers, seen as one: who samples what, and which weights they hold (C5)."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -26,9 +27,11 @@ WATCH_S = 2.0
 class _Load:
     """How a worker gets the weights that are published now."""
 
+    number: int
+    """Rises: a worker refuses one that reaches it after a newer one."""
     version: PolicyVersion
-    ask: Callable[[Role, bool], Awaitable[Any]]
-    """The call; true: whole, so that what the worker had under way is given up."""
+    ask: Callable[[Role, bool, int], Awaitable[Any]]
+    """The call, with the number; true: whole, so that what the worker had under way is given up."""
 
 
 class RolloutWorkers:
@@ -68,6 +71,7 @@ class RolloutWorkers:
         self._in_step = in_step
         self._tell = tell
         self._load: _Load | None = None
+        self._load_numbers = itertools.count()
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
 
@@ -135,13 +139,14 @@ class RolloutWorkers:
             RoleTimeoutError: Fewer than cluster.rollout_workers.min are ready after cluster.deadlines.workers_s.
         """
         return await self._bring(
-            _Load(version, lambda role, whole: role.actor.load_weights.remote(weights, whole))
+            version, lambda role, whole, number: role.actor.load_weights.remote(weights, whole, number)
         )
 
     async def load_model(self, folder: Path, version: PolicyVersion) -> None:
         """Have every worker load the weights of a model folder of the same architecture."""
         await self._bring(
-            _Load(version, lambda role, whole: role.actor.load_model.remote(str(folder), version, whole))
+            version,
+            lambda role, whole, number: role.actor.load_model.remote(str(folder), version, whole, number),
         )
 
     async def payload(self, group: GroupHandle) -> RolloutGroup:
@@ -175,9 +180,11 @@ class RolloutWorkers:
     def _request_seed(self, prompt: Prompt) -> int:
         return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
 
-    async def _bring(self, load: _Load) -> dict[str, dict[str, float]]:
+    async def _bring(
+        self, version: PolicyVersion, ask: Callable[[Role, bool, int], Awaitable[Any]]
+    ) -> dict[str, dict[str, float]]:
         async with self._loading:
-            self._load = load
+            self._load = load = _Load(next(self._load_numbers), version, ask)
             living = [worker for worker in self.roster.workers if worker.state in ("stale", "ready")]
             refits = (self._refit(worker, load) for worker in living)
             reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
@@ -187,7 +194,7 @@ class RolloutWorkers:
                 raise report
             if report is not None:
                 stats[worker.key] = report
-        await self.roster.until_enough(f"load policy version {load.version}")
+        await self.roster.until_enough(f"load policy version {version}")
         return stats
 
     async def _refit(self, worker: Worker, load: _Load) -> dict[str, float] | None:
@@ -199,7 +206,7 @@ class RolloutWorkers:
         try:
             # A call takes this process a millisecond, and there are hundreds: what else is due goes in between.
             async with self._turn:
-                asked = load.ask(worker.role, whole)
+                asked = load.ask(worker.role, whole, load.number)
                 await asyncio.sleep(0)
             held, stats = await worker.role.answer(
                 asked,
