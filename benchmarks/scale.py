@@ -134,6 +134,7 @@ def main() -> None:
     else:
         first = measure(arguments.workers[-1], arguments.steps, trainer=FirstTrainer)
         print(f"the largest again, the trainer first in line: idle {first['trainer_idle_fraction']:.3f}")
+        out.write_text(json.dumps([*results, first], indent=1))
     largest = results[-1]
     print(
         f"RESULT trainer_idle_fraction={largest['trainer_idle_fraction']:.3f} "

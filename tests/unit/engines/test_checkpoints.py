@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from rl_empathy.engines import checkpoints
 from rl_empathy.engines.checkpoints import latest_checkpoint, verify_checkpoint, write_checkpoint
 from rl_empathy.errors import CheckpointError
 
@@ -111,6 +112,21 @@ def test_a_death_while_a_step_is_written_again_leaves_it_whole(tmp_path):
         if lived:
             break
     assert at > 20, "a write touches the disk more often"
+
+
+def test_a_step_that_is_written_again_and_cannot_be_read_back_is_the_one_before(tmp_path, monkeypatch):
+    before = write(tmp_path, 10).path.stat().st_ino
+    write_manifest = checkpoints._write_manifest
+
+    def write_on_a_bad_disk(folder, step, score):
+        write_manifest(folder, step, score)
+        flip_a_byte(folder / "policy.safetensors")
+
+    monkeypatch.setattr(checkpoints, "_write_manifest", write_on_a_bad_disk)
+    with pytest.raises(CheckpointError, match=r"another sha256.*what was there before still is"):
+        write(tmp_path, 10)
+    assert latest_checkpoint(tmp_path).path.stat().st_ino == before
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_000010"]
 
 
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew_by_itself(tmp_path):
