@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,12 +63,17 @@ def _is_finished(directory: RunDirectory, run_file: RunFile) -> bool:
 
 async def _carried_out(context: RunContext, plan: Plan, *, may_grow: bool) -> str:
     """The stages, once the cluster has room for them: what `_tracked` returns."""
-    context.stop.listen(lambda: context.progress.message("stopping at the next place where nothing is lost"))
+    await _find_room(context, plan, may_grow=may_grow)
+    return await _tracked(context)
+
+
+async def _find_room(context: RunContext, plan: Plan, *, may_grow: bool) -> None:
+    """Wait until the cluster has room; from here on a signal asks the run to stop."""
     tell = context.progress.message
+    context.stop.listen(lambda: tell("stopping at the next place where nothing is lost"))
     await context.stop.unless_set(find_room(context.run_file.cluster, plan, may_grow=may_grow, tell=tell))
     if context.stop.is_set:
         raise Stopped("stopped before the cluster had room for the run; the same command goes on")
-    return await _tracked(context)
 
 
 async def _tracked(context: RunContext) -> str:
@@ -156,13 +161,23 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
     with _running(run_file) as context:
         plan = make_plan(run_file)
         may_grow = join_cluster(run_file.cluster, plan)
-        asyncio.run(find_room(run_file.cluster, plan, may_grow=may_grow, tell=context.progress.message))
-        context.use_tokenizer_of(next(iter(models.values())))
-        report = asyncio.run(_first_error(run_evaluation(context, models, reward_model)))
+        report = asyncio.run(_first_error(_evaluated(context, plan, models, reward_model, may_grow=may_grow)))
     if output:
         shutil.copyfile(report, output)
     print(f"evaluation: {output or report}")
     return 0
+
+
+async def _evaluated(
+    context: RunContext, plan: Plan, models: Mapping[str, Path], encoder: Path | None, *, may_grow: bool
+) -> Path:
+    """The evaluation's report, once the cluster has room for it."""
+    await _find_room(context, plan, may_grow=may_grow)
+    context.use_tokenizer_of(next(iter(models.values())))
+    report = await context.stop.unless_set(run_evaluation(context, models, encoder))
+    if report is None:
+        raise Stopped("the evaluation was stopped; the same command begins it anew")
+    return report
 
 
 def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:

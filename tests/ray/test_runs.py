@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_models import make_tiny_model
+
 ROOT = Path(__file__).parents[2]
 RUN_FILE = ROOT / "tests/ray/tiny.yaml"
 SETTINGS = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
@@ -96,6 +98,27 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     again = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
     assert "schema/valid_fraction" in again.stdout, "a finished run prints its result"
     assert len(metrics(folder)) == 3
+
+
+def test_an_evaluation_by_hand_can_be_stopped_and_writes_its_report_when_it_is_not(tmp_path):
+    model, report = make_tiny_model(tmp_path / "a model"), tmp_path / "report.json"
+    evaluate = [sys.executable, "-m", "rl_empathy.evaluate", str(model), "--run-file", str(RUN_FILE)]
+    evaluate += ["evaluate.num_prompts=3", "grpo.rewards=[{function: format}]", "--output", str(report)]
+    process = subprocess.Popen(
+        evaluate, stderr=subprocess.PIPE, text=True, env=os.environ | SETTINGS, cwd=tmp_path
+    )
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("evaluate: starts"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75, seen
+    assert "the evaluation was stopped; the same command begins it anew" in seen[-1]
+    assert not report.exists()
+    subprocess.run(
+        evaluate, check=True, capture_output=True, env=os.environ | SETTINGS, timeout=LIMIT_S, cwd=tmp_path
+    )
+    assert [model["name"] for model in json.loads(report.read_text())["models"]] == ["a model"]
 
 
 @pytest.mark.long
