@@ -7,6 +7,8 @@ from typing import Any
 
 import ray
 
+from rl_empathy.errors import ResourceError
+
 
 def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
     """Start a cluster of this machine and connect to it.
@@ -17,6 +19,9 @@ def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
 
     Returns:
         Ray's context.
+
+    Raises:
+        ResourceError: It did not start.
     """
     # Ray hands the interpreter's path to a shell as it is: one with a space in it has to come quoted.
     quoted = shlex.quote(sys.executable)
@@ -30,5 +35,10 @@ def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
             logging_level=logging_level,
             runtime_env={"py_executable": quoted} if quoted != sys.executable else None,
         )
+    except Exception as error:  # Ray raises a plain one when its 30 s pass
+        raise ResourceError(
+            f"Ray did not start on this machine: {error} Its logs: session_latest/logs in RAY_TMPDIR or /tmp/ray. "
+            "Where other work keeps the machine busy, start again when it is done"
+        ) from error
     finally:
         os.umask(mask)

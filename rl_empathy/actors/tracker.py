@@ -20,8 +20,8 @@ class Tracker:
     """Owns the W&B run of a run; a resume goes on under the same id.
 
     Nothing that W&B does stops the run (its errors have no common base, hence `except Exception`): what it
-    could not take is counted in `failures` and announced once, and metrics.jsonl has every number in any
-    case. The key comes from the environment variable WANDB_API_KEY.
+    could not take is counted in `failures`, the first of them is the run's to announce (`problem`), and
+    metrics.jsonl has every number in any case. The key comes from the environment variable WANDB_API_KEY.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Tracker:
         """
         self.failures = 0
         """Calls that W&B did not take."""
+        self._problem = ""
         self._folder = Path(run_directory) / "wandb"
         self._run: Any = None
         self._start_s = start_s
@@ -62,6 +63,10 @@ class Tracker:
             self._failed(f"W&B did not start ({_first_line(error)})")
             if mode == "online":
                 self._start_offline(name, project, config)
+
+    def problem(self) -> str:
+        """What W&B did not take first; "" when it took everything so far."""
+        return self._problem
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Take a line of metrics; what is not a finite number stays here."""
@@ -128,8 +133,8 @@ class Tracker:
 
     def _failed(self, text: str) -> None:
         self.failures += 1
-        if self.failures == 1:
-            log.warning("%s; the run goes on, and metrics.jsonl has every number", text)
+        self._problem = self._problem or text
+        log.warning("%s", text)
 
 
 def _kept_id(folder: Path) -> str:

@@ -83,7 +83,9 @@ async def _tracked(context: RunContext) -> str:
     if settings.wandb != "disabled":
         config = context.run_file.model_dump(mode="json", by_alias=True)
         name = str(context.run_file.run.name)
-        tracker = TrackerHandle.start(directory.path, name, settings.wandb_project, settings.wandb, config)
+        tracker = TrackerHandle.start(
+            directory.path, name, settings.wandb_project, settings.wandb, config, context.progress.message
+        )
         context.log.add_sink(tracker)
     try:
         await _stages(context)

@@ -181,3 +181,15 @@ def test_spent_restarts_end_the_run_with_the_name_of_the_role_and_a_resume_goes_
     with start(folder, "grpo.num_steps=40") as run:
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=40, restarts=0)
+
+
+@pytest.mark.long
+def test_a_tracker_that_finds_no_server_writes_files_and_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    folder = tmp_path / "runs"
+    with start(folder, "logging.wandb=online") as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+        assert "W&B did not start" in run.stderr.read()
+    check_accounts(folder, num_steps=8, restarts=0)
+    assert len(list(folder.glob("tiny/wandb/offline-run-*/*.wandb"))) == 1
