@@ -290,7 +290,7 @@ class SleepingRun:
 
         async def restartable(name: str) -> RestartableRole:
             start = functools.partial(self._start, folder, name, name)
-            return RestartableRole(await start(), start, budget)
+            return RestartableRole(await start(), start, budget, retries=2)
 
         names = (f"rollout_worker_{i}" for i in range(self.workers))
         workers = [_numbered(hosts[i % self.processes], name) for i, name in enumerate(names)]

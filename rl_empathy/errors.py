@@ -70,12 +70,19 @@ class RoleDiedError(RlEmpathyError, RuntimeError):
     """The process of a role is gone; the text names role, node and log."""
 
 
+class ScorerLostError(RlEmpathyError, RuntimeError):
+    """A scorer was lost again and again while it had this group; the group is dropped."""
+
+
 class TrainerLostError(RlEmpathyError, RuntimeError):
     """The policy trainer died or does not answer; steps after its last checkpoint are undone."""
 
 
 class VoidedError(RlEmpathyError, RuntimeError):
-    """A rollout worker gave a request up because its weights were replaced whole; the prompt is sampled again."""
+    """A rollout worker gave a request up: its weights were replaced whole, or vLLM broke a completion off.
+
+    The worker goes on, and the prompt is sampled again.
+    """
 
 
 class PayloadLostError(RlEmpathyError, RuntimeError):

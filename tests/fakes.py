@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import PayloadLostError
+from rl_empathy.errors import PayloadLostError, ScorerLostError
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle, RestartBudget
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.types import (
@@ -107,6 +107,19 @@ class SlowlyLoadingWorkers(RandomlySlowWorkers):
         return await super().load_weights(weights, version)
 
 
+class StuckWorkers(RandomlySlowWorkers):
+    """From one publish on they do not take weights any more."""
+
+    def __init__(self, *, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    async def load_weights(self, weights, version):
+        if version.number >= self._number:
+            await asyncio.Event().wait()
+        return await super().load_weights(weights, version)
+
+
 class ForgettingWorkers(RandomlySlowWorkers):
     """The weights of one publish are gone before they can load them, as when the trainer's node dies."""
 
@@ -157,6 +170,19 @@ class AlternatingRewards:
         size = len(group.header.completion_tokens)
         flat = self._flat_every and group.header.occurrence.index % self._flat_every == 0
         return make_rewards(*([1.0] * size if flat else [float(i) for i in range(size)]))
+
+
+class PoisonedRewards(AlternatingRewards):
+    """One prompt of every epoch costs the reward model its life, whenever it is scored."""
+
+    def __init__(self, *, index: int) -> None:
+        super().__init__()
+        self._index = index
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        if group.header.occurrence.index == self._index:
+            raise ScorerLostError("it is gone. So it ended 3 times")
+        return await super().score(group)
 
 
 class NoReference:

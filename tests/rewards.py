@@ -1,5 +1,7 @@
 """Reward functions for tests, found by their dotted path like a user's own."""
 
+import time
+
 
 def vowels(group, parsed):
     """Share of vowels: dense, cheap, and different for nearly every completion."""
@@ -17,3 +19,10 @@ def unreliable(group, parsed):
         case 7:
             return [scores[0]] + [None] * (len(scores) - 1)
     return scores
+
+
+def stubborn(group, parsed):
+    """Like `vowels`, but for the sixth prompt it never ends."""
+    if group.prompt.occurrence.index == 5:
+        time.sleep(3600)
+    return vowels(group, parsed)

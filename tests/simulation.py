@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ class Process:
 
     async def ready(self) -> Pulse:
         return Pulse("a-node", self.asked_to_go)
+
+    async def __ray_call__(self, function: Callable[..., Any]) -> None:
+        """Ray's call of a function in the actor's process."""
 
     async def spend(self, mean_s: float) -> None:
         """Take a heavy-tailed time."""
@@ -423,6 +427,7 @@ class Simulation:
             start_reference(),
             *(start_worker(f"rollout_worker_{i}") for i in range(self.num_workers)),
         )
+        scorer = partial(RestartableRole, budget=budget, retries=self.config.reward_retries)
         fleet = LocalFleet(
             trainer=PolicyTrainerHandle(trainer, start_trainer, self.deadlines, budget),
             rollout_workers=SimulatedWorkers(
@@ -434,9 +439,9 @@ class Simulation:
                 in_step=False,
                 tell=self.told.append,
             ),
-            reward_model=RewardModelHandle(RestartableRole(rewards, start_rewards, budget), self.deadlines),
+            reward_model=RewardModelHandle(scorer(rewards, start_rewards), self.deadlines),
             reference_model=ReferenceModelHandle(
-                RestartableRole(reference, start_reference, budget), self.config, self.deadlines
+                scorer(reference, start_reference), self.config, self.deadlines
             ),
             budget=budget,
             scaler=Scaler(self.minimum, self.maximum, self.folder / BY_HAND) if self.maximum else None,

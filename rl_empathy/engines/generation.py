@@ -159,7 +159,8 @@ class GenerationEngine:
             The group, every token with its policy version.
 
         Raises:
-            RoleDiedError: The engine failed and takes no further work, or vLLM broke a completion off.
+            RoleDiedError: The engine failed and takes no further work.
+            VoidedError: vLLM broke a completion off, or a load gave the group up.
         """
         loop = asyncio.get_running_loop()
         request = _Request(prompt, sampling, group_size, seed, together, loop.create_future(), loop)
@@ -301,7 +302,7 @@ class GenerationEngine:
                 if broken:
                     reasons = ", ".join(map(str, broken))
                     request.resolve(
-                        RoleDiedError(f"vLLM broke off a completion of {request.prompt.row.id}: {reasons}")
+                        VoidedError(f"vLLM broke off a completion of {request.prompt.row.id}: {reasons}")
                     )
                 else:
                     request.resolve(self._group_of(request, output))

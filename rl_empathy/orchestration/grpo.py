@@ -58,7 +58,9 @@ async def run_attempts(
             return
         except* TrainerLostError as lost:
             error = lost.exceptions[0]
-        await fleet.trainer.rebuild(error)
+        await stop.unless_set(fleet.trainer.rebuild(error))
+        if stop.is_set:
+            raise Stopped("stopped while the policy trainer was started anew; the same command goes on")
 
 
 def take_up(
@@ -101,7 +103,7 @@ async def run_grpo(
     )
     worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
     async with asyncio.TaskGroup() as tasks:
-        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks)
+        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks, stop)
         await publisher.publish()
         await publisher.ended()  # a worker serves only after a finished refit
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
@@ -129,7 +131,7 @@ async def run_grpo(
             speed |= publisher.metrics()
             seen = rollout_metrics(scored(groups), scored(dropped))
             log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
-            fleet.rescale(speed)
+            fleet.rescale(speed)  # before they begin to load: one that does cannot be taken away
             checkpoints.seen(seen["reward/mean"])
             if step % config.checkpoint_every == 0 or step == config.num_steps:
                 with clock.measured("time/checkpoint_s"):
@@ -145,6 +147,8 @@ def slots(config: GRPOConfig) -> int:
 
 def drop_reason(group: GroupHandle) -> str | None:
     """Why a group cannot be trained at all; None when it can."""
+    if group.rewards is None:
+        return "scorer_lost"
     return "reward_failed" if len(rewards_of(group).valid) < 2 else None
 
 
@@ -155,12 +159,13 @@ def drop_reason_with_spread(group: GroupHandle) -> str | None:
 
 def rewards_of(group: GroupHandle) -> GroupRewards:
     """The rewards of a group that was scored."""
-    assert group.rewards is not None, "only scored groups reach the trainer"
+    assert group.rewards is not None, "a group without them is dropped first"
     return group.rewards
 
 
 def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupRewards]]:
-    return [(group.header, rewards_of(group)) for group in groups]
+    """Header and rewards of those that have rewards."""
+    return [(group.header, group.rewards) for group in groups if group.rewards]
 
 
 class Checkpoints:

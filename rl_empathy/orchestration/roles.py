@@ -122,7 +122,7 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
             microbatch_tokens=run_file.grpo.microbatch_tokens,
         )
 
-    return RestartableRole(await start(), start, context.budget)
+    return RestartableRole(await start(), start, context.budget, retries=run_file.grpo.reward_retries)
 
 
 async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
@@ -156,7 +156,8 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         )
 
     if context.reward_model is None:
-        context.reward_model = RestartableRole(await start(), start, context.budget)
+        retries = run_file.grpo.reward_retries
+        context.reward_model = RestartableRole(await start(), start, context.budget, retries=retries)
     return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
 
 

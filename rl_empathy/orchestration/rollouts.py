@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import PayloadLostError
+from rl_empathy.errors import PayloadLostError, ScorerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
@@ -56,7 +56,8 @@ class Rollouts:
         too_stale: list[GroupHeader] = []
         for group in finished:
             handle = self._fleet.adopt(group)
-            lag = version + len(adopted) // self._config.groups_per_step - handle.header.oldest.number
+            passed_by = len(adopted) + self._config.look_ahead - 1  # at most
+            lag = version + passed_by // self._config.groups_per_step - handle.header.oldest.number
             if lag > self._config.max_staleness:
                 self._prompts.open_again(group.prompt.occurrence)
                 too_stale.append(handle.header)
@@ -106,9 +107,14 @@ class Rollouts:
                 lost()
 
     async def _score(self, group: GroupHandle) -> GroupHandle:
-        rewards, logprobs = await asyncio.gather(
-            self._fleet.reward_model.score(group), self._fleet.reference_model.logprobs(group)
-        )
+        """Rewards and reference log-probs; none where that costs a scorer its life again and again (C3)."""
+        try:
+            rewards, logprobs = await asyncio.gather(
+                self._fleet.reward_model.score(group), self._fleet.reference_model.logprobs(group)
+            )
+        except ScorerLostError as error:
+            log.warning("%s; the group is dropped", error)
+            return group
         self._ledger.move(group.header.occurrence, "score")
         return group.scored(rewards, logprobs)
 

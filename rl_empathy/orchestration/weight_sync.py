@@ -13,6 +13,7 @@ from ray import ObjectRef
 
 from rl_empathy.errors import PayloadLostError, TrainerLostError
 from rl_empathy.orchestration.fleet import PolicyTrainerHandle, RolloutWorkers
+from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import PolicyVersion
 
 
@@ -20,7 +21,11 @@ class Publisher:
     """Brings the trainer's versions to the workers, one after the other, while the trainer goes on."""
 
     def __init__(
-        self, trainer: PolicyTrainerHandle, workers: RolloutWorkers, tasks: asyncio.TaskGroup
+        self,
+        trainer: PolicyTrainerHandle,
+        workers: RolloutWorkers,
+        tasks: asyncio.TaskGroup,
+        stop: StopSignal,
     ) -> None:
         """Nothing is published yet.
 
@@ -28,13 +33,16 @@ class Publisher:
             trainer: Has the weights.
             workers: Want them.
             tasks: Where the workers load, beside the next update.
+            stop: Ends every wait for them, and nothing more is published.
         """
         self._trainer = trainer
         self._workers = workers
         self._tasks = tasks
+        self._stop = stop
         self._bringing: asyncio.Task[None] | None = None
         self._metrics: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
+        self._ready = 0
         self._last = self._now()
 
     async def publish(self, then: Callable[[], None] = lambda: None) -> None:
@@ -44,20 +52,27 @@ class Publisher:
             then: Called when the workers hold it.
         """
         await self.ended()
+        if self._stop.is_set:
+            return
         started = self._now()
         weights = await self._trainer.weights()
+        self._ready = self._workers.num_ready  # none is while it loads
         self._bringing = self._tasks.create_task(self._bring(weights, self._trainer.version, started, then))
 
     async def ended(self) -> None:
         """Wait until the workers hold what was published last."""
-        if self._bringing:
-            await self._bringing
+        await self._stop.unless_set(self._brought())
 
     def metrics(self) -> dict[str, float]:
         """Of the last publish that ended, mostly that of the step before: its time, the pause of running requests (the
-        worst worker's), and the idle share of the workers that loaded both it and the one before, between the two.
+        worst worker's), and the idle share of the workers that loaded both it and the one before, between the two;
+        and how many workers were ready when the last one began.
         """
-        return self._metrics | {"fleet/rollout_workers_ready": float(self._workers.num_ready)}
+        return self._metrics | {"fleet/rollout_workers_ready": float(self._ready)}
+
+    async def _brought(self) -> None:
+        if self._bringing:
+            await self._bringing
 
     async def _bring(
         self, weights: "ObjectRef[Any]", version: PolicyVersion, started: float, then: Callable[[], None]

@@ -14,6 +14,7 @@ import ray
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
+from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_role
 from rl_empathy.types import Pulse
 
@@ -57,11 +58,29 @@ class Steady:
         time.sleep(seconds)
 
 
+class Logging(Steady):
+    """With a log, as every role has."""
+
+    def __init__(self, log: str) -> None:
+        divert_output(log)
+
+
 def test_an_error_of_a_constructor_keeps_its_class(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^no model at nowhere$"):
         asyncio.run(
             start_role("trainer", Broken, "nowhere", resources=ONE, logs=tmp_path, deadlines=DEADLINES)
         )
+
+
+def test_a_role_that_is_late_writes_into_its_log_where_it_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        role = await start_role("sleeper", Logging, resources=ONE, logs=tmp_path, deadlines=DEADLINES)
+        with pytest.raises(RoleTimeoutError, match=r"with the place of every thread: .*sleeper\.log"):
+            await role.answer(role.actor.sleep.remote(60), seconds=1, doing="sleep")
+        role.kill()
+        assert "in sleep" in role.log.read_text()
+
+    asyncio.run(run())
 
 
 def test_a_role_that_finds_no_place_says_what_it_asks_for_and_what_there_is(tmp_path: Path) -> None:

@@ -136,6 +136,18 @@ def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
 
 
 @pytest.mark.long
+def test_a_group_whose_judge_never_ends_is_dropped_by_name_and_the_others_are_trained(tmp_path):
+    """It costs the reward model its life twice, and no more: the run has a budget, and a resume would meet it again."""
+    folder = tmp_path / "runs"
+    rewards = "grpo.rewards=[{function: tests.rewards.stubborn}]"
+    with start(folder, rewards, "grpo.reward_retries=1", "cluster.deadlines.score_s=5") as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    check_accounts(folder, num_steps=8, restarts=2)
+    dropped = [line for line in ledger(folder) if line["state"] == "dropped"]
+    assert [(line["epoch"], line["index"], line["reason"]) for line in dropped] == [(0, 5, "scorer_lost")]
+
+
+@pytest.mark.long
 def test_a_rank_that_hangs_takes_all_back_to_the_last_checkpoint(tmp_path):
     folder = tmp_path / "runs"
     trainer = "cluster.policy_trainer={ranks: 2, zero_stage: 3}"

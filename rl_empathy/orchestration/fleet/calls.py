@@ -1,8 +1,9 @@
 """Calls to actors and tasks, each of which ends: with an answer, an error of ours, or a deadline (C6)."""
 
 import asyncio
+import faulthandler
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ BESIDE = "beside"
 """The concurrency group in which an actor does what does not keep it from its work."""
 PULSES = 12
 """How often a role is asked within cluster.deadlines.health_s."""
+STACKS_S = 2.0
+"""For which a role that is late may write where its threads are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +165,22 @@ class Role:
                 f"{self}, while it was to {doing}, did not answer within {self.health_s:g} s that it is alive "
                 f"(cluster.deadlines.health_s). Its log: {self.log}"
             )
+        where = ", with the place of every thread" if await self._wrote_stacks() else ""
         raise RoleTimeoutError(
-            f"{self} did not {doing} within {seconds:g} s. Its log: {self.log}. "
+            f"{self} did not {doing} within {seconds:g} s. Its log{where}: {self.log}. "
             "If the machine is merely slow, raise cluster.deadlines"
         )
+
+    async def _wrote_stacks(self) -> bool:
+        """Have a role that is late, but alive, write into its log where its threads are."""
+        if self.health_s is None:
+            return False
+        stacks = self.actor.__ray_call__.options(concurrency_group=HEALTH).remote(_write_stacks)
+        with suppress(TimeoutError, RayError):
+            async with asyncio.timeout(STACKS_S):
+                await asyncio.ensure_future(stacks)
+                return True
+        return False
 
     @contextmanager
     def _listened(self) -> "Iterator[list[asyncio.Task[None]]]":
@@ -233,6 +248,10 @@ def _room_for(resources: Resources) -> str:
 def draining_nodes() -> set[str]:
     """Ray's names of the nodes that are about to go: taken back by a cloud, idle, or drained by hand."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def _write_stacks(_actor: Any) -> None:
+    faulthandler.dump_traceback(file=2)  # the role's log
 
 
 def _node_id(_actor: Any) -> str:

@@ -3,10 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import RoleDiedError, RoleTimeoutError
+from rl_empathy.errors import RoleDiedError, RoleTimeoutError, ScorerLostError
 from rl_empathy.orchestration.fleet.calls import Role
 
 T = TypeVar("T")
@@ -110,41 +111,59 @@ async def start_anew(
 
 
 class RestartableRole:
-    """A role without a state of its own: when it is lost it is started anew, and its calls are made again."""
+    """A role without a state of its own: when it is lost it is started anew, and its calls are made again.
 
-    def __init__(self, role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget) -> None:
+    What a call brings may be what the role is lost of: a call that went with it `retries` times more is given up.
+    """
+
+    def __init__(
+        self, role: Role, start: Callable[[], Awaitable[Role]], budget: RestartBudget, *, retries: int
+    ) -> None:
         """Take over a role that is up.
 
         Args:
             role: The actor.
             start: Starts another one in its place.
             budget: Of the run.
+            retries: How often a call that was lost with the role is made again.
         """
         self._role = role
         self._start = start
         self._budget = budget
+        self._retries = retries
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._one_suspect = asyncio.Lock()
 
     async def call(self, make: Callable[[Role], Awaitable[T]]) -> T:
-        """Make a call, again after every restart.
+        """Make a call, again after a restart.
 
         Args:
             make: Makes the call on a role, and waits for its answer.
 
         Raises:
+            ScorerLostError: The role was lost with every try; it is up again.
             RoleDiedError: The restarts are spent.
             RlEmpathyError: What the role raised.
         """
+        losses = 0
         async with self._places:
             while True:
-                role = self._role
-                try:
-                    return await make(role)
-                except LOST as error:
-                    async with self._lock:
-                        if self._role is role:  # who comes first starts it anew for all
-                            self._role = await start_anew(role, self._start, self._budget, error)
+                # Of several that went with the role one may be the cause: made one by one, it stands alone.
+                async with self._one_suspect if losses else nullcontext():
+                    role = self._role
+                    try:
+                        return await make(role)
+                    except LOST as error:
+                        losses += 1
+                        await self._replace(role, error)
+                        if losses > self._retries:
+                            raise ScorerLostError(f"{error}. So it ended {losses} times") from error
+
+    async def _replace(self, role: Role, error: Exception) -> None:
+        async with self._lock:
+            if self._role is role:  # who comes first starts it anew for all
+                self._role = await start_anew(role, self._start, self._budget, error)
 
     def kill(self) -> None:
         """End the process at once, for good."""

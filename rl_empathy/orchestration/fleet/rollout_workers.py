@@ -12,13 +12,21 @@ from typing import Any
 from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, SamplingConfig
-from rl_empathy.errors import PayloadLostError, RoleTimeoutError, VoidedError, WeightSyncError
+from rl_empathy.errors import (
+    PayloadLostError,
+    RoleDiedError,
+    RoleTimeoutError,
+    VoidedError,
+    WeightSyncError,
+)
 from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
 from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
 
+MOST_VOIDED = 20
+"""Times that workers which go on may give a group up: whole loads are rare, so something is wrong with it."""
 WATCH_S = 2.0
 """A cloud tells of a node that it takes back half a minute or more before."""
 
@@ -100,9 +108,10 @@ class RolloutWorkers:
 
         Raises:
             RoleTimeoutError: For cluster.deadlines.workers_s no worker was ready.
-            RoleDiedError: The restarts are spent and no worker is left.
+            RoleDiedError: The restarts are spent and no worker is left, or one after the other gave the group up.
         """
         doing = f"sample the group of prompt {prompt.row.id}"
+        voided = 0
         while True:
             worker, together = await self._choose(prompt, cohort, doing)
             worker.groups += 1
@@ -114,8 +123,10 @@ class RolloutWorkers:
                 return GroupHandle(header=header, payload=payload)
             except LOST as error:
                 self.roster.lost(worker, error)
-            except VoidedError:
-                pass  # the worker lives, and gave the group up for a whole load
+            except VoidedError as error:  # the worker goes on
+                voided += 1
+                if voided == MOST_VOIDED:
+                    raise RoleDiedError(f"{error}. So it ended {voided} times") from error
             finally:
                 worker.groups -= 1
                 self.roster.changed()  # one that drains may be done
@@ -166,7 +177,11 @@ class RolloutWorkers:
 
     async def _nodes_to_leave(self) -> set[str]:
         # On a thread: the loop must not stand still when Ray's control store is slow to answer.
-        return await asyncio.to_thread(draining_nodes)
+        try:
+            async with asyncio.timeout(self._deadlines.health_s):
+                return await asyncio.to_thread(draining_nodes)
+        except TimeoutError:
+            return set()  # asked again in a moment; a control store that is gone ends every call
 
     async def _choose(self, prompt: Prompt, cohort: Sequence[Prompt], doing: str) -> tuple[Worker, int]:
         if self._in_step:
@@ -224,6 +239,8 @@ class RolloutWorkers:
             return None
         except WeightSyncError as error:
             if not worker.has_served:  # a new one that cannot load what is published: nor will the next
+                worker.move("die")
+                worker.role.kill()
                 raise WeightSyncError(f"{worker.role}: {error}. Its log: {worker.role.log}") from error
             self.roster.lost(worker, error)
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from rl_empathy.algorithms.worker_states import WorkerEvent, WorkerState, next_state
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import RoleTimeoutError
+from rl_empathy.errors import RlEmpathyError, RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
 
@@ -154,6 +154,7 @@ class Roster:
             try:
                 await work
             except Exception as error:  # see `until`
+                self._tell(str(error))
                 self._problem = error
                 self._changed.set()
 
@@ -209,7 +210,13 @@ class Roster:
             return
         worker = self._new(role)
         self.workers.append(worker)
-        await self._join(worker)
+        try:
+            await self._join(worker)
+        except WeightSyncError as error:
+            self.workers.remove(worker)
+            if len(self) < self._minimum:
+                raise
+            self._tell(f"{error}. Going on with {len(self)} rollout workers")
 
     async def _start_as_needed(self, name: str) -> Role | None:
         """Start a worker, again as long as the run needs it and restarts are left; None: it goes without."""
@@ -217,10 +224,12 @@ class Roster:
         while True:
             try:
                 role = await self._start(name)
-            except LOST as error:
+            except RlEmpathyError as error:
                 if len(self) > self._minimum:
                     self._tell(str(error))
                     return None
+                if not isinstance(error, LOST):
+                    raise
                 self._budget.spend(name, error)
                 failed_at = failed_at or clock()
             else:

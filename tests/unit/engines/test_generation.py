@@ -70,7 +70,7 @@ async def sample(engine: GenerationEngine, **settings):
 def test_a_completion_that_was_broken_off_is_no_completion_and_the_engine_goes_on(monkeypatch):
     vllm = BreaksOff("abort")
     engine = make_engine(monkeypatch, vllm)
-    with pytest.raises(RoleDiedError, match="broke off a completion of row-0: abort"):
+    with pytest.raises(VoidedError, match="broke off a completion of row-0: abort"):
         asyncio.run(sample(engine))
     vllm.reason = "stop"
     assert asyncio.run(sample(engine)).completions[0].token_ids == (5, 2)

@@ -20,9 +20,11 @@ from tests.fakes import (
     AlternatingRewards,
     DyingWorkers,
     ForgettingWorkers,
+    PoisonedRewards,
     RandomlySlowWorkers,
     RecordingTrainer,
     SlowlyLoadingWorkers,
+    StuckWorkers,
     make_fleet,
     make_group,
     make_prompt,
@@ -121,16 +123,16 @@ def test_weights_that_are_lost_before_they_are_loaded_mean_that_the_trainer_is(t
     assert caught.group_contains(TrainerLostError, match="the object is lost")
 
 
-def test_more_adopted_groups_than_slots_start_no_prompt_before_enough_are_trained(tmp_path):
-    """As after --allow-config-change grpo.groups_per_step=3: 9 finished groups, 6 slots."""
+def test_of_finished_groups_no_more_are_adopted_than_the_window_may_pass_by_within_the_bound(tmp_path):
+    """As after --allow-config-change grpo.look_ahead=4: 9 finished groups, 6 slots. In a window of 4 the seventh may
+    be the tenth that is trained, in step 4 of 3 groups each, three versions after it was written.
+    """
     fleet = make_fleet()
     run_loop(
         tmp_path, fleet, prompts=after(9), finished=groups(9), max_staleness=2, num_steps=4, look_ahead=4
     )
-    assert fleet.rollout_workers.sampled[0] == Occurrence(0, 9)
-    assert (
-        fleet.rollout_workers.version_of[Occurrence(0, 9)].number == 2
-    )  # 9 groups fill the slots until step 2
+    assert fleet.rollout_workers.sampled[:3] == [Occurrence(0, i) for i in (6, 7, 8)]
+    assert max(fleet.trainer.staleness) <= 2
 
 
 def test_adopted_groups_that_would_be_too_stale_are_sampled_again(tmp_path, caplog):
@@ -172,6 +174,23 @@ def test_a_stop_saves_the_last_whole_step_and_what_was_finished(tmp_path):
     opened = {Occurrence(*o) for o in driver["opened"]}
     assert not kept & opened
     assert len(kept | opened) <= 6  # no more than the slots
+
+
+def test_a_stop_is_heard_while_the_workers_do_not_take_the_weights(tmp_path):
+    fleet = make_fleet(workers=StuckWorkers(number=3))
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, fleet, stop_after_s=0.5, num_steps=1000, max_staleness=0, checkpoint_every=1000)
+    assert caught.group_contains(Stopped, match="stopped after step 3 of 1000")
+    assert fleet.trainer.checkpoints[-1][0] == 3
+
+
+def test_a_group_that_its_scorers_are_lost_of_is_dropped_by_name(tmp_path):
+    fleet = make_fleet(rewards=PoisonedRewards(index=4))
+    ledger = run_loop(tmp_path, fleet)
+    counts = ledger.metrics()
+    assert counts["ledger/dropped/scorer_lost"] == 2, "index 4 of two epochs"
+    assert counts["ledger/trained"] == 8 * 3
+    assert Occurrence(0, 4) not in [o for step in fleet.trainer.trained for o in step]
 
 
 def test_a_resume_goes_on_where_the_checkpoint_stood_and_loses_no_prompt(tmp_path):

@@ -3,16 +3,15 @@
 import asyncio
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import RoleDiedError
+from rl_empathy.errors import RoleDiedError, ScorerLostError
 from rl_empathy.orchestration.fleet.restarts import RestartableRole, RestartBudget
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
 
 
-def restartable(start) -> RestartableRole:
-    return RestartableRole(
-        endless("reward_model"), start, RestartBudget(RestartsConfig(each_role=1), lambda text: None)
-    )
+def restartable(start, role=None, *, each_role=1) -> RestartableRole:
+    budget = RestartBudget(RestartsConfig(each_role=each_role), lambda text: None)
+    return RestartableRole(role or endless("reward_model"), start, budget, retries=2)
 
 
 def test_a_few_calls_wait_at_a_roles_door_and_the_others_before_they_are_made():
@@ -62,9 +61,42 @@ def test_calls_that_a_role_took_with_it_are_made_again_on_its_one_successor():
         return role.name
 
     async def run():
-        role = RestartableRole(lost, start, RestartBudget(RestartsConfig(each_role=1), lambda text: None))
+        role = restartable(start, lost)
         names = await asyncio.gather(*(role.call(call) for _ in range(8)))
         assert names == ["the second"] * 8
         assert lost.is_ended
+
+    run_virtually(run())
+
+
+def test_a_call_that_its_role_is_lost_of_is_given_up_and_those_beside_it_are_not():
+    """Three tries, each of which takes the role along; the others go with it once, and are then made alone."""
+    poisoned, answered = [], []
+
+    async def start():
+        await asyncio.sleep(5)
+        return endless("a successor")
+
+    def call(number):
+        async def make(role) -> None:
+            if number == 1:
+                poisoned.append(role)
+                await asyncio.sleep(1)
+                role.kill()
+            for _ in range(20):
+                if role.is_ended:
+                    raise RoleDiedError("it is gone")
+                await asyncio.sleep(0.1)
+            answered.append(number)
+
+        return make
+
+    async def run():
+        role = restartable(start, each_role=3)
+        results = await asyncio.gather(*(role.call(call(n)) for n in range(8)), return_exceptions=True)
+        assert [type(result) for result in results] == [type(None), ScorerLostError, *[type(None)] * 6]
+        assert "it is gone. So it ended 3 times" in str(results[1])
+        assert len(poisoned) == 3
+        assert sorted(answered) == [0, 2, 3, 4, 5, 6, 7]
 
     run_virtually(run())

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig
-from rl_empathy.errors import RoleDiedError, RoleTimeoutError
+from rl_empathy.errors import RoleDiedError, RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster
@@ -28,9 +28,11 @@ class FailingStarts:
         return endless(name)
 
 
-def roster_of(count, start, *, each_role=10, told) -> Roster:
+def roster_of(count, start, *, each_role=10, told, refusing="") -> Roster:
     async def join(worker) -> None:
         worker.move("load")
+        if worker.role.name == refusing:
+            raise WeightSyncError("the weights do not fit")
         worker.move("loaded")
         roster.changed()
 
@@ -103,6 +105,33 @@ def test_a_worker_beyond_what_the_run_needs_is_told_of_and_left():
         await asyncio.sleep(60)
         assert start.names == ["rollout_worker_1"]
         assert told[1:] == ["rollout_worker_1 did not start", "Going on with 1 rollout workers"]
+
+    run_virtually(run())
+
+
+def test_a_worker_beyond_what_the_run_needs_that_cannot_load_is_told_of_and_left():
+    async def run():
+        told = []
+        roster = roster_of(1, FailingStarts(0), told=told, refusing="rollout_worker_1")
+        roster.scale_to(2, "asked for")
+        await asyncio.sleep(60)
+        assert told[1:] == ["the weights do not fit. Going on with 1 rollout workers"]
+        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        roster.scale_to(2, "asked for")
+        await asyncio.sleep(60)
+        assert len(told) == 4, "another one is tried when it is wanted again"
+
+    run_virtually(run())
+
+
+def test_a_worker_whose_restarts_are_spent_is_told_of_though_the_run_goes_on():
+    async def run():
+        told = []
+        roster = roster_of(2, FailingStarts(100), each_role=1, told=told)
+        roster.scale_to(1, "asked for")
+        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        await asyncio.sleep(60)
+        assert "cluster.restarts.each_role (1) is spent" in told[-1]
 
     run_virtually(run())
 

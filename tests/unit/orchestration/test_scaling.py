@@ -50,6 +50,15 @@ def test_a_number_given_by_hand_wins_until_it_is_taken_back(tmp_path):
     assert decisions(looking, 2, 0.5, 0.0, 3)[2].workers == 3
 
 
+def test_when_a_number_below_the_minimum_is_taken_back_the_minimum_comes_back(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    looking = Scaler(3, 4, tmp_path / BY_HAND)
+    ask_by_hand(tmp_path, 1)
+    assert decisions(looking, 3, 0.0, 0.0, 1) == [(1, "asked for by hand")]
+    ask_by_hand(tmp_path, None)
+    assert decisions(looking, 1, 0.0, 0.9, 1) == [(3, "no number is asked for by hand any more")]
+
+
 def test_a_file_that_names_no_number_is_an_error_that_names_it(tmp_path):
     (tmp_path / BY_HAND).write_text('{"rollout_workers": "many"}')
     with pytest.raises(RunDirectoryError, match=BY_HAND):
