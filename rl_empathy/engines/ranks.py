@@ -1,11 +1,14 @@
 """The processes of one training engine: joined by gloo on CPUs, by NCCL on GPUs."""
 
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+NEVER = timedelta(days=30)
+"""A collective that hangs is ended by the driver, by its own deadline for the call, and with the stacks of all ranks."""
 
 
 def open_store(ranks: int) -> dist.TCPStore:
@@ -25,7 +28,11 @@ def open_store(ranks: int) -> dist.TCPStore:
 def meet(rank: int, ranks: int, store: dist.Store) -> None:
     """Join the other ranks; returns when all are there."""
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo", store=store, rank=rank, world_size=ranks
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=store,
+        rank=rank,
+        world_size=ranks,
+        timeout=NEVER,
     )
 
 
