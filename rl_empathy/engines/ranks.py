@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 NEVER = timedelta(days=30)
-"""A collective that hangs is ended by the driver, by its own deadline for the call, and with the stacks of all ranks."""
+"""A collective that hangs is ended by the driver, at its own deadline for the call, with the stacks of all ranks."""
 
 
 def open_store(ranks: int) -> dist.TCPStore:
