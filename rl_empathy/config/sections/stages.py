@@ -140,8 +140,8 @@ class GRPOConfig(Section):
     )
     """Terms of the reward, summed with their weights."""
     reward_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a term that raises, or a scorer that dies or hangs of a group, is asked again before the group is dropped;
-    a term that never worked ends the run.
+    """How often a term that raises, or a scorer that a group costs its life, is asked again before the group is
+    dropped; a term that never worked ends the run.
     """
     shuffle_rewards: bool = False
     """Permute the rewards within each group: the control run that must not learn."""
