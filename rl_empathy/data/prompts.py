@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rl_empathy.types import Occurrence, Prompt, Row
 
@@ -62,10 +63,16 @@ class PromptStream:
         return self._prompt(here)
 
     def _prompt(self, occurrence: Occurrence) -> Prompt:
-        order = list(range(len(self._prompts)))
-        random.Random(f"{self._seed}/{occurrence.epoch}").shuffle(order)
+        order = _order(self._seed, occurrence.epoch, len(self._prompts))
         row, token_ids = self._prompts[order[occurrence.index]]
         return Prompt(occurrence=occurrence, row=row, token_ids=tuple(token_ids))
+
+
+@lru_cache(maxsize=2)  # what is given out again may be of the epoch before
+def _order(seed: int, epoch: int, count: int) -> Sequence[int]:
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
 
 
 def held_out_prompts(prompts: Sequence[tuple[Row, Sequence[int]]]) -> list[Prompt]:
