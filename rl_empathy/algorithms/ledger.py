@@ -5,6 +5,8 @@
      └─────retry───────┘                  │
      └────────────roll_back───────────────┴── from anywhere but open
 
+An open one is dropped, too, when its row is gone: a run may go on with fewer rows.
+
 A rollback undoes what happened after the last whole checkpoint; so an entry is provisional until the checkpoint that
 holds its step is whole, and exactly one `trained` or `dropped` of an occurrence survives.
 """
@@ -16,6 +18,7 @@ Event = Literal["start", "score", "take", "train", "drop", "retry", "roll_back"]
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     ("open", "start"): "sampling",
+    ("open", "drop"): "dropped",
     ("sampling", "score"): "scored",
     ("sampling", "retry"): "open",
     ("sampling", "drop"): "dropped",

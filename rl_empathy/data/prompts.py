@@ -33,13 +33,24 @@ class PromptStream:
         self._cursor = cursor
         self._opened = sorted(opened)
 
-    def go_to(self, cursor: Occurrence, opened: Sequence[Occurrence]) -> None:
-        """Stand where a checkpoint stood; see the constructor."""
-        self._cursor, self._opened = cursor, sorted(opened)
+    def go_to(self, cursor: Occurrence, opened: Sequence[Occurrence]) -> list[Occurrence]:
+        """Stand where a checkpoint stood; see the constructor. A cursor beyond the rows begins the next epoch.
 
-    def open_again(self, occurrence: Occurrence) -> None:
-        """Give an occurrence out once more, before those that were never given out."""
-        self._opened = sorted([*self._opened, occurrence])
+        Returns:
+            Opened occurrences whose rows are gone; see `open_again`.
+        """
+        self._cursor = cursor if self._has(cursor) else Occurrence(cursor.epoch + 1, 0)
+        self._opened = []
+        return self.open_again(opened)
+
+    def open_again(self, occurrences: Sequence[Occurrence]) -> list[Occurrence]:
+        """Give occurrences out once more, before those that were never given out.
+
+        Returns:
+            Those that cannot be: their rows are gone, since the run goes on with fewer than before.
+        """
+        self._opened = sorted([*self._opened, *filter(self._has, occurrences)])
+        return [occurrence for occurrence in occurrences if not self._has(occurrence)]
 
     @property
     def cursor(self) -> Occurrence:
@@ -53,6 +64,9 @@ class PromptStream:
     def take(self, count: int) -> list[Prompt]:
         """The next prompts."""
         return [self._next() for _ in range(count)]
+
+    def _has(self, occurrence: Occurrence) -> bool:
+        return occurrence.index < len(self._prompts)
 
     def _next(self) -> Prompt:
         if self._opened:

@@ -50,6 +50,11 @@ class Ledger:
         for occurrence in occurrences:
             self.move(occurrence, "train", step=step)
 
+    def rows_gone(self, occurrences: Iterable[Occurrence], *, step: int) -> None:
+        """Record the opened occurrences that cannot be sampled: the run goes on with fewer rows than before."""
+        for occurrence in occurrences:
+            self.move(occurrence, "drop", step=step, reason="row_gone")
+
     def started_again(self, occurrence: Occurrence) -> None:
         """Record that a group was lost while it was sampled, and begins anew."""
         self.move(occurrence, "retry")

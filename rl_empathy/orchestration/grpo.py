@@ -51,7 +51,7 @@ async def run_attempts(
             resumed = await fleet.trainer.resume()
             for problem in resumed.damaged:
                 tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
-            finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log)
+            finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log, tell=tell)
             await run_grpo(
                 config, fleet, prompts, ledger, log, stop=stop, finished=finished, in_rounds=in_rounds
             )
@@ -64,12 +64,23 @@ async def run_attempts(
 
 
 def take_up(
-    resumed: Resumed, step: int, prompts: PromptStream, ledger: Ledger, log: MetricsLog
+    resumed: Resumed,
+    step: int,
+    prompts: PromptStream,
+    ledger: Ledger,
+    log: MetricsLog,
+    *,
+    tell: Callable[[str], None],
 ) -> tuple[RolloutGroup, ...]:
     """Put prompts, ledger and metrics where a checkpoint stood: the groups that waited for the trainer there."""
     state = resumed.driver or {"cursor": START, "opened": [], "ledger": []}
-    prompts.go_to(Occurrence(*state["cursor"]), [Occurrence(*opened) for opened in state["opened"]])
+    gone = prompts.go_to(Occurrence(*state["cursor"]), [Occurrence(*opened) for opened in state["opened"]])
     ledger.resume(state["ledger"])
+    ledger.rows_gone(gone, step=step + 1)
+    if gone:
+        tell(
+            f"prompts under way that are dropped (row_gone in ledger.jsonl), since their rows are gone: {len(gone)}"
+        )
     log.cut_back("grpo", step)
     return resumed.finished
 

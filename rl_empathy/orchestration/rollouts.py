@@ -59,16 +59,21 @@ class Rollouts:
             passed_by = len(adopted) + self._config.look_ahead - 1  # at most
             lag = version + passed_by // self._config.groups_per_step - handle.header.oldest.number
             if lag > self._config.max_staleness:
-                self._prompts.open_again(group.prompt.occurrence)
                 too_stale.append(handle.header)
                 continue
             self._buffer.adopt(group.prompt.occurrence, self._tasks.create_task(self._score(handle)))
             adopted.append(handle.header)
+        gone = self._prompts.open_again([header.occurrence for header in too_stale])
+        self._ledger.rows_gone(gone, step=version + 1)
         if too_stale:
             log.warning(
                 "%d groups of the checkpoint would be trained too late and are sampled again: %s; %d are kept: %s",
                 len(too_stale), _lengths(too_stale), len(adopted), _lengths(adopted),
             )  # fmt: skip
+        if gone:
+            log.warning(
+                "dropped instead, since their rows are gone (row_gone in ledger.jsonl): %d", len(gone)
+            )
 
     def start(self) -> None:
         """Begin to start prompts."""

@@ -22,6 +22,12 @@ def test_a_dropped_occurrence_keeps_its_reason():
     assert after("start", "score", "drop") == Entry("dropped", 3, "no_reward_spread", 0)
 
 
+def test_what_is_open_may_be_dropped_but_not_trained():
+    assert after("drop").state == "dropped"
+    with pytest.raises(ValueError, match="open cannot train"):
+        after("train")
+
+
 def test_a_retry_opens_it_again_and_is_counted():
     assert after("start", "retry", "start") == Entry("sampling", None, None, 1)
 

@@ -13,9 +13,9 @@ from rl_empathy.errors import RoleDiedError, Stopped, TrainerLostError, Training
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.orchestration.grpo import Checkpoints, run_grpo
+from rl_empathy.orchestration.grpo import Checkpoints, run_grpo, take_up
 from rl_empathy.orchestration.stop import StopSignal
-from rl_empathy.types import Occurrence
+from rl_empathy.types import Occurrence, PolicyVersion, Resumed
 from tests.fakes import (
     AlternatingRewards,
     DyingWorkers,
@@ -212,6 +212,42 @@ def test_a_resume_goes_on_where_the_checkpoint_stood_and_loses_no_prompt(tmp_pat
     assert len(trained) == len(set(trained)) == 40 * 3
     assert sorted(trained)[: 3 * 13] == [Occurrence(e, i) for e in range(3) for i in range(13)]
     assert ledger.metrics()["ledger/duplicates"] == 0
+
+
+def test_a_run_that_goes_on_with_fewer_rows_drops_by_name_what_is_gone_and_tells_how_many(tmp_path):
+    """A checkpoint of 9 rows, where 5 are left: of epoch 1 all but three opened and one finished group ended."""
+    ended = [*((0, i) for i in range(9)), *((1, i) for i in (0, 1, 3, 4, 5))]
+    state = {
+        "cursor": [1, 9],
+        "opened": [[1, 2], [1, 6], [1, 8]],
+        "ledger": [{"occurrence": list(o), "state": "trained", "step": 3} for o in ended],
+    }
+    group = make_group(make_prompt(7, epoch=1), version=PolicyVersion(1, 3))
+    prompts = PromptStream([(make_row(i), [1, 2, 3]) for i in range(5)], seed=0)
+    ledger, log, told = Ledger(tmp_path / "ledger.jsonl"), MetricsLog(tmp_path / "metrics.jsonl"), []
+    resumed = Resumed(driver=state, finished=(group,))
+    finished = take_up(resumed, 3, prompts, ledger, log, tell=told.append)
+    fleet = make_fleet(trainer=RecordingTrainer(number=3))
+    run_loop(tmp_path, fleet, prompts=prompts, ledger=ledger, finished=finished, num_steps=5)
+    assert told == [
+        "prompts under way that are dropped (row_gone in ledger.jsonl), since their rows are gone: 2"
+    ]
+    assert fleet.trainer.trained == [((1, 7), (1, 2), (2, 0)), ((2, 1), (2, 2), (2, 3))]
+    assert lines(tmp_path)[-1]["ledger/dropped/row_gone"] == 2
+    gone = [line for line in (tmp_path / "ledger.jsonl").read_text().splitlines() if "row_gone" in line]
+    assert [json.loads(line) for line in gone] == [
+        {"epoch": 1, "index": i, "state": "dropped", "step": 4, "reason": "row_gone"} for i in (6, 8)
+    ]
+
+
+def test_adopted_groups_that_are_too_stale_and_have_no_row_any_more_are_dropped_by_name(tmp_path, caplog):
+    """As after --allow-config-change with grpo.max_staleness=0 and 5 of 9 rows."""
+    fleet, prompts = make_fleet(), PromptStream([(make_row(i), [1, 2, 3]) for i in range(5)], seed=0)
+    prompts.go_to(Occurrence(0, 9), [])
+    ledger = run_loop(tmp_path, fleet, prompts=prompts, finished=groups(9), max_staleness=0, num_steps=2)
+    assert "dropped instead, since their rows are gone (row_gone in ledger.jsonl): 4" in caplog.text
+    assert ledger.metrics()["ledger/dropped/row_gone"] == 4
+    assert fleet.trainer.trained == [((0, 0), (0, 1), (0, 2)), ((0, 3), (0, 4), (1, 0))]
 
 
 def test_a_trainer_idles_whenever_it_does_not_work_whatever_it_waits_for(tmp_path):
