@@ -23,6 +23,8 @@ class Ledger:
         self._path = path
         self._entries: dict[Occurrence, Entry] = {}
         self._ended: Counter[Occurrence] = Counter()
+        self._counts: Counter[str] = Counter()
+        """What `metrics` tells, kept up to date: a long run has too many entries to go through each step."""
 
     def move(
         self, occurrence: Occurrence, event: Event, *, step: int | None = None, reason: str | None = None
@@ -38,11 +40,15 @@ class Ledger:
         except ValueError as error:
             raise LedgerError(f"occurrence {occurrence} (ledger {self._path}): {error}") from error
         self._entries[occurrence] = entry
+        self._count(before, -1)
+        self._count(entry, +1)
         if event in ("train", "drop"):
+            self._counts["ledger/duplicates"] += self._ended[occurrence] > 0
             self._ended[occurrence] += 1
             self._append(occurrence, _ending(entry))
         elif event == "roll_back" and before.state in ("trained", "dropped"):
             self._ended[occurrence] -= 1
+            self._counts["ledger/duplicates"] -= self._ended[occurrence] > 0
             self._append(occurrence, {"state": "rolled_back", "step": before.step})
 
     def trained(self, occurrences: Iterable[Occurrence], *, step: int) -> None:
@@ -62,13 +68,9 @@ class Ledger:
 
     def metrics(self) -> dict[str, float]:
         """Counts since the beginning of the run, rollbacks undone."""
-        entries = self._entries.values()
-        dropped = Counter(entry.reason for entry in entries if entry.state == "dropped")
         return {
-            "ledger/trained": sum(entry.state == "trained" for entry in entries),
-            **{f"ledger/dropped/{reason}": count for reason, count in sorted(dropped.items(), key=str)},
-            "ledger/retried": sum(entry.retries for entry in entries),
-            "ledger/duplicates": sum(max(count - 1, 0) for count in self._ended.values()),
+            **dict.fromkeys(("ledger/trained", "ledger/retried", "ledger/duplicates"), 0),
+            **{name: count for name, count in sorted(self._counts.items()) if count},
         }
 
     def unfinished(self) -> list[Occurrence]:
@@ -94,11 +96,21 @@ class Ledger:
         ]
         self._entries = dict(entries)
         self._ended = Counter(occurrence for occurrence, _ in entries)
+        self._counts = Counter({"ledger/duplicates": len(entries) - len(self._entries)})
+        for entry in self._entries.values():
+            self._count(entry, +1)
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             for occurrence, entry in sorted(self._entries.items(), key=lambda pair: (pair[1].step, pair[0])):
                 file.write(_line(occurrence, _ending(entry)))
         temporary.replace(self._path)
+
+    def _count(self, entry: Entry, change: int) -> None:
+        self._counts["ledger/retried"] += change * entry.retries
+        if entry.state == "trained":
+            self._counts["ledger/trained"] += change
+        elif entry.state == "dropped":
+            self._counts[f"ledger/dropped/{entry.reason}"] += change
 
     def _append(self, occurrence: Occurrence, ending: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:

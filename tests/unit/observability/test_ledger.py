@@ -1,8 +1,15 @@
 import json
+import time
+import timeit
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rl_empathy.algorithms.ledger import TRANSITIONS, Entry, advance
 from rl_empathy.errors import LedgerError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.types import Occurrence
@@ -43,6 +50,49 @@ def test_metrics_count_by_what_became_of_the_prompts(tmp_path: Path) -> None:
         "ledger/retried": 1,
         "ledger/duplicates": 0,
     }
+
+
+def counted(entries: Iterable[Entry]) -> dict[str, float]:
+    """The metrics, by going through all entries."""
+    entries = list(entries)
+    dropped = Counter(f"ledger/dropped/{entry.reason}" for entry in entries if entry.state == "dropped")
+    return {
+        "ledger/trained": sum(entry.state == "trained" for entry in entries),
+        "ledger/retried": sum(entry.retries for entry in entries),
+        "ledger/duplicates": 0,
+        **dropped,
+    }
+
+
+EVENTS = [*sorted({event for _, event in TRANSITIONS}), "resume"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.sampled_from(EVENTS), st.sampled_from("xy"))))
+def test_metrics_tell_what_the_entries_are_after_any_moves_rollbacks_and_resumes(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[Occurrence, str, str]]
+) -> None:
+    ledger = Ledger(tmp_path_factory.mktemp("run") / "ledger.jsonl")
+    entries = dict.fromkeys((A, B, C), Entry())
+    for occurrence, event, reason in moves:
+        entry = entries[occurrence]
+        if event == "resume":
+            ledger.resume(ledger.state())
+            entries = {o: e if e.state in ("trained", "dropped") else Entry() for o, e in entries.items()}
+        elif (entry.state, event) in TRANSITIONS:
+            ledger.move(occurrence, event, step=1, reason=reason)  # type: ignore[arg-type]
+            entries[occurrence] = advance(entry, event, step=1, reason=reason)  # type: ignore[arg-type]
+        assert ledger.metrics() == counted(entries.values())
+
+
+def test_metrics_cost_no_more_after_many_prompts(tmp_path: Path) -> None:
+    def metrics_s(num_trained: int) -> float:
+        ledger = Ledger(tmp_path / f"{num_trained}.jsonl")
+        ledger.resume({"occurrence": [0, i], "state": "trained", "step": 1} for i in range(num_trained))
+        assert ledger.metrics()["ledger/trained"] == num_trained
+        return min(timeit.repeat(ledger.metrics, timer=time.process_time, number=100, repeat=5))
+
+    assert metrics_s(10_000) < 20 * metrics_s(10)
 
 
 def test_a_step_that_the_state_does_not_allow_names_occurrence_and_file(tmp_path: Path) -> None:
@@ -92,6 +142,10 @@ def test_an_occurrence_that_ended_twice_in_a_checkpoint_is_a_duplicate(tmp_path:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.resume([*state, state[0]])
     assert ledger.metrics()["ledger/duplicates"] == 1
+    ledger.move(Occurrence(*state[0]["occurrence"]), "roll_back")
+    assert ledger.metrics()["ledger/duplicates"] == 0
+    ledger.resume(state)
+    assert ledger.metrics()["ledger/duplicates"] == 0
 
 
 def test_a_resume_without_a_checkpoint_empties_the_file(tmp_path: Path) -> None:
