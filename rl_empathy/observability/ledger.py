@@ -17,6 +17,9 @@ class Ledger:
     The checkpoint is the truth: `state()` goes into it, and `resume` cuts the file back to it. In the file
     the last line of an occurrence is what became of it: a roll-back writes a line too, with the step that it
     undoes.
+
+    `trained` means that a step took it; whether the step's updates were made, or skipped since a gradient was not
+    finite, tells `policy/skipped_updates` of that step.
     """
 
     def __init__(self, path: Path) -> None:

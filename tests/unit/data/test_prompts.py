@@ -1,6 +1,3 @@
-import random
-import time
-
 import pytest
 
 from rl_empathy.data.prompts import PromptStream
@@ -41,17 +38,3 @@ def test_what_is_opened_and_has_no_row_any_more_is_named_and_not_given_out() -> 
     assert stream.go_to(Occurrence(1, 8), opened) == [(1, 6), (0, 5)]
     assert stream.open_again([Occurrence(1, 3), Occurrence(1, 7)]) == [(1, 7)]
     assert [prompt.occurrence for prompt in stream.take(4)] == [(0, 4), (1, 2), (1, 3), (2, 0)]
-
-
-def test_a_thousand_prompts_cost_less_than_a_hundred_shuffles() -> None:
-    """Also when each second one is of the epoch before."""
-    num_rows = 10_000
-    order, began = list(range(num_rows)), time.process_time()
-    random.Random(0).shuffle(order)
-    shuffle_s = time.process_time() - began
-    stream = make_stream(num_rows, cursor=Occurrence(1, 0))
-    began = time.process_time()
-    for index in range(500):
-        stream.open_again([Occurrence(0, index)])
-        stream.take(2)
-    assert time.process_time() - began < 100 * shuffle_s

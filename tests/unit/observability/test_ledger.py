@@ -1,6 +1,4 @@
 import json
-import time
-import timeit
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,16 +81,6 @@ def test_metrics_tell_what_the_entries_are_after_any_moves_rollbacks_and_resumes
             ledger.move(occurrence, event, step=1, reason=reason)  # type: ignore[arg-type]
             entries[occurrence] = advance(entry, event, step=1, reason=reason)  # type: ignore[arg-type]
         assert ledger.metrics() == counted(entries.values())
-
-
-def test_metrics_cost_no_more_after_many_prompts(tmp_path: Path) -> None:
-    def metrics_s(num_trained: int) -> float:
-        ledger = Ledger(tmp_path / f"{num_trained}.jsonl")
-        ledger.resume({"occurrence": [0, i], "state": "trained", "step": 1} for i in range(num_trained))
-        assert ledger.metrics()["ledger/trained"] == num_trained
-        return min(timeit.repeat(ledger.metrics, timer=time.process_time, number=100, repeat=5))
-
-    assert metrics_s(10_000) < 20 * metrics_s(10)
 
 
 def test_a_step_that_the_state_does_not_allow_names_occurrence_and_file(tmp_path: Path) -> None:
