@@ -86,7 +86,7 @@ TRLS: dict[str, Any] = {
     "learning_rate": LEARNING_RATE,
     "beta": KL_COEF,
 }
-TRIED_ROWS = (2, 4, 8)  # 16 rows of 800 tokens are more than the memory holds
+TRIED_ROWS = (1, 2, 4, 8)  # 16 rows of 800 tokens are more than the memory holds
 HEAD_PASSES, BODY_PASSES = 4, 3  # of the policy: forward, two gradients, and the head's forward again
 OTHER_PASSES = 2  # to generate, and the reference
 
