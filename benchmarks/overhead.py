@@ -107,7 +107,7 @@ async def step_by_hand(real: RealRoles, config: GRPOConfig, *, together: bool) -
     await fleet.trainer.update(groups)
     took("update")
     async with asyncio.TaskGroup() as tasks:
-        await Publisher(fleet.trainer, fleet.rollout_workers, tasks).publish()
+        await Publisher(fleet.trainer, fleet.rollout_workers, tasks, StopSignal()).publish()
     took("publish")
     lengths = [length for group in groups for length in group.header.completion_tokens]
     return seconds | {LENGTH: statistics.mean(lengths)}

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.generation import _Command
+from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
 from rl_empathy.types import Prompt
 
@@ -111,7 +112,7 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
     size = 0
     async with roles(RUN_FILE, *settings) as real, asyncio.TaskGroup() as tasks:
         fleet, folder = real.fleet, str(real.folder / "base")
-        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks)
+        publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks, StopSignal())
         processes = [worker.role for worker in fleet.rollout_workers.roster.workers]
         trainer = fleet.trainer._ranks.roles[0]
         await published(publisher)
