@@ -9,11 +9,16 @@ import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.actors.rollout_worker import RolloutWorker
-from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig, SamplingConfig
+from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, RestartsConfig, SamplingConfig
+from rl_empathy.data.prompts import PromptStream
+from rl_empathy.engines.weight_arrays import PublishedWeights
+from rl_empathy.observability.ledger import Ledger
+from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.fleet import RestartBudget, RolloutWorkers
 from rl_empathy.orchestration.fleet.calls import Resources, start_role
-from rl_empathy.types import PolicyVersion
-from tests.fakes import make_prompt
+from rl_empathy.orchestration.grpo import run_grpo
+from rl_empathy.orchestration.stop import StopSignal
+from tests.fakes import RecordingTrainer, make_fleet, make_row
 from tests.tiny_models import make_tiny_model
 
 SAMPLING = SamplingConfig(max_completion_tokens=48)
@@ -52,21 +57,47 @@ def ray_of_this_machine():
     ray.shutdown()
 
 
+class PublishingTrainer(RecordingTrainer):
+    """Publishes two models by turns, keeps what it trains, and has a fault put into a worker in its third step."""
+
+    def __init__(self, folders, workers, put_in):
+        super().__init__()
+        self._folders, self._workers, self._put_in = folders, workers, put_in
+        self.groups = []
+
+    async def weights(self):
+        folder = self._folders[self.version.number % 2]
+        return ray.put(PublishedWeights.from_folder(folder, self.version))
+
+    async def update(self, groups):
+        self.groups += [(self.version, await self._workers.payload(group)) for group in groups]
+        if self.version.number == 2:
+            await self._put_in()
+        return await super().update(groups)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [lose_the_core, hang_in_a_step, break_a_load_off])
 def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabelled(
     ray_of_this_machine, tmp_path, fault
 ):
-    first = make_tiny_model(tmp_path / "first", seed=0)
-    second = make_tiny_model(tmp_path / "second", seed=1)
-    told = []
+    folders = [make_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    config = GRPOConfig(
+        num_steps=12,
+        groups_per_step=4,
+        group_size=2,
+        max_staleness=1,
+        sampling=SAMPLING,
+        checkpoint_every=100,
+    )
+    ledger, told = Ledger(tmp_path / "ledger.jsonl"), []
 
     def start(name):
         return start_role(
             name,
             RolloutWorker,
             name,
-            str(first),
+            str(folders[0]),
             resources=Resources(num_cpus=1, num_gpus=0, max_concurrency=100),
             logs=tmp_path,
             deadlines=DEADLINES,
@@ -83,32 +114,25 @@ def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabel
         budget = RestartBudget(RestartsConfig(), told.append)
         roles = await asyncio.gather(*(start(f"rollout_worker_{i}") for i in range(2)))
         workers = RolloutWorkers(roles, start, DEADLINES, budget, seed=0, in_step=False, tell=told.append)
-        await workers.load_model(first, PolicyVersion(1, 0))
-
-        async def sample(index):
-            handle = await workers.sample(make_prompt(index), sampling=SAMPLING, group_size=2)
-            return await workers.payload(handle)
-
-        before = [asyncio.create_task(sample(i)) for i in range(8)]
-        await asyncio.wait_for(before[0], 60)
-        await roles[0].actor.__ray_call__.remote(fault)
-        under_way = [asyncio.create_task(sample(i)) for i in range(8, 16)]
-        await workers.load_model(second, PolicyVersion(1, 1))
-        groups = await asyncio.wait_for(asyncio.gather(*before, *under_way), 120)
+        trainer = PublishingTrainer(folders, workers, lambda: roles[0].actor.__ray_call__.remote(fault))
+        prompts = PromptStream([(make_row(i), [1, 2, 3]) for i in range(100)], seed=0)
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        fleet = make_fleet(workers=workers, trainer=trainer)
+        await asyncio.wait_for(run_grpo(config, fleet, prompts, ledger, log, stop=StopSignal()), 200)
         await workers.roster.until(lambda: workers.num_ready == 2, 2, "serve with both again")
-        late = await asyncio.gather(*(sample(i) for i in range(16, 24)))
-        return budget, groups, late
+        return budget, trainer
 
-    budget, groups, late = asyncio.run(run())
+    budget, trainer = asyncio.run(run())
     assert budget.total == 1
     assert any("rollout_worker_0" in text and "Starting rollout_worker_0 anew" in text for text in told)
-    assert [group.prompt.occurrence.index for group in groups] == list(range(16))
-    completions = [c for group in [*groups, *late] for c in group.completions]
-    assert all(c.version_spans[-1].end == len(c.token_ids) for c in completions)
-    assert {span.version for c in completions for span in c.version_spans} == {
-        PolicyVersion(1, 0),
-        PolicyVersion(1, 1),
-    }
-    assert {span.version for group in late for c in group.completions for span in c.version_spans} == {
-        PolicyVersion(1, 1)
-    }
+    assert ledger.metrics()["ledger/trained"] == len(trainer.groups) == 12 * 4
+    assert ledger.metrics()["ledger/duplicates"] == 0
+    assert ledger.metrics()["ledger/retried"] > 0, "the worker had nothing under way"
+    assert max(trainer.staleness) <= 1
+    for version, group in trainer.groups:
+        for completion in group.completions:
+            assert completion.version_spans[-1].end == len(completion.token_ids)
+            assert {span.version.number for span in completion.version_spans} <= {
+                version.number - 1,
+                version.number,
+            }

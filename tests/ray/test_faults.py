@@ -1,6 +1,7 @@
 """Roles of a real run are killed or stopped: the run goes on, and every prompt is accounted for."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.test_runs import LIMIT_S, ledger, metrics, start, wait_for_step
+from tests.ray.test_runs import LIMIT_S, SETTINGS, command, ledger, metrics, start, wait_for_step
 
 ROLES = ["RolloutWorker", "RewardModel", "ReferenceModel", "PolicyTrainer"]
 
@@ -205,3 +206,71 @@ def test_a_tracker_that_finds_no_server_writes_files_and_the_run_goes_on(tmp_pat
         assert "W&B did not start" in run.stderr.read()
     check_accounts(folder, num_steps=8, restarts=0)
     assert len(list(folder.glob("tiny/wandb/offline-run-*/*.wandb"))) == 1
+
+
+@pytest.mark.long
+def test_a_deterministic_run_whose_trainer_was_killed_equals_one_whose_was_not(tmp_path):
+    """It went back to step 2 or 4 and made the steps after that anew, the same."""
+    exact = ("run.deterministic=true", "grpo.max_staleness=0")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with start(whole, *exact) as run:
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    with start(broken, *exact) as run:
+        wait_for_step(broken, run, 3)
+        process_of(run.pid, "PolicyTrainer").kill()
+        told = run.communicate(timeout=LIMIT_S)[1]
+        assert run.returncode == 0, told[-3000:]
+    assert "Starting policy_trainer anew (restart 1)" in told
+    check_accounts(broken, num_steps=8, restarts=1)
+    assert [learning(line) for line in metrics(broken)] == [learning(line) for line in metrics(whole)]
+    assert ledger(broken) == ledger(whole)
+
+
+def learning(line: dict) -> dict:
+    return {
+        name: value
+        for name, value in line.items()
+        if not name.startswith(("time", "idle", "tokens", "fleet"))
+    }
+
+
+@pytest.mark.long
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_with_fewer_rows_when_that_is_allowed(
+    tmp_path,
+):
+    folder = tmp_path / "runs"
+    with start(folder, "grpo.num_steps=60") as stopped:
+        wait_for_step(folder, stopped, 5)
+        stopped.terminate()
+        assert stopped.wait(timeout=LIMIT_S) == 75, stopped.stderr.read()[-3000:]
+    checkpoints = sorted((folder / "tiny" / "grpo").rglob("step_0*/policy.safetensors"))
+    damaged, before = checkpoints[-1], checkpoints[-2].parent
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    last = int(before.name.removeprefix("step_")) + 3
+    fewer = (f"grpo.num_steps={last}", "data.held_out_prompts=192")
+    refused = subprocess.run(
+        command(folder, *fewer), capture_output=True, text=True, env=os.environ | SETTINGS, cwd=tmp_path
+    )
+    assert refused.returncode == 2
+    assert "data.held_out_prompts: 16 -> 192" in refused.stderr
+    with start(folder, *fewer, "--allow-config-change") as run:
+        told = run.communicate(timeout=LIMIT_S)[1]
+        assert run.returncode == 0, told[-3000:]
+    assert (
+        f"policy.safetensors has another sha256 than the manifest says: going on from step {last - 3}" in told
+    )
+    check_accounts(folder, num_steps=last, restarts=0)
+
+
+@pytest.mark.long
+def test_a_policy_that_diverges_ends_its_run_by_name_and_every_skipped_update_is_counted(tmp_path):
+    folder = tmp_path / "runs"
+    diverging = "grpo.optimizer={learning_rate: 1.0e30, warmup_steps: 0, schedule: constant}"
+    with start(folder, diverging, "grpo.keep_groups=all") as run:
+        told = run.communicate(timeout=LIMIT_S)[1]
+        assert run.returncode == 4, told[-3000:]
+    assert "loss or gradient was not finite in 3 updates in a row (grpo.max_skipped_updates)" in told
+    assert sum(line["policy/skipped_updates"] for line in metrics(folder)) == 2, "the third ends the run"
+    assert metrics(folder)[-1]["ledger/duplicates"] == 0
