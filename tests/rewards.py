@@ -21,6 +21,12 @@ def unreliable(group, parsed):
     return scores
 
 
+def slow(group, parsed):
+    """Like `vowels`, but groups queue for it."""
+    time.sleep(0.3)
+    return vowels(group, parsed)
+
+
 def stubborn(group, parsed):
     """Like `vowels`, but for the sixth prompt it never ends."""
     if group.prompt.occurrence.index == 5:
