@@ -99,7 +99,18 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
     }
     path = tmp_path / "autoscaler.json"  # JSON is YAML
     path.write_text(json.dumps(settings))
-    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    environment = tmp_path / "environment"
+    environment.symlink_to(
+        sys.prefix
+    )  # where this stands in a path with a space, `ray start` would not start
+    ray_start = [
+        str(environment / "bin" / "python"),
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+    ]
     head = subprocess.Popen(
         [*ray_start, f"--port={port}", f"--num-cpus={head_cpus}", f"--autoscaling-config={path}"],
         env=os.environ | AUTOSCALER_ENVIRONMENT,
