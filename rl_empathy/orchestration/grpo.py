@@ -160,7 +160,7 @@ def drop_reason(group: GroupHandle) -> str | None:
     """Why a group cannot be trained at all; None when it can."""
     if group.rewards is None:
         return "scorer_lost"
-    return "reward_failed" if len(rewards_of(group).valid) < 2 else None
+    return "reward_failed" if len(group.rewards.valid) < 2 else None
 
 
 def drop_reason_with_spread(group: GroupHandle) -> str | None:

@@ -59,7 +59,9 @@ class Scaler:
         if (asked := number_by_hand(self._by_hand)) is not None:
             return Decision(asked, "asked for by hand") if asked != workers else None
         if workers < self._minimum:
-            return Decision(self._minimum, "no number is asked for by hand any more")
+            return Decision(
+                self._minimum, "cluster.rollout_workers.min, since no number is asked for by hand"
+            )
         remaining = (1 - rollout_idle) * workers / max(1, workers - 1)
         is_waiting = trainer_waits > TRAINER_WAITS and rollout_idle < WORKERS_BUSY
         is_spare = trainer_waits < TRAINER_BUSY and remaining < WORKERS_WAIT

@@ -213,6 +213,7 @@ class Roster:
         try:
             await self._join(worker)
         except WeightSyncError as error:
+            worker.role.kill()  # whatever it holds, it would hold its CPUs too
             self.workers.remove(worker)
             if len(self) < self._minimum:
                 raise

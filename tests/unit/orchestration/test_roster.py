@@ -19,13 +19,15 @@ class FailingStarts:
     def __init__(self, failures: int) -> None:
         self._failures = failures
         self.names: list[str] = []
+        self.roles: list[Role] = []
 
     async def __call__(self, name: str) -> Role:
         self.names.append(name)
         await asyncio.sleep(10)
         if len(self.names) <= self._failures:
             raise RoleTimeoutError(f"{name} did not start")
-        return endless(name)
+        self.roles.append(endless(name))
+        return self.roles[-1]
 
 
 def roster_of(count, start, *, each_role=10, told, refusing="") -> Roster:
@@ -112,10 +114,12 @@ def test_a_worker_beyond_what_the_run_needs_is_told_of_and_left():
 def test_a_worker_beyond_what_the_run_needs_that_cannot_load_is_told_of_and_left():
     async def run():
         told = []
-        roster = roster_of(1, FailingStarts(0), told=told, refusing="rollout_worker_1")
+        start = FailingStarts(0)
+        roster = roster_of(1, start, told=told, refusing="rollout_worker_1")
         roster.scale_to(2, "asked for")
         await asyncio.sleep(60)
         assert told[1:] == ["the weights do not fit. Going on with 1 rollout workers"]
+        assert start.roles[0].is_ended
         assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
         roster.scale_to(2, "asked for")
         await asyncio.sleep(60)

@@ -56,7 +56,8 @@ def test_when_a_number_below_the_minimum_is_taken_back_the_minimum_comes_back(tm
     ask_by_hand(tmp_path, 1)
     assert decisions(looking, 3, 0.0, 0.0, 1) == [(1, "asked for by hand")]
     ask_by_hand(tmp_path, None)
-    assert decisions(looking, 1, 0.0, 0.9, 1) == [(3, "no number is asked for by hand any more")]
+    reason = "cluster.rollout_workers.min, since no number is asked for by hand"
+    assert decisions(looking, 1, 0.0, 0.9, 1) == [(3, reason)]
 
 
 def test_a_file_that_names_no_number_is_an_error_that_names_it(tmp_path):
