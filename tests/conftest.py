@@ -1,7 +1,12 @@
-"""Settings of every test: no hub, no deadlines for generated examples (a busy machine is no bug)."""
+"""Settings of every test: no hub, no deadlines for generated examples (a busy machine is no bug); and small disks."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,3 +18,21 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.load_profile("default")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many MiB."""
+    with ExitStack() as mounts:
+
+        def mount(mib: int) -> Path:
+            folder = tmp_path / "a small disk"
+            folder.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder]
+            mounted = subprocess.run(command, capture_output=True, text=True)
+            if mounted.returncode:
+                pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+            mounts.callback(subprocess.run, ["umount", "--lazy", folder], check=True)
+            return folder
+
+        yield mount

@@ -267,3 +267,22 @@ def test_a_policy_that_diverges_ends_its_run_by_name_and_every_skipped_update_is
     assert "loss or gradient was not finite in 3 updates in a row (grpo.max_skipped_updates)" in told
     assert sum(line["policy/skipped_updates"] for line in metrics(folder)) == 2, "the third ends the run"
     assert metrics(folder)[-1]["ledger/duplicates"] == 0
+
+
+@pytest.mark.long
+def test_a_disk_that_fills_up_ends_the_run_by_name_and_with_room_it_goes_on_and_nothing_is_lost(small_disk):
+    folder = small_disk(64) / "runs"
+    folder.mkdir()
+    with start(folder, "grpo.num_steps=30") as run_without_room:
+        wait_for_step(folder, run_without_room, 5)
+        filler = folder / "filler"
+        fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"]
+        assert "No space left" in subprocess.run(fill, capture_output=True, text=True).stderr
+        told = run_without_room.communicate(timeout=LIMIT_S)[1]
+        assert run_without_room.returncode == 3, told[-3000:]
+    assert "No space left on device" in told
+    assert "make room" in told
+    assert not (folder / "tiny" / "model").exists()
+    filler.unlink()
+    run(folder, "grpo.num_steps=30")
+    check_accounts(folder, num_steps=30, restarts=0)
