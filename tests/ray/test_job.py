@@ -7,9 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
+
+from tests.ray.test_faults import check_accounts
+from tests.ray.test_runs import LIMIT_S, command, wait_for_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,14 +30,21 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def submit(cluster, *command: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+class Cluster(NamedTuple):
+    ray: list[str]
+    dashboard: str
+    environment: dict[str, str]
+    address: str
+    head: "subprocess.Popen[str]"
+
+
+def submit(cluster: Cluster, *command: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
     """`ray job submit`, again while the cluster is still starting: "started" is said of the head alone."""
-    ray, address, environment = cluster
     deadline = time.monotonic() + 90
     while True:
         done = subprocess.run(
-            [*ray, "job", "submit", "--address", address, "--", *command],
-            env=environment, capture_output=True, text=True, timeout=seconds,
+            [*cluster.ray, "job", "submit", "--address", cluster.dashboard, "--", *command],
+            env=cluster.environment, capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
         starting = ("Failed to connect to Ray", "No available agent")
         if not any(words in done.stderr for words in starting) or time.monotonic() > deadline:
@@ -39,10 +52,9 @@ def submit(cluster, *command: str, seconds: float = 400) -> subprocess.Completed
         time.sleep(1)
 
 
-@pytest.fixture
-def cluster(tmp_path_factory):
+@contextmanager
+def token_cluster(folder):
     """A head node of its own with a token, on loopback; ended by process, not by `ray stop`, which ends every Ray."""
-    folder = tmp_path_factory.mktemp("r")
     python = (
         folder / "e" / "bin" / "python"
     )  # `ray start` ends at once where the interpreter's path has a space
@@ -73,9 +85,15 @@ def cluster(tmp_path_factory):
     for line in head.stdout:
         if "Ray runtime started" in line:
             break
-    yield ray, f"http://127.0.0.1:{dashboard}", environment
+    yield Cluster(ray, f"http://127.0.0.1:{dashboard}", environment, f"127.0.0.1:{port}", head)
     head.terminate()
     head.wait(timeout=60)
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    with token_cluster(tmp_path_factory.mktemp("r")) as cluster:
+        yield cluster
 
 
 def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
@@ -88,7 +106,34 @@ def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
 
 
 def test_without_the_token_the_job_is_refused(cluster):
-    ray, address, environment = cluster
-    done = submit((ray, address, {**environment, "RAY_AUTH_MODE": "disabled"}), "true")
+    without = cluster.environment | {"RAY_AUTH_MODE": "disabled"}
+    done = submit(cluster._replace(environment=without), "true")
     assert done.returncode != 0
     assert "token authentication" in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.long
+def test_in_a_joined_cluster_the_driver_may_be_killed_and_so_may_the_head(
+    cluster, tmp_path, tmp_path_factory
+):
+    folder = tmp_path / "runs"
+
+    def join(joined: Cluster) -> "subprocess.Popen[str]":
+        join_it = command(folder, "cluster.address=auto", "grpo.num_steps=60")
+        environment = joined.environment | {"RAY_ADDRESS": joined.address}
+        return subprocess.Popen(join_it, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+
+    with join(cluster) as killed:
+        wait_for_step(folder, killed, 3)
+        killed.kill()
+    with join(cluster) as headless:
+        wait_for_step(folder, headless, 8)
+        servers = psutil.Process(cluster.head.pid).children(recursive=True)
+        next(process for process in servers if process.name() == "gcs_server").kill()
+        told = headless.communicate(timeout=LIMIT_S)[1]
+        assert headless.returncode == 1, told[-3000:]
+    assert "Failed to connect to GCS within 60 seconds" in told, "Ray itself ends every process"
+    with token_cluster(tmp_path_factory.mktemp("r")) as another, join(another) as last:
+        told = last.communicate(timeout=LIMIT_S)[1]
+        assert last.returncode == 0, told[-3000:]
+    check_accounts(folder, num_steps=60, restarts=0)
