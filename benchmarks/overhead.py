@@ -1,6 +1,6 @@
 """What does orchestration cost: a synchronous step against the sum of its pure parts?
 
-    python benchmarks/overhead.py [--steps 6] [--rounds 3]
+    python benchmarks/overhead.py [--steps 1] [--rounds 10]
 
 The quickstart's roles (real vLLM, reward model, reference model, DeepSpeed), one rollout worker, staleness 0. A round
 has three turns of as many steps:
@@ -14,12 +14,13 @@ has three turns of as many steps:
 Measured is what the driver adds: slots, buffer, ledger, metrics, publisher. What a call costs (Ray, the object store)
 is not, since the parts are made by the same calls. The policy hardly moves, no group is dropped, and every turn begins
 with the same prompts, so that all write about the same tokens (of a completion, in the table). A turn's first step does
-not count, since the turn before may reach into it.
+not count, since the turn before may reach into it. Many short rounds, since the speed of a machine drifts.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import statistics
 import sys
 import time
@@ -137,8 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
     found = asyncio.run(measure(arguments.steps, arguments.rounds))
     table = Table("round", "turn", "tokens", *(f"{part} s" for part in PARTS), "whole s", "loop over it")
@@ -161,6 +162,11 @@ def main() -> None:
     out = Path(__file__).parent / "out" / "overhead.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1))
+    for turn, of_rounds in fractions.items():
+        error = statistics.stdev(of_rounds) / math.sqrt(len(of_rounds)) if len(of_rounds) > 1 else math.nan
+        print(
+            f"{turn}: mean of the rounds {statistics.mean(of_rounds):+.3f} ± {2 * error:.3f} (2 standard errors)"
+        )
     print(
         f"RESULT overhead_fraction={statistics.median(fractions['together']):.3f} "
         f"apart_fraction={statistics.median(fractions['apart']):.3f}"

@@ -181,6 +181,9 @@ def main() -> None:
     for number, (our, their) in enumerate(pairs, start=1):
         samples = round(number * steps / BUCKETS) * SAMPLES
         table.add_row(f"to {samples:,}", str(our), str(their), "yes" if our.meets(their) else "no")
+    our, their = (Band.of([statistics.mean(curve) for curve in curves]) for curves in (ours, theirs))
+    table.add_section()
+    table.add_row("all", str(our), str(their), "yes" if our.meets(their) else "no")
     Console().print(table)
     print(
         f"RESULT overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
