@@ -20,7 +20,6 @@ not count, since the turn before may reach into it. Many short rounds, since the
 import argparse
 import asyncio
 import json
-import math
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ from typing import Any
 from real_roles import RealRoles, quickstart_roles
 from rich.console import Console
 from rich.table import Table
+from same_as_trl import Band
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import START
@@ -163,10 +163,7 @@ def main() -> None:
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1))
     for turn, of_rounds in fractions.items():
-        error = statistics.stdev(of_rounds) / math.sqrt(len(of_rounds)) if len(of_rounds) > 1 else math.nan
-        print(
-            f"{turn}: mean of the rounds {statistics.mean(of_rounds):+.3f} ± {2 * error:.3f} (2 standard errors)"
-        )
+        print(f"{turn}: mean of the rounds ± 2 standard errors {Band.of(of_rounds)}")
     print(
         f"RESULT overhead_fraction={statistics.median(fractions['together']):.3f} "
         f"apart_fraction={statistics.median(fractions['apart']):.3f}"

@@ -52,21 +52,24 @@ def submit(cluster: Cluster, *command: str, seconds: float = 400) -> subprocess.
         time.sleep(1)
 
 
+def ray_below(folder: Path) -> list[str]:
+    """The command `ray` by a path of no space, without which `ray start` ends at once; `folder` has none."""
+    environment = folder / "e"
+    environment.symlink_to(sys.prefix)
+    return [str(environment / "bin" / "python"), "-m", "ray.scripts.scripts"]
+
+
 @contextmanager
 def token_cluster(folder):
     """A head node of its own with a token, on loopback; ended by process, not by `ray stop`, which ends every Ray."""
-    python = (
-        folder / "e" / "bin" / "python"
-    )  # `ray start` ends at once where the interpreter's path has a space
-    (folder / "e").symlink_to(sys.prefix)
-    ray = [str(python), "-m", "ray.scripts.scripts"]
+    ray = ray_below(folder)
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
     port, dashboard, client, agent = free_ports(4)
     environment = {
         **os.environ,
-        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(ray[0]).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -82,12 +85,14 @@ def token_cluster(folder):
         ],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    for line in head.stdout:
-        if "Ray runtime started" in line:
-            break
-    yield Cluster(ray, f"http://127.0.0.1:{dashboard}", environment, f"127.0.0.1:{port}", head)
-    head.terminate()
-    head.wait(timeout=60)
+    try:
+        for line in head.stdout:
+            if "Ray runtime started" in line:
+                break
+        yield Cluster(ray, f"http://127.0.0.1:{dashboard}", environment, f"127.0.0.1:{port}", head)
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from rl_empathy.orchestration.scaling import ask_by_hand
 from tests.ray.test_faults import check_accounts, process_of
-from tests.ray.test_job import free_ports
+from tests.ray.test_job import free_ports, ray_below
 from tests.ray.test_runs import LIMIT_S, ROOT, ledger, metrics, run, start, wait_for_step
 
 HEAD_ID = "f" * 51 + "00000"
@@ -99,22 +99,13 @@ def autoscaled_cluster(tmp_path, *, head_cpus: int, node_cpus: int):
     }
     path = tmp_path / "autoscaler.json"  # JSON is YAML
     path.write_text(json.dumps(settings))
-    environment = tmp_path / "environment"
-    environment.symlink_to(
-        sys.prefix
-    )  # where this stands in a path with a space, `ray start` would not start
-    ray_start = [
-        str(environment / "bin" / "python"),
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--block",
-    ]
     head = subprocess.Popen(
-        [*ray_start, f"--port={port}", f"--num-cpus={head_cpus}", f"--autoscaling-config={path}"],
+        [
+            *ray_below(tmp_path), "start", "--head", "--block", f"--port={port}", f"--num-cpus={head_cpus}",
+            f"--autoscaling-config={path}",
+        ],
         env=os.environ | AUTOSCALER_ENVIRONMENT,
-    )
+    )  # fmt: skip
     try:
         wait_for_port(port, head)
         yield address
