@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.frozen_threads import freeze_threads, wait_until_ended
 from tests.ray.test_runs import LIMIT_S, ledger, metrics, run, start, wait_for_step
 
 ROLES = ["RolloutWorker", "RewardModel", "ReferenceModel", "PolicyTrainer"]
@@ -156,6 +157,26 @@ def test_a_rank_that_hangs_takes_all_back_to_the_last_checkpoint(tmp_path):
         strike(folder, run, "PolicyTrainer", signal.SIGSTOP)
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=20, restarts=1)
+
+
+@pytest.mark.long
+def test_a_collective_that_hangs_while_all_ranks_are_alive_ends_at_the_deadline_of_an_update(tmp_path):
+    """In one rank the threads that move gloo's bytes stand still: no reduction ends, and every pulse is answered."""
+    folder = tmp_path / "runs"
+    trainer = "cluster.policy_trainer={ranks: 2, zero_stage: 2}"
+    with start(folder, "grpo.num_steps=12", trainer, "cluster.deadlines={update_s: 20, health_s: 5}") as run:
+        wait_for_step(folder, run, 3)
+        frozen = freeze_threads(process_of(run.pid, "PolicyTrainer"), "gloo_tcp_loop")
+        frozen_at = time.monotonic()
+        wait_until_ended(frozen, seconds=20 + 10)
+        assert time.monotonic() - frozen_at > 4 * 5, "it was not taken for dead"
+        told = run.communicate(timeout=LIMIT_S)[1]
+        assert run.returncode == 0, told[-3000:]
+    assert "did not update the policy within 20 s. Its log, with the place of every thread" in told
+    assert "Starting policy_trainer anew (restart 1)" in told
+    logs = [folder / "tiny/logs/attempt_01" / f"policy_trainer_rank_{rank}.log" for rank in (0, 1)]
+    assert all("in all_reduce" in log.read_text() for log in logs)
+    check_accounts(folder, num_steps=12, restarts=1)
 
 
 @pytest.mark.long
