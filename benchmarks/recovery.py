@@ -92,16 +92,18 @@ def chaos(steps: int, each_role: int, slowest_start_s: float, seed: int) -> dict
         if victim == "driver":
             run.kill_driver()
             run.start()
-            restarts = 0.0
+            spent_s = 0.0
         else:
             run.kill(victim)
-            restarts = before["fleet/restarts"] + 1
+            spent_s = before["fleet/restart_s"]
         sys.stderr.write(f"killed the {victim} after step {before['step']}\n")
 
-        def recovered(line: dict[str, Any], at: float = at, restarts: float = restarts) -> bool:
+        def recovered(
+            line: dict[str, Any], at: float = at, victim: str = victim, spent_s: float = spent_s
+        ) -> bool:
             return (
                 line["time"] > at
-                and line["fleet/restarts"] == restarts
+                and (victim == "driver" or line["fleet/restart_s"] > spent_s)  # counted when it is up again
                 and line["fleet/rollout_workers_ready"] == workers
             )
 

@@ -54,6 +54,9 @@ from rl_empathy.types import (
     VersionSpan,
 )
 
+AT_ONCE = 10_000
+"""Groups that a sleeping worker takes at a time: as many as there are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
@@ -214,6 +217,9 @@ class SleepingTrainer:
         new.write_bytes(self._snapshot)
         new.rename(self._checkpoint)
 
+    def export(self, folder: str) -> None:
+        """There are no weights."""
+
 
 SLEEPERS: Mapping[str, type] = {
     "rollout_worker": SleepingWorker,
@@ -299,7 +305,14 @@ class SleepingRun:
         fleet = Fleet(
             trainer=PolicyTrainerHandle(await start_trainer(), start_trainer, self.deadlines, budget),
             rollout_workers=RolloutWorkers(
-                workers, start_worker, self.deadlines, budget, seed=0, in_step=False, tell=self.tell
+                workers,
+                start_worker,
+                self.deadlines,
+                budget,
+                max_running_sequences=AT_ONCE,
+                seed=0,
+                in_step=False,
+                tell=self.tell,
             ),
             reward_model=RewardModelHandle(rewards, self.deadlines),
             reference_model=ReferenceModelHandle(reference, self.config, self.deadlines)
@@ -317,6 +330,7 @@ class SleepingRun:
             log,
             stop=StopSignal(),
             tell=self.tell,
+            export_to=folder / "model",
         )
         for role in self._started:
             role.kill()
@@ -331,7 +345,7 @@ class SleepingRun:
             name,
             self.classes[kind],
             resources=Resources(
-                num_cpus=0.001, num_gpus=0, max_concurrency=10_000 if kind == "rollout_worker" else 1
+                num_cpus=0.001, num_gpus=0, max_concurrency=AT_ONCE if kind == "rollout_worker" else 1
             ),
             logs=folder,
             deadlines=self.deadlines,

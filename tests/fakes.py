@@ -83,7 +83,7 @@ class RandomlySlowWorkers:
         header = GroupHeader.of(group, worker="fake", sample_s=0.0)
         return GroupHandle(header=header, payload=group)
 
-    async def watch_leaving(self) -> None:
+    async def watch(self) -> None:
         pass  # none goes
 
     async def load_weights(self, weights, version):

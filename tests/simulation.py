@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError
 
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, RestartsConfig
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import VoidedError, WeightSyncError
+from rl_empathy.errors import PayloadLostError, VoidedError, WeightSyncError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.fleet import (
@@ -115,7 +115,7 @@ class Process:
         values = [await a if isinstance(a, asyncio.Future) else a for a in arguments]
         try:
             result = await getattr(self, name)(*values)
-        except (VoidedError, WeightSyncError) as error:
+        except (PayloadLostError, VoidedError, WeightSyncError) as error:
             results: list[Any] = [error] * len(answers)
         else:
             results = [result] if len(answers) == 1 else list(result)
@@ -171,9 +171,14 @@ class SimulatedWorkers(RolloutWorkers):
 class Worker(Process):
     """Samples groups whose tokens know the version that wrote them; publishes land in the middle."""
 
-    def __init__(self, dice: random.Random, unloadable: int | None) -> None:
+    def __init__(
+        self, dice: random.Random, unloadable: Callable[[PolicyVersion], bool], disk: "Disk"
+    ) -> None:
         super().__init__(dice)
         self.unloadable = unloadable
+        self.disk = disk
+        self.most_groups = 0
+        """Under way at a time, ever."""
         self.version = PolicyVersion(0, 0)
         self.last_load = 0
         self._voided = asyncio.Event()
@@ -186,6 +191,7 @@ class Worker(Process):
         if self._running:
             self.busy_s += now - self._since
         self._running, self._since = self._running + change, now
+        self.most_groups = max(self.most_groups, self._running)
 
     async def sample(self, prompt: Prompt, sampling: Any, group_size: int, seed: int, together: int) -> Any:
         admitted, voided = self.version, self._voided
@@ -214,8 +220,10 @@ class Worker(Process):
         await self.spend(0.5)  # on the way, where another one may overtake it
         if number < self.last_load:
             raise WeightSyncError("a newer load came before")
+        if weights.attempt in self.disk.lost_attempts:
+            raise PayloadLostError("the node that had the weights is gone")
         self.last_load = number
-        if weights.number == self.unloadable:
+        if self.unloadable(weights):
             raise WeightSyncError("the tensors do not fit")
         if whole or weights.attempt != self.version.attempt:
             self._voided.set()
@@ -250,7 +258,10 @@ class Disk:
     """What outlives every process: whole checkpoints, newest last, and the count of attempts."""
 
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    exported: "list[Trained]" = field(default_factory=list)
     attempt: int = 0
+    lost_attempts: set[int] = field(default_factory=set)
+    """Whose weights are gone from the object store, with the trainer's node."""
 
 
 @dataclass
@@ -313,6 +324,10 @@ class Trainer(Process):
         if saved:
             self.disk.checkpoints.append(saved)  # whole or absent
 
+    async def export(self, folder: str) -> None:
+        await asyncio.sleep(3.0)
+        self.disk.exported = list(self.trained)
+
 
 @dataclass
 class Fault:
@@ -321,7 +336,9 @@ class Fault:
     at_s: float
     role: str
     how: str
-    """kill or hang; of the driver: kill; of a rollout worker also notice: it is killed NOTICE_S later."""
+    """kill or hang; of the driver: kill; of a rollout worker also notice: it is killed NOTICE_S later; of the policy
+    trainer also node: it goes with its node, all rollout workers and the weights that are published.
+    """
 
 
 @dataclass
@@ -331,14 +348,15 @@ class Simulation:
     seed: int
     folder: Path
     num_workers: int = 3
+    max_running_sequences: int = 2
     minimum: int = 1
     maximum: int = 0
     """Workers at most; 0: their number is fixed."""
     update_s: float = 3.0
     start_s: float = 10.0
     flat_every: int = 0
-    unloadable: int | None = None
-    """Number of a version that no worker can load."""
+    unloadable: Callable[[str, PolicyVersion], bool] = lambda worker, version: False
+    """Whether a worker cannot load a version."""
     grpo: dict[str, Any] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     restarts: RestartsConfig = GENEROUS
@@ -386,6 +404,11 @@ class Simulation:
             if fault.how == "notice":
                 process.asked_to_go = True
                 asyncio.get_running_loop().call_later(NOTICE_S, process.die)
+            elif fault.how == "node":
+                self.disk.lost_attempts.add(self.disk.attempt)
+                for other in self.processes.values():
+                    if isinstance(other, Trainer | Worker):
+                        other.die()
             else:
                 process.die() if fault.how == "kill" else process.hang()
 
@@ -419,7 +442,7 @@ class Simulation:
         start_reference = starting("reference_model", lambda: Reference(own_dice()))
 
         def start_worker(name: str) -> Awaitable[Role]:
-            return self._start(name, lambda: Worker(own_dice(), self.unloadable))
+            return self._start(name, lambda: Worker(own_dice(), partial(self.unloadable, name), self.disk))
 
         trainer, rewards, reference, *workers = await asyncio.gather(
             start_trainer(),
@@ -435,6 +458,7 @@ class Simulation:
                 start_worker,
                 self.deadlines,
                 budget,
+                max_running_sequences=self.max_running_sequences,
                 seed=0,
                 in_step=False,
                 tell=self.told.append,
@@ -454,6 +478,7 @@ class Simulation:
             MetricsLog(self.folder / "metrics.jsonl"),
             stop=StopSignal(),
             tell=self.told.append,
+            export_to=self.folder / "model",
         )
 
 

@@ -30,6 +30,7 @@ class RewardModel:
         tokenizer_path: str,
         embedding_path: str | None,
         retries: int,
+        have_worked: bool,
         witness_path: str | None = None,
     ) -> None:
         divert_output(log)
@@ -42,7 +43,9 @@ class RewardModel:
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
         self._witness_path = witness_path
-        self._scorer = RewardScorer(schema, [self._term(term) for term in terms], decode, retries=retries)
+        self._scorer = RewardScorer(
+            schema, [self._term(term) for term in terms], decode, retries=retries, have_worked=have_worked
+        )
 
     def ready(self) -> Pulse:
         """Answer once every term can score: the node it runs on."""

@@ -59,7 +59,7 @@ async def run_evaluation(
     scored: dict[str, list[Scoring]] = {}
     # Inside one task group, so that the last completions of a model are scored while the next one writes.
     async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(workers.watch_leaving())
+        watching = tasks.create_task(workers.watch())
         for model, folder in models.items():
             await workers.load_model(folder, context.next_version())
             scored[model] = await _write(
@@ -84,20 +84,19 @@ async def _write(
     model: str,
     score: Callable[[GroupHandle], Scoring],
 ) -> list[Scoring]:
-    """Have every prompt answered: as many at a time as the workers run, since one that queues uses up its deadline."""
+    """Have every prompt answered."""
     config, deterministic = context.run_file.evaluate, context.run_file.run.deterministic
     running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
     at_once = max(len(workers.roster), running // config.completions_per_prompt)
     # In deterministic runs a worker begins when its share of a cohort is there, and a cohort ends before the next.
     size = at_once if deterministic else max(1, len(asked))
     cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]
-    places, answered = asyncio.Semaphore(at_once), itertools.count(1)
+    answered = itertools.count(1)
 
     async def answer(prompt: Prompt, cohort: Sequence[Prompt]) -> Scoring:
-        async with places:
-            group = await workers.sample(
-                prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=cohort
-            )
+        group = await workers.sample(
+            prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=cohort
+        )
         context.progress.waiting(f"the answers of {model}: {next(answered)} of {len(asked)} prompts")
         return score(group)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from rl_empathy.config.sections import GRPOConfig
@@ -35,9 +36,11 @@ async def run_attempts(
     *,
     stop: StopSignal,
     tell: Callable[[str], None],
+    export_to: Path,
     in_rounds: bool = False,
 ) -> None:
-    """Run the loop from the newest checkpoint, again whenever the policy trainer is lost, until every step is done.
+    """Run the loop from the newest checkpoint, again whenever the policy trainer is lost, until every step is done and
+    the policy is exported.
 
     A trainer that is lost takes the steps after its last checkpoint with it: they are undone here and made anew, so
     that nothing is trained twice and nothing is lost.
@@ -55,6 +58,7 @@ async def run_attempts(
             await run_grpo(
                 config, fleet, prompts, ledger, log, stop=stop, finished=finished, in_rounds=in_rounds
             )
+            await fleet.trainer.export(export_to)
             return
         except* TrainerLostError as lost:
             error = lost.exceptions[0]

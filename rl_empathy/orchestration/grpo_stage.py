@@ -43,6 +43,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     config, seed = context.run_file.grpo, context.run_file.run.seed
     fleet = await staff(context, policy, encoder)
     context.progress.stage_started("grpo", num_steps=config.num_steps)
+    folder = context.directory.stage("grpo") / "model"
     await run_attempts(
         config,
         fleet,
@@ -51,10 +52,9 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
         context.log,
         stop=context.stop,
         tell=context.progress.warning,
+        export_to=folder,
         in_rounds=context.run_file.run.deterministic,
     )
-    folder = context.directory.stage("grpo") / "model"
-    await fleet.trainer.export(folder)
     fleet.end_training()
     return folder
 

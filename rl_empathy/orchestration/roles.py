@@ -8,6 +8,7 @@ from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.actors.rollout_worker import RolloutWorker
+from rl_empathy.engines.checkpoints import LATEST
 from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
@@ -53,6 +54,7 @@ async def rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
             start,
             run_file.cluster.deadlines,
             context.budget,
+            max_running_sequences=run_file.cluster.rollout_workers.max_running_sequences,
             seed=run_file.run.seed,
             in_step=run_file.run.deterministic,
             tell=context.progress.warning,
@@ -140,7 +142,7 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     settings = run_file.cluster.reward_model
     terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
 
-    async def start() -> Role:
+    async def start(*, have_worked: bool) -> Role:
         return await start_role(
             "reward_model",
             RewardModel,
@@ -152,12 +154,18 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             tokenizer_path=str(tokenizer),
             embedding_path=str(embedding) if embedding else None,
             retries=run_file.grpo.reward_retries,
+            have_worked=have_worked,
             witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
         )
 
     if context.reward_model is None:
-        retries = run_file.grpo.reward_retries
-        context.reward_model = RestartableRole(await start(), start, context.budget, retries=retries)
+        first = await start(have_worked=(context.directory.stage("grpo") / LATEST).exists())
+        context.reward_model = RestartableRole(
+            first,
+            functools.partial(start, have_worked=True),
+            context.budget,
+            retries=run_file.grpo.reward_retries,
+        )
     return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
 
 

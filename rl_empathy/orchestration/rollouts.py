@@ -78,7 +78,7 @@ class Rollouts:
     def start(self) -> None:
         """Begin to start prompts."""
         self._producer = self._tasks.create_task(self._start_prompts())
-        self._watcher = self._tasks.create_task(self._fleet.rollout_workers.watch_leaving())
+        self._watcher = self._tasks.create_task(self._fleet.rollout_workers.watch())
 
     def stop(self) -> None:
         """Start no more prompts, and give up what is under way."""

@@ -30,6 +30,7 @@ from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import find_room, join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
+from rl_empathy.orchestration.stop import on_a_thread
 
 T = TypeVar("T")
 
@@ -245,18 +246,19 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
     resources = run_file.cluster.stage_worker
     config = run_file.reward_modeling
     context.progress.stage_started("reward_modeling", num_steps=config.num_steps)
-    result = await asyncio.to_thread(
-        run_reward_modeling,
-        config,
-        data=context.data,
-        language=run_file.data.language,
-        seed=run_file.run.seed,
-        folder=context.directory.stage("reward_modeling"),
-        log=context.log,
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
-        deadlines=run_file.cluster.deadlines,
-        should_stop=lambda: context.stop.is_set,
+    result = await on_a_thread(
+        lambda: run_reward_modeling(
+            config,
+            data=context.data,
+            language=run_file.data.language,
+            seed=run_file.run.seed,
+            folder=context.directory.stage("reward_modeling"),
+            log=context.log,
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            deadlines=run_file.cluster.deadlines,
+            should_stop=lambda: context.stop.is_set,
+        )
     )
     summary = (
         "held out: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"

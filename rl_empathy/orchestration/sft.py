@@ -16,6 +16,7 @@ from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
 from rl_empathy.orchestration.roles import rollout_workers
+from rl_empathy.orchestration.stop import on_a_thread
 from rl_empathy.types import Row
 
 
@@ -52,7 +53,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
     )
-    await asyncio.to_thread(fit, job, context.log, run_file.cluster.deadlines, lambda: context.stop.is_set)
+    await on_a_thread(lambda: fit(job, context.log, run_file.cluster.deadlines, lambda: context.stop.is_set))
     tuned = folder / "model"
     if not tuned.exists():
         raise Stopped("sft was asked to stop and wrote a checkpoint; the same command goes on")

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -62,3 +64,18 @@ class StopSignal:
         finally:
             task.cancel()
             stopped.cancel()
+
+
+async def on_a_thread(work: Callable[[], T]) -> T:
+    """Do work that blocks; a second signal ends the process all the same, which a thread of asyncio's would hold up."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)

@@ -76,6 +76,7 @@ class RewardScorer:
         decode: Callable[[list[int]], str],
         *,
         retries: int,
+        have_worked: bool = False,
     ) -> None:
         """Nothing is scored yet.
 
@@ -84,12 +85,13 @@ class RewardScorer:
             terms: What is rewarded.
             decode: Token ids to text, special tokens kept; gives the spans their lengths in tokens.
             retries: How often a term that raises is asked again, after 0.5, 1, 2 … s.
+            have_worked: The terms have in this run, before this process: when one raises, it is no mistake.
         """
         self._schema = schema
         self._terms = terms
         self._decode = decode
         self._retries = retries
-        self._worked: set[str] = set()
+        self._worked = {term.name for term in terms} if have_worked else set()
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Parse the completions and sum the weighted terms.

@@ -113,7 +113,16 @@ def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabel
     async def run():
         budget = RestartBudget(RestartsConfig(), told.append)
         roles = await asyncio.gather(*(start(f"rollout_worker_{i}") for i in range(2)))
-        workers = RolloutWorkers(roles, start, DEADLINES, budget, seed=0, in_step=False, tell=told.append)
+        workers = RolloutWorkers(
+            roles,
+            start,
+            DEADLINES,
+            budget,
+            max_running_sequences=16,
+            seed=0,
+            in_step=False,
+            tell=told.append,
+        )
         trainer = PublishingTrainer(folders, workers, lambda: roles[0].actor.__ray_call__.remote(fault))
         prompts = PromptStream([(make_row(i), [1, 2, 3]) for i in range(100)], seed=0)
         log = MetricsLog(tmp_path / "metrics.jsonl")

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tiny_models import make_tiny_model
@@ -140,3 +141,23 @@ def test_a_deterministic_run_that_was_killed_and_stopped_equals_an_unbroken_one(
     for stage in ("sft", "grpo", "evaluate"):
         assert without_times(metrics(broken, stage)) == without_times(metrics(whole, stage)), stage
     assert ledger(broken) == ledger(whole)
+
+
+@pytest.mark.long
+def test_a_second_ctrl_c_ends_the_process_though_its_training_process_hangs(tmp_path):
+    folder = tmp_path / "runs"
+    with start(folder, "run.stages=[sft]", "sft.num_steps=1000") as run:
+        deadline = time.monotonic() + LIMIT_S
+        while not metrics(folder, "sft"):
+            assert run.poll() is None, run.stderr.read()[-3000:]
+            assert time.monotonic() < deadline, "the run is late"
+            time.sleep(0.1)
+        started = psutil.Process(run.pid).children(recursive=True)
+        trainers = [p for p in started if "RayTrainWorker" in " ".join(p.cmdline()[:1])]
+        assert len(trainers) == 1
+        trainers[0].suspend()
+        run.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(timeout=10)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) == 130, run.stderr.read()[-3000:]

@@ -9,6 +9,7 @@ from ray import ObjectRef
 from ray.exceptions import RayTaskError
 
 from rl_empathy.config.sections import DeadlinesConfig
+from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import LOST
 
@@ -58,9 +59,10 @@ class Ranks:
             for role in self.roles
         ]
         try:
-            _, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_EXCEPTION)
-            if waiting:
-                # A rank whose partner died fails in a collective, and mostly before Ray notices the death.
+            done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_EXCEPTION)
+            if waiting and not any(isinstance(answer.exception(), RoleDiedError) for answer in done):
+                # A rank whose partner died fails in a collective, and mostly before Ray notices the death; and one
+                # that is late has yet to write where it is.
                 await asyncio.wait(waiting, timeout=SETTLE_S)
         finally:
             for answer in answers:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rl_empathy.errors import (
     PayloadLostError,
     RoleDiedError,
     RoleTimeoutError,
+    TrainerLostError,
     VoidedError,
     WeightSyncError,
 )
@@ -27,6 +27,10 @@ from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
 
 MOST_VOIDED = 20
 """Times that workers which go on may give a group up: whole loads are rare, so something is wrong with it."""
+QUEUE = 2
+"""A worker gets so many times the groups that it runs at once: it never stands still, and none uses up its deadline
+in the worker's queue when few workers are left for many groups.
+"""
 WATCH_S = 2.0
 """A cloud tells of a node that it takes back half a minute or more before."""
 
@@ -56,6 +60,7 @@ class RolloutWorkers:
         deadlines: DeadlinesConfig,
         budget: RestartBudget,
         *,
+        max_running_sequences: int,
         seed: int,
         in_step: bool,
         tell: Callable[[str], None] = lambda text: None,
@@ -67,6 +72,7 @@ class RolloutWorkers:
             start: Starts one of that name anew.
             deadlines: Of the calls.
             budget: Of restarts.
+            max_running_sequences: Completions that a worker writes at a time; more wait at its door.
             seed: The run's; a request's seed follows from it and the occurrence.
             in_step: Worker = index of the prompt modulo workers, and a worker begins only when its whole share of a
                 cohort is there (deterministic runs): there a lost worker ends the run, which can be resumed.
@@ -75,10 +81,12 @@ class RolloutWorkers:
         """
         self.roster = Roster(roles, start, self._join, deadlines, budget, fixed=in_step, tell=tell)
         self._deadlines = deadlines
+        self._max_running_sequences = max_running_sequences
         self._seed = seed
         self._in_step = in_step
         self._tell = tell
         self._load: _Load | None = None
+        self._load_lost: PayloadLostError | None = None
         self._load_numbers = itertools.count()
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -113,7 +121,7 @@ class RolloutWorkers:
         doing = f"sample the group of prompt {prompt.row.id}"
         voided = 0
         while True:
-            worker, together = await self._choose(prompt, cohort, doing)
+            worker, together = await self._choose(prompt, group_size, cohort, doing)
             worker.groups += 1
             try:
                 header, payload = worker.role.actor.sample.options(num_returns=2).remote(
@@ -166,14 +174,23 @@ class RolloutWorkers:
         node = Role(name=f"the node of {group.header.worker}", actor=None, log=self.roster.logs)
         return await node.answer(group.payload, seconds=self._deadlines.sample_s, doing=doing)
 
-    async def watch_leaving(self) -> None:
-        """Replace workers that are going to be taken away, before they are."""
+    async def watch(self) -> None:
+        """Replace workers that are going to be taken away, before they are.
+
+        Raises:
+            TrainerLostError: What a new worker has to load is gone, with the trainer's node. Nothing else might tell:
+                where no worker is left there is nothing to train, and no call to the trainer.
+        """
         while True:
             idle = [worker.role for worker in self.roster.ready() if not worker.role.is_waited_for]
             # One that is gone or hangs is noticed by the next call to it.
             await asyncio.gather(*(role.take_pulse(WATCH_S) for role in idle), return_exceptions=True)
             self.roster.replace_leaving(await self._nodes_to_leave())
             await asyncio.sleep(WATCH_S)
+            if self._load_lost:
+                raise TrainerLostError(
+                    f"the published weights are gone with their node: {self._load_lost}"
+                ) from self._load_lost
 
     async def _nodes_to_leave(self) -> set[str]:
         # On a thread: the loop must not stand still when Ray's control store is slow to answer.
@@ -183,14 +200,23 @@ class RolloutWorkers:
         except TimeoutError:
             return set()  # asked again in a moment; a control store that is gone ends every call
 
-    async def _choose(self, prompt: Prompt, cohort: Sequence[Prompt], doing: str) -> tuple[Worker, int]:
+    async def _choose(
+        self, prompt: Prompt, group_size: int, cohort: Sequence[Prompt], doing: str
+    ) -> tuple[Worker, int]:
         if self._in_step:
             workers = self.roster.workers  # their number never changes here
             number = prompt.occurrence.index % len(workers)
             await self.roster.until(lambda: workers[number].state == "ready", len(workers), doing)
             return workers[number], sum(p.occurrence.index % len(workers) == number for p in cohort)
-        await self.roster.until(lambda: self.num_ready > 0, 1, doing)
-        return min(self.roster.ready(), key=lambda worker: worker.groups), 1
+        most = QUEUE * max(1, self._max_running_sequences // group_size)
+        while True:
+            await self.roster.until(lambda: self.num_ready > 0, 1, doing)
+            least = min(self.roster.ready(), key=lambda worker: worker.groups)
+            if least.groups < most:
+                return least, 1
+            await self.roster.next_change(
+                self._deadlines.sample_s
+            )  # by then a group ends, or its worker is lost
 
     def _request_seed(self, prompt: Prompt) -> int:
         return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
@@ -199,8 +225,13 @@ class RolloutWorkers:
         self, version: PolicyVersion, ask: Callable[[Role, bool, int], Awaitable[Any]]
     ) -> dict[str, dict[str, float]]:
         async with self._loading:
-            self._load = load = _Load(next(self._load_numbers), version, ask)
-            living = [worker for worker in self.roster.workers if worker.state in ("stale", "ready")]
+            load = _Load(next(self._load_numbers), version, ask)
+            self._load, self._load_lost = load, None
+            living = [
+                worker
+                for worker in self.roster.workers
+                if worker.state in ("stale", "ready") and not worker.is_joining
+            ]
             refits = (self._refit(worker, load) for worker in living)
             reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
         stats = {}
@@ -261,5 +292,9 @@ class RolloutWorkers:
     async def _join(self, worker: Worker) -> None:
         async with self._loading:
             if worker.state == "stale" and self._load is not None:
-                with suppress(PayloadLostError):  # the trainer's node is gone: the next publish brings others
+                try:
                     await self._refit(worker, self._load)
+                except (
+                    PayloadLostError
+                ) as error:  # the next publish brings others, if there is one: see `watch`
+                    self._load_lost = error

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from rl_empathy.algorithms.worker_states import WorkerEvent, WorkerState, next_s
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import RlEmpathyError, RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.fleet.calls import Role
-from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
+from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 
 LEAVING = ("draining", "stopped")
 """States of a worker that is taken away."""
@@ -27,6 +28,8 @@ class Worker:
     groups: int = 0
     """Under way."""
     has_served: bool = False
+    is_joining: bool = False
+    """Its first load is made by whoever started it, and not with a publish that comes meanwhile."""
     succeeded: bool = False
     """Dead, and another one is being started in its place."""
 
@@ -82,7 +85,7 @@ class Roster:
         self._repairs: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Workers that are there or coming, and stay; one whose restarts are spent keeps its place."""
+        """Workers that are there, coming or being replaced, and stay; one whose restarts are spent keeps its place."""
         return len(self._coming) + sum(worker.state not in LEAVING for worker in self.workers)
 
     def ready(self) -> list[Worker]:
@@ -184,6 +187,13 @@ class Roster:
         """Wait until the run may go on: as many are ready as it began with, or was scaled to since."""
         await self.until(lambda: len(self.ready()) >= self._minimum, self._minimum, doing)
 
+    async def next_change(self, seconds: float) -> None:
+        """Wait until a worker has changed or a group has ended there, or for so many seconds."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
     def _add_new(self, count: int) -> None:
         taken = self._coming | {worker.role.name for worker in self.workers}
         free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
@@ -192,36 +202,49 @@ class Roster:
             self.repair(self._add(name))
 
     async def _replace(self, worker: Worker, error: Exception) -> None:
+        name, lost_at = worker.role.name, asyncio.get_running_loop().time()
+        worker.role.kill()
         try:
-            role = await start_anew(worker.role, lambda: self._start(worker.role.name), self._budget, error)
+            self._budget.spend(name, error)
+            role = await self._start_as_needed(name, lost_at)
         finally:
             worker.succeeded = False
-        successor = self._new(role)
-        self.workers[self.workers.index(worker)] = successor
-        await self._join(successor)
+        self.workers.remove(worker)
+        await self._enter(role)
 
     async def _add(self, name: str) -> None:
         try:
             role = await self._start_as_needed(name)
         finally:
             self._coming.discard(name)
-        if role is None:
-            self._tell(f"Going on with {len(self)} rollout workers")
-            return
-        worker = self._new(role)
-        self.workers.append(worker)
-        try:
-            await self._join(worker)
-        except WeightSyncError as error:
-            worker.role.kill()  # whatever it holds, it would hold its CPUs too
-            self.workers.remove(worker)
-            if len(self) < self._minimum:
-                raise
-            self._tell(f"{error}. Going on with {len(self)} rollout workers")
+        await self._enter(role)
 
-    async def _start_as_needed(self, name: str) -> Role | None:
-        """Start a worker, again as long as the run needs it and restarts are left; None: it goes without."""
-        clock, failed_at = asyncio.get_running_loop().time, None
+    async def _enter(self, role: Role | None) -> None:
+        """Have a worker that was started join the others; None: there is none."""
+        if role is not None:
+            worker = Worker(role, self._next_incarnation(role.name), is_joining=True)
+            self.workers.append(worker)
+            try:
+                await self._join(worker)
+                worker.is_joining = False
+                return
+            except WeightSyncError as error:
+                worker.role.kill()  # whatever it holds, it would hold its CPUs too
+                self.workers.remove(worker)
+                if len(self) < self._minimum:
+                    raise
+                self._tell(str(error))
+        self._tell(f"Going on with {len(self)} rollout workers")
+        self._changed.set()
+
+    async def _start_as_needed(self, name: str, failed_at: float | None = None) -> Role | None:
+        """Start a worker, again as long as the run needs it and restarts are left; None: it goes without.
+
+        Args:
+            name: Of the worker.
+            failed_at: When the one before it was lost, if there was one.
+        """
+        clock = asyncio.get_running_loop().time
         while True:
             try:
                 role = await self._start(name)
@@ -238,9 +261,9 @@ class Roster:
                     self._budget.started(name, clock() - failed_at)
                 return role
 
-    def _new(self, role: Role) -> Worker:
-        self._processes[role.name] += 1
-        return Worker(role, self._processes[role.name])
+    def _next_incarnation(self, name: str) -> int:
+        self._processes[name] += 1
+        return self._processes[name]
 
     def _take_away(self, worker: Worker) -> None:
         worker.move("drain")

@@ -20,6 +20,7 @@ def check_contracts(simulation: Simulation) -> None:
     assert len(trained) == config.num_steps * config.groups_per_step
     assert max(Counter(occurrences(trained)).values()) == 1, "trained twice"
     assert max(map(staleness, trained)) <= config.max_staleness
+    assert simulation.disk.exported == trained
     spans = {span.version for entry in trained for c in entry.group.completions for span in c.version_spans}
     assert spans <= set(last["names"]), "tokens of undone weights were trained"
     # The ledger says the same as the weights, and knows of every prompt that was given out.
@@ -81,6 +82,33 @@ def test_a_worker_that_is_asked_to_go_ends_its_groups_and_another_one_takes_its_
     assert last["ledger/retried"] == 0
 
 
+@pytest.mark.parametrize("at_s", range(10, 40, 2))
+def test_a_node_with_the_trainer_all_workers_and_the_published_weights_may_go(tmp_path, at_s):
+    """At any moment, also one where the run waits for groups and nobody calls the trainer."""
+    simulation = simulated(tmp_path, 1, [Fault(at_s, "policy_trainer", "node")], grpo={"num_steps": 20})
+    assert len(simulation.happened) == 1
+    check_contracts(simulation)
+
+
+def test_a_trainer_that_dies_while_it_exports_the_policy_is_brought_back(tmp_path):
+    struck = 0
+    for at_s in range(10, 70, 2):
+        folder = tmp_path / str(at_s)
+        folder.mkdir()
+        simulation = simulated(folder, 1, [Fault(at_s, "policy_trainer", "kill")], grpo={"num_steps": 1})
+        check_contracts(simulation)
+        struck += any("to export the model" in text for text in simulation.told)
+    assert struck > 0, "none struck the export"
+
+
+def test_no_worker_gets_more_groups_than_twice_what_it_runs_at_once(tmp_path):
+    """Else those at the end of its queue would use up their deadline there: here 16 groups are due at a time."""
+    grpo = {"groups_per_step": 8, "group_size": 2}
+    simulation = simulated(tmp_path, 0, [], num_workers=1, max_running_sequences=4, grpo=grpo)
+    check_contracts(simulation)
+    assert simulation.processes["rollout_worker_0"].most_groups == 4
+
+
 def test_all_workers_may_die_at_once(tmp_path):
     simulation = simulated(tmp_path, 2, [Fault(25.0, f"rollout_worker_{i}", "kill") for i in range(3)])
     assert len(simulation.happened) == 3
@@ -97,7 +125,7 @@ def test_spent_restarts_end_the_run_with_the_error_that_spent_them(tmp_path):
 def test_weights_that_no_worker_can_load_end_the_run_after_one_restart_of_each(tmp_path):
     told = []
     with pytest.raises(ExceptionGroup) as caught:
-        simulated(tmp_path, 4, [], unloadable=3, told=told)
+        simulated(tmp_path, 4, [], unloadable=lambda worker, version: version.number == 3, told=told)
     assert caught.group_contains(WeightSyncError, match=r"rollout_worker_\d.*the tensors do not fit.*\.log")
     restarts = Counter(text.split()[0] for text in told if "is up again" in text)
     assert set(restarts.values()) == {1}

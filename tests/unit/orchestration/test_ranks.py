@@ -10,6 +10,7 @@ from rl_empathy.errors import RoleDiedError, RoleTimeoutError, TrainingError
 from rl_empathy.orchestration.fleet import ranks as module
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.ranks import Ranks, all_or_none
+from tests.virtual_clock import run_virtually
 
 
 class ScriptedActor:
@@ -56,6 +57,19 @@ def test_a_rank_that_waits_for_a_failed_one_is_not_waited_for_long(monkeypatch):
     monkeypatch.setattr(module, "SETTLE_S", 0.05)
     with pytest.raises(TrainingError):
         call(ScriptedActor(100.0, "late"), ScriptedActor(0.0, task_error(TrainingError("no"))), seconds=200.0)
+
+
+def test_a_rank_that_is_lost_is_named_at_once_though_its_partner_hangs():
+    async def run():
+        roles = [
+            Role(name=f"rank_{i}", actor=actor, log=Path("log"))
+            for i, actor in enumerate((ScriptedActor(1000.0, "late"), ScriptedActor(3.0, RayActorError())))
+        ]
+        with pytest.raises(RoleDiedError, match="rank_1 died"):
+            await Ranks(name="trainer", roles=roles).call(lambda a: a.work(), seconds=2000, doing="work")
+        assert asyncio.get_running_loop().time() == pytest.approx(3.0)
+
+    run_virtually(run())
 
 
 def test_a_rank_that_is_late_is_named():

@@ -1,14 +1,17 @@
 """Rollout workers that leave with notice, and replacements that do not come up at once; on a virtual clock."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig
 from rl_empathy.errors import RoleDiedError, RoleTimeoutError, WeightSyncError
+from rl_empathy.orchestration.fleet import RolloutWorkers
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster
+from rl_empathy.types import PolicyVersion
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
 
@@ -17,14 +20,14 @@ class FailingStarts:
     """So many starts fail; the next ones take 10 s."""
 
     def __init__(self, failures: int) -> None:
-        self._failures = failures
+        self.failures = failures
         self.names: list[str] = []
         self.roles: list[Role] = []
 
     async def __call__(self, name: str) -> Role:
         self.names.append(name)
         await asyncio.sleep(10)
-        if len(self.names) <= self._failures:
+        if len(self.names) <= self.failures:
             raise RoleTimeoutError(f"{name} did not start")
         self.roles.append(endless(name))
         return self.roles[-1]
@@ -118,12 +121,91 @@ def test_a_worker_beyond_what_the_run_needs_that_cannot_load_is_told_of_and_left
         roster = roster_of(1, start, told=told, refusing="rollout_worker_1")
         roster.scale_to(2, "asked for")
         await asyncio.sleep(60)
-        assert told[1:] == ["the weights do not fit. Going on with 1 rollout workers"]
+        assert told[1:] == ["the weights do not fit", "Going on with 1 rollout workers"]
         assert start.roles[0].is_ended
         assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
         roster.scale_to(2, "asked for")
         await asyncio.sleep(60)
-        assert len(told) == 4, "another one is tried when it is wanted again"
+        assert len(told) == 6, "another one is tried when it is wanted again"
+
+    run_virtually(run())
+
+
+class LoadingActor:
+    """Takes a while to load weights, or refuses them."""
+
+    def __init__(self, load_s: float, *, refuses: bool = False) -> None:
+        self.load_weights = self
+        self._load_s, self._refuses = load_s, refuses
+
+    async def remote(self, weights, whole, number):
+        await asyncio.sleep(self._load_s)
+        if self._refuses:
+            raise WeightSyncError("the weights do not fit")
+        return weights, {"pause_s": 0.0, "busy_s": 0.0}
+
+
+def test_a_new_worker_that_cannot_load_ends_nothing_though_a_publish_waits_before_its_first_load():
+    """Worker 1 loads from second 1 to 6, a publish waits from 1.5 on, and worker 2 comes at 2."""
+
+    async def run():
+        told = []
+        coming = {
+            "rollout_worker_1": (1.0, LoadingActor(5.0)),
+            "rollout_worker_2": (2.0, LoadingActor(0.1, refuses=True)),
+        }
+
+        async def start(name):
+            start_s, actor = coming[name]
+            await asyncio.sleep(start_s)
+            return replace(endless(name), actor=actor)
+
+        first = replace(endless("rollout_worker_0"), actor=LoadingActor(0.1))
+        budget = RestartBudget(RestartsConfig(), told.append)
+        workers = RolloutWorkers(
+            [first],
+            start,
+            DeadlinesConfig(),
+            budget,
+            max_running_sequences=8,
+            seed=0,
+            in_step=False,
+            tell=told.append,
+        )
+        await workers.load_weights(PolicyVersion(1, 0), PolicyVersion(1, 0))
+        workers.roster.scale_to(3, "asked for")
+        await asyncio.sleep(1.5)
+        reports = await workers.load_weights(PolicyVersion(1, 1), PolicyVersion(1, 1))
+        assert set(reports) == {"rollout_worker_0.1", "rollout_worker_1.1"}
+        await asyncio.sleep(10)
+        assert "Going on with 2 rollout workers" in told
+        assert workers.num_ready == 2
+
+    run_virtually(run())
+
+
+def test_a_lost_worker_beyond_what_the_run_needs_costs_one_restart_and_leaves_its_place_to_others():
+    async def run():
+        told = []
+        start = FailingStarts(0)
+        roster = roster_of(1, start, told=told)
+        roster.scale_to(2, "asked for")
+        await asyncio.sleep(60)
+        told.clear()
+        start.failures = 3  # of which the one before is one
+        roster.lost(roster.ready()[1], RoleDiedError("it is gone"))
+        assert len(roster) == 2, "another one is on its way"
+        await asyncio.sleep(60)
+        assert told == [
+            "it is gone. Starting rollout_worker_1 anew (restart 1)",
+            "rollout_worker_1 did not start",
+            "Going on with 1 rollout workers",
+        ]
+        for wanted in (2, 2):  # the first of these still finds no room
+            roster.scale_to(wanted, "asked for")
+            await asyncio.sleep(60)
+        assert len(roster.ready()) == 2
+        assert sum("restart" in text for text in told) == 1
 
     run_virtually(run())
 

@@ -24,12 +24,13 @@ class Judge:
         return [1.0] * len(parsed)
 
 
-def scorer(*terms, retries=0):
+def scorer(*terms, retries=0, have_worked=False):
     return RewardScorer(
         SCHEMA,
         [RewardTerm(name=f"term{i}", function=f, weight=weight) for i, (f, weight) in enumerate(terms)],
         lambda ids: "x" * len(ids),
         retries=retries,
+        have_worked=have_worked,
     )
 
 
@@ -49,6 +50,12 @@ def test_a_term_that_raises_once_is_asked_again():
     judge = Judge(1)
     assert scorer((judge, 1.0), retries=1).score(make_group()).totals == (1.0, 1.0)
     assert judge.calls == 2
+
+
+def test_a_term_that_worked_in_the_process_before_leaves_its_group_without_rewards_and_ends_nothing():
+    scoring = scorer((Judge(1), 1.0), have_worked=True)
+    assert scoring.score(make_group()).totals == (None, None)
+    assert scoring.score(make_group()).totals == (1.0, 1.0)
 
 
 def test_a_term_that_worked_before_and_keeps_raising_leaves_its_group_without_rewards():
