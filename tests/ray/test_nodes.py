@@ -268,6 +268,21 @@ def test_groups_that_go_with_the_node_that_held_their_tokens_are_made_anew(tmp_p
 
 
 @pytest.mark.long
+def test_the_node_of_every_role_may_go_and_the_run_goes_on_on_another(tmp_path):
+    """With it go the trainer, the published weights, and every group under way; the head has room for no role."""
+    folder = tmp_path / "runs"
+    with cluster_of(tmp_path, head_cpus=0) as cluster:
+        first = cluster.add_node(**node(tmp_path, "first", 6))
+        with start(folder, f"cluster.address={cluster.address}", "grpo.num_steps=16") as process:
+            wait_for_step(folder, process, 5)
+            cluster.add_node(**node(tmp_path, "second", 6))
+            cluster.remove_node(first, allow_graceful=False)
+            told = process.communicate(timeout=LIMIT_S)[1]
+            assert process.returncode == 0, told[-3000:]
+    check_accounts(folder, num_steps=16, restarts=5)
+
+
+@pytest.mark.long
 def test_two_ranks_on_two_nodes_make_the_run_of_one(tmp_path):
     settings = ("run.deterministic=true", "grpo.max_staleness=0", "grpo.num_steps=4")
     alone, together = tmp_path / "alone", tmp_path / "together"
