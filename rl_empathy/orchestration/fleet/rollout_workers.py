@@ -214,9 +214,8 @@ class RolloutWorkers:
             least = min(self.roster.ready(), key=lambda worker: worker.groups)
             if least.groups < most:
                 return least, 1
-            await self.roster.next_change(
-                self._deadlines.sample_s
-            )  # by then a group ends, or its worker is lost
+            # No longer than this: by then a group ends, or its worker is lost.
+            await self.roster.next_change(self._deadlines.sample_s)
 
     def _request_seed(self, prompt: Prompt) -> int:
         return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
@@ -294,7 +293,5 @@ class RolloutWorkers:
             if worker.state == "stale" and self._load is not None:
                 try:
                     await self._refit(worker, self._load)
-                except (
-                    PayloadLostError
-                ) as error:  # the next publish brings others, if there is one: see `watch`
-                    self._load_lost = error
+                except PayloadLostError as error:
+                    self._load_lost = error  # the next publish brings others, if there is one: see `watch`
