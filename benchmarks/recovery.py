@@ -92,18 +92,16 @@ def chaos(steps: int, each_role: int, slowest_start_s: float, seed: int) -> dict
         if victim == "driver":
             run.kill_driver()
             run.start()
-            spent_s = 0.0
+            spent_s = -1.0  # its successor counts from 0
         else:
             run.kill(victim)
             spent_s = before["fleet/restart_s"]
         sys.stderr.write(f"killed the {victim} after step {before['step']}\n")
 
-        def recovered(
-            line: dict[str, Any], at: float = at, victim: str = victim, spent_s: float = spent_s
-        ) -> bool:
+        def recovered(line: dict[str, Any], at: float = at, spent_s: float = spent_s) -> bool:
             return (
                 line["time"] > at
-                and (victim == "driver" or line["fleet/restart_s"] > spent_s)  # counted when it is up again
+                and line["fleet/restart_s"] > spent_s  # counted when it is up again
                 and line["fleet/rollout_workers_ready"] == workers
             )
 

@@ -85,11 +85,11 @@ async def _write(
     score: Callable[[GroupHandle], Scoring],
 ) -> list[Scoring]:
     """Have every prompt answered."""
-    config, deterministic = context.run_file.evaluate, context.run_file.run.deterministic
-    running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
-    at_once = max(len(workers.roster), running // config.completions_per_prompt)
-    # In deterministic runs a worker begins when its share of a cohort is there, and a cohort ends before the next.
-    size = at_once if deterministic else max(1, len(asked))
+    config, size = context.run_file.evaluate, max(1, len(asked))
+    if context.run_file.run.deterministic:
+        # A worker begins when its share of a cohort is there: as much as it runs at once, so that none queues.
+        running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
+        size = max(len(workers.roster), running // config.completions_per_prompt)
     cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]
     answered = itertools.count(1)
 
