@@ -112,6 +112,7 @@ def test_a_role_that_hangs_is_replaced(tmp_path, role):
     check_accounts(folder, num_steps=40, restarts=1)
 
 
+@pytest.mark.long
 def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
     """Of 8 prompts one has a judge that raises, one a score that is no number, one scores for one completion only."""
     folder = tmp_path / "runs"

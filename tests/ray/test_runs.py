@@ -101,6 +101,7 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     assert len(metrics(folder)) == 3
 
 
+@pytest.mark.long
 def test_an_evaluation_by_hand_can_be_stopped_and_writes_its_report_when_it_is_not(tmp_path):
     model, report = make_tiny_model(tmp_path / "a model"), tmp_path / "report.json"
     evaluate = [sys.executable, "-m", "rl_empathy.evaluate", str(model), "--run-file", str(RUN_FILE)]
