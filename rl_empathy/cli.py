@@ -76,7 +76,8 @@ def evaluate(
     ],
     run_file: RunFileOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write the result there, too (JSON).")
+        Path | None,
+        typer.Option("--output", dir_okay=False, writable=True, help="Write the result there, too (JSON)."),
     ] = None,
 ) -> int:
     """Evaluate models side by side on the held-out prompts of one run (without --run-file: the first one)."""

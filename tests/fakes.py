@@ -172,6 +172,18 @@ class AlternatingRewards:
         return make_rewards(*([1.0] * size if flat else [float(i) for i in range(size)]))
 
 
+class SlowRewards(AlternatingRewards):
+    """Takes so long over every group."""
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def score(self, group: GroupHandle) -> GroupRewards:
+        await asyncio.sleep(self._seconds)
+        return await super().score(group)
+
+
 class PoisonedRewards(AlternatingRewards):
     """One prompt of every epoch costs the reward model its life, whenever it is scored."""
 

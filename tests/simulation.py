@@ -434,6 +434,9 @@ class Simulation:
         def own_dice() -> random.Random:
             return random.Random(self.dice.getrandbits(32))
 
+        def starting_again(name: str, start: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+            return lambda: rollout_workers.roster.start_first(name, start)
+
         async def start_trainer() -> Ranks:
             role = await self._start("policy_trainer", lambda: Trainer(own_dice(), self.disk, self.update_s))
             return Ranks(name=role.name, roles=[role])
@@ -450,19 +453,25 @@ class Simulation:
             start_reference(),
             *(start_worker(f"rollout_worker_{i}") for i in range(self.num_workers)),
         )
-        scorer = partial(RestartableRole, budget=budget, retries=self.config.reward_retries)
+        rollout_workers = SimulatedWorkers(
+            workers,
+            start_worker,
+            self.deadlines,
+            budget,
+            max_running_sequences=self.max_running_sequences,
+            seed=0,
+            in_step=False,
+            tell=self.told.append,
+        )
+
+        def scorer(role: Role, start: Callable[[], Awaitable[Role]]) -> RestartableRole:
+            again = starting_again(role.name, start)
+            return RestartableRole(role, again, budget, retries=self.config.reward_retries)
+
+        start_next = starting_again("policy_trainer", start_trainer)
         fleet = LocalFleet(
-            trainer=PolicyTrainerHandle(trainer, start_trainer, self.deadlines, budget),
-            rollout_workers=SimulatedWorkers(
-                workers,
-                start_worker,
-                self.deadlines,
-                budget,
-                max_running_sequences=self.max_running_sequences,
-                seed=0,
-                in_step=False,
-                tell=self.told.append,
-            ),
+            trainer=PolicyTrainerHandle(trainer, start_next, self.deadlines, budget),
+            rollout_workers=rollout_workers,
             reward_model=RewardModelHandle(scorer(rewards, start_rewards), self.deadlines),
             reference_model=ReferenceModelHandle(
                 scorer(reference, start_reference), self.config, self.deadlines

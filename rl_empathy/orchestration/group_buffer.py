@@ -35,6 +35,8 @@ class _Pending:
     """In the order of start."""
     occurrence: Occurrence
     task: asyncio.Task[GroupHandle]
+    adopted: GroupHandle | None = None
+    """As a checkpoint had it, to be scored again."""
 
 
 class GroupBuffer:
@@ -84,16 +86,19 @@ class GroupBuffer:
 
     def add(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
         """Enter a group that is being made, in the order of the calls; its slot was reserved."""
-        self._ledger.move(occurrence, "start")
-        self._pending.append(_Pending(next(self._numbers), occurrence, pending))
-        self._arrived.set()
+        self._enter(_Pending(next(self._numbers), occurrence, pending))
 
-    def adopt(self, occurrence: Occurrence, pending: asyncio.Task[GroupHandle]) -> None:
+    def adopt(self, group: GroupHandle, pending: asyncio.Task[GroupHandle]) -> None:
         """Enter a group that an earlier attempt finished, before any prompt starts; takes a slot."""
         self._free -= 1
         if self._free <= 0:
             self._freed.clear()
-        self.add(occurrence, pending)
+        self._enter(_Pending(next(self._numbers), group.header.occurrence, pending, adopted=group))
+
+    def _enter(self, entry: _Pending) -> None:
+        self._ledger.move(entry.occurrence, "start")
+        self._pending.append(entry)
+        self._arrived.set()
 
     def cancel_pending(self) -> None:
         """Give up what is still being made, at the end of a run."""
@@ -138,10 +143,12 @@ class GroupBuffer:
         return dropped
 
     def finished(self) -> list[GroupHandle]:
-        """Groups that wait for the trainer; they go into a checkpoint."""
-        tasks = [entry.task for entry in self._pending]
-        done = [task.result() for task in tasks if task.done() and not task.cancelled()]
-        return [*self._taken, *done]
+        """Groups that wait for the trainer, or wait to be scored again for it; they go into a checkpoint."""
+        entries = [
+            entry.task.result() if entry.task.done() and not entry.task.cancelled() else entry.adopted
+            for entry in self._pending
+        ]
+        return [*self._taken, *(group for group in entries if group is not None)]
 
     async def _take_round(self, count: int, step: int, drop_reason: DropReason) -> int:
         dropped = 0

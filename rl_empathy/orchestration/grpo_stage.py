@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from rl_empathy.data.prompts import PromptStream
-from rl_empathy.errors import DataError
+from rl_empathy.errors import DataError, Stopped
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
@@ -41,7 +41,9 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
             "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
         )
     config, seed = context.run_file.grpo, context.run_file.run.seed
-    fleet = await staff(context, policy, encoder)
+    fleet = await context.stop.unless_set(staff(context, policy, encoder))
+    if fleet is None:
+        raise Stopped("stopped while the roles of stage grpo were started; the same command goes on")
     context.progress.stage_started("grpo", num_steps=config.num_steps)
     folder = context.directory.stage("grpo") / "model"
     await run_attempts(

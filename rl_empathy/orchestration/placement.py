@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from rl_empathy.actors.local_ray import start_local_ray
@@ -26,7 +27,7 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> bool:
         Whether the cluster is not ours, so that nodes may come.
 
     Raises:
-        ResourceError: No cluster is where one should be.
+        ResourceError: No cluster that can be joined is where one should be.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
@@ -42,10 +43,11 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> bool:
     try:
         ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
         return True
-    except ConnectionError as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        # Nobody answers, or it is no address, another version of Ray or Python, no token.
         raise ResourceError(
-            f"no Ray cluster answers at cluster.address {config.address} "
-            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}): {error}"
+            f"the Ray cluster at cluster.address {config.address} "
+            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}) cannot be joined: {error}"
         ) from error
 
 

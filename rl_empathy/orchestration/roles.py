@@ -2,13 +2,14 @@
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.actors.rollout_worker import RolloutWorker
-from rl_empathy.engines.checkpoints import LATEST
 from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
@@ -19,6 +20,8 @@ from rl_empathy.orchestration.fleet import (
 )
 from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
 from rl_empathy.orchestration.fleet.ranks import Ranks, all_or_none
+
+T = TypeVar("T")
 
 
 async def start_rollout_worker(context: RunContext, name: str, model: Path) -> Role:
@@ -100,7 +103,7 @@ async def policy_trainer(context: RunContext, policy: Path) -> PolicyTrainerHand
 
     async def start_next() -> Ranks:
         context.directory.begin_attempt()
-        return await start_policy_trainer(context, policy)
+        return await _start_again(context, "policy_trainer", lambda: start_policy_trainer(context, policy))
 
     ranks = await start_policy_trainer(context, policy)
     return PolicyTrainerHandle(ranks, start_next, context.run_file.cluster.deadlines, context.budget)
@@ -124,7 +127,8 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
             microbatch_tokens=run_file.grpo.microbatch_tokens,
         )
 
-    return RestartableRole(await start(), start, context.budget, retries=run_file.grpo.reward_retries)
+    start_again = functools.partial(_start_again, context, "reference_model", start)
+    return RestartableRole(await start(), start_again, context.budget, retries=run_file.grpo.reward_retries)
 
 
 async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
@@ -142,7 +146,11 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     settings = run_file.cluster.reward_model
     terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
 
-    async def start(*, have_worked: bool) -> Role:
+    def have_worked() -> bool:
+        scored = context.reward_model is not None and context.reward_model.has_answered
+        return scored or any(context.directory.stage("rollouts").iterdir())  # of a step that was made
+
+    async def start() -> Role:
         return await start_role(
             "reward_model",
             RewardModel,
@@ -154,19 +162,23 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             tokenizer_path=str(tokenizer),
             embedding_path=str(embedding) if embedding else None,
             retries=run_file.grpo.reward_retries,
-            have_worked=have_worked,
+            have_worked=have_worked(),
             witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
         )
 
     if context.reward_model is None:
-        first = await start(have_worked=(context.directory.stage("grpo") / LATEST).exists())
+        start_again = functools.partial(_start_again, context, "reward_model", start)
         context.reward_model = RestartableRole(
-            first,
-            functools.partial(start, have_worked=True),
-            context.budget,
-            retries=run_file.grpo.reward_retries,
+            await start(), start_again, context.budget, retries=run_file.grpo.reward_retries
         )
     return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
+
+
+async def _start_again(context: RunContext, name: str, start: Callable[[], Awaitable[T]]) -> T:
+    """Start a role in the place of one that is lost: rollout workers beyond `min` leave it the room."""
+    if context.workers is None:
+        return await start()
+    return await context.workers.roster.start_first(name, start)
 
 
 def _witness(second_encoder: str, language: str) -> str | None:

@@ -61,7 +61,7 @@ class Rollouts:
             if lag > self._config.max_staleness:
                 too_stale.append(handle.header)
                 continue
-            self._buffer.adopt(group.prompt.occurrence, self._tasks.create_task(self._score(handle)))
+            self._buffer.adopt(handle, self._tasks.create_task(self._score(handle)))
             adopted.append(handle.header)
         gone = self._prompts.open_again([header.occurrence for header in too_stale])
         self._ledger.rows_gone(gone, step=version + 1)

@@ -166,7 +166,10 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
         may_grow = join_cluster(run_file.cluster, plan)
         report = asyncio.run(_first_error(_evaluated(context, plan, models, reward_model, may_grow=may_grow)))
     if output:
-        shutil.copyfile(report, output)
+        try:
+            shutil.copyfile(report, output)
+        except OSError as error:
+            raise ConfigError(f"--output {output}: {error}; the evaluation is in {report}") from error
     print(f"evaluation: {output or report}")
     return 0
 

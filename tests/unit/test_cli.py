@@ -271,6 +271,16 @@ def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.M
     assert (run_file.run.name, run_file.evaluate.num_prompts) == ("done", 3)
 
 
+def test_an_output_that_is_a_folder_is_refused_before_the_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=Recorder())
+    folder = make_run_directory()
+    Path("results").mkdir()
+    assert code_of("evaluate", str(folder), "--output", "results") == 2
+    assert "is a directory" in capsys.readouterr().err
+
+
 def test_evaluate_of_bare_models_wants_a_run_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ class RolloutWorkersConfig(Section):
     """Workers at the start, and at least."""
     max: Count | None = None
     """Workers at most; in between they are added while the trainer waits for groups, and taken away while groups wait
-    for the trainer. Left out: as many as min."""
+    for the trainer. A role that is started anew gets its place before those beyond min. Left out: as many as min."""
     num_cpus: Positive = 1
     """Logical CPUs, and threads, of each."""
     num_gpus: Annotated[float, Field(ge=0)] = 0

@@ -7,12 +7,16 @@ from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import RoleDiedError, RoleTimeoutError, ScorerLostError
+from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, ScorerLostError
 from rl_empathy.orchestration.fleet.calls import Role
 
 T = TypeVar("T")
 LOST = (RoleDiedError, RoleTimeoutError)
 """What a call raises when its role is gone or does not answer."""
+NOT_UP = (*LOST, ModelError)
+"""What starting a role anew raises when the next try may succeed: the model could be loaded before, so what is in the
+way now (memory, a file system) may pass.
+"""
 AT_ONCE = 4
 """Calls to a role at a time. It takes one after the other, and one that waits at its door uses up its deadline; a few
 do, so that it never stands still.
@@ -103,7 +107,7 @@ async def start_anew(
         budget.spend(role.name, error)
         try:
             started = await start()
-        except LOST as again:
+        except NOT_UP as again:
             error = again
             continue
         budget.started(role.name, asyncio.get_running_loop().time() - began)
@@ -134,6 +138,8 @@ class RestartableRole:
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._one_suspect = asyncio.Lock()
+        self.has_answered = False
+        """A call came back."""
 
     async def call(self, make: Callable[[Role], Awaitable[T]]) -> T:
         """Make a call, again after a restart.
@@ -153,7 +159,9 @@ class RestartableRole:
                 async with self._one_suspect if losses else nullcontext():
                     role = self._role
                     try:
-                        return await make(role)
+                        answer = await make(role)
+                        self.has_answered = True
+                        return answer
                     except LOST as error:
                         losses += 1
                         await self._replace(role, error)

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rl_empathy.algorithms.worker_states import WorkerEvent, WorkerState, next_state
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import RlEmpathyError, RoleTimeoutError, WeightSyncError
+from rl_empathy.errors import RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.fleet.calls import Role
-from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
+from rl_empathy.orchestration.fleet.restarts import LOST, NOT_UP, RestartBudget
+
+T = TypeVar("T")
 
 LEAVING = ("draining", "stopped")
 """States of a worker that is taken away."""
@@ -71,7 +73,7 @@ class Roster:
         """
         self.workers = [Worker(role) for role in roles]
         self._minimum = len(self.workers)
-        self._coming: set[str] = set()
+        self._coming: dict[str, asyncio.Task[None]] = {}
         self._processes = Counter(role.name for role in roles)
         self.logs = roles[0].log.parent
         self._start = start
@@ -87,6 +89,12 @@ class Roster:
     def __len__(self) -> int:
         """Workers that are there, coming or being replaced, and stay; one whose restarts are spent keeps its place."""
         return len(self._coming) + sum(worker.state not in LEAVING for worker in self.workers)
+
+    @property
+    def _num_hoped_for(self) -> int:
+        """As `len`, without those whose restarts are spent."""
+        alive = sum(w.state not in (*LEAVING, "dead") or w.succeeded for w in self.workers)
+        return len(self._coming) + alive
 
     def ready(self) -> list[Worker]:
         """Those that may serve now."""
@@ -111,6 +119,28 @@ class Roster:
         self._add_new(count - len(self))
         for worker in surplus:
             self._take_away(worker)
+
+    async def start_first(self, name: str, start: Callable[[], Awaitable[T]]) -> T:
+        """Start another role in the place of one that is lost, before any worker that the run does not need.
+
+        A worker that only waits for a place would get that of the lost role, and the run stand still.
+
+        Args:
+            name: Of the role.
+            start: Starts it, and waits until it is up.
+
+        Raises:
+            RoleTimeoutError: It was not up in time: workers that serve make room for the next try.
+        """
+        not_needed = list(self._coming)[max(0, len(self._coming) - (len(self) - self._minimum)) :]
+        for worker in not_needed:
+            self._tell(f"{worker} is not started: {name} needs a place first")
+            self._coming.pop(worker).cancel()
+        try:
+            return await start()
+        except RoleTimeoutError:
+            self.scale_to(self._minimum, f"{name} finds no place")
+            raise
 
     def replace_leaving(self, nodes: Collection[str]) -> None:
         """Have workers that are about to go end their groups, and others start in their place.
@@ -150,7 +180,7 @@ class Roster:
         """Have those who wait look again."""
         self._changed.set()
 
-    def repair(self, work: Coroutine[Any, Any, None]) -> None:
+    def repair(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do work on the workers beside everything else; its failure is raised to whoever waits for workers."""
 
         async def repair() -> None:
@@ -164,6 +194,7 @@ class Roster:
         task = asyncio.create_task(repair())
         self._repairs.add(task)
         task.add_done_callback(self._repairs.discard)
+        return task
 
     async def until(self, condition: Callable[[], bool], wanted: int, doing: str) -> None:
         """Wait for workers, as long as `wanted` of them are alive or being started anew."""
@@ -195,11 +226,10 @@ class Roster:
                 await self._changed.wait()
 
     def _add_new(self, count: int) -> None:
-        taken = self._coming | {worker.role.name for worker in self.workers}
+        taken = {*self._coming, *(worker.role.name for worker in self.workers)}
         free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
         for name in itertools.islice(free, max(0, count)):
-            self._coming.add(name)
-            self.repair(self._add(name))
+            self._coming[name] = self.repair(self._add(name))
 
     async def _replace(self, worker: Worker, error: Exception) -> None:
         name, lost_at = worker.role.name, asyncio.get_running_loop().time()
@@ -216,7 +246,7 @@ class Roster:
         try:
             role = await self._start_as_needed(name)
         finally:
-            self._coming.discard(name)
+            self._coming.pop(name, None)
         await self._enter(role)
 
     async def _enter(self, role: Role | None) -> None:
@@ -231,10 +261,10 @@ class Roster:
             except WeightSyncError as error:
                 worker.role.kill()  # whatever it holds, it would hold its CPUs too
                 self.workers.remove(worker)
-                if len(self) < self._minimum:
+                if self._num_hoped_for < self._minimum:
                     raise
                 self._tell(str(error))
-        self._tell(f"Going on with {len(self)} rollout workers")
+        self._tell(f"Going on with {self._num_hoped_for} rollout workers")
         self._changed.set()
 
     async def _start_as_needed(self, name: str, failed_at: float | None = None) -> Role | None:
@@ -248,12 +278,10 @@ class Roster:
         while True:
             try:
                 role = await self._start(name)
-            except RlEmpathyError as error:
-                if len(self) > self._minimum:
+            except NOT_UP as error:
+                if self._num_hoped_for > self._minimum:
                     self._tell(str(error))
                     return None
-                if not isinstance(error, LOST):
-                    raise
                 self._budget.spend(name, error)
                 failed_at = failed_at or clock()
             else:
@@ -288,7 +316,5 @@ class Roster:
         self._changed.set()
 
     def _raise_problem(self, wanted: int) -> None:
-        alive = sum(w.state not in (*LEAVING, "dead") or w.succeeded for w in self.workers)
-        hopeful = len(self._coming) + alive
-        if self._problem and (hopeful < wanted or not isinstance(self._problem, LOST)):
+        if self._problem and (self._num_hoped_for < wanted or not isinstance(self._problem, LOST)):
             raise self._problem

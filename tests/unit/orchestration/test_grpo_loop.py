@@ -24,6 +24,7 @@ from tests.fakes import (
     RandomlySlowWorkers,
     RecordingTrainer,
     SlowlyLoadingWorkers,
+    SlowRewards,
     StuckWorkers,
     make_fleet,
     make_group,
@@ -174,6 +175,17 @@ def test_a_stop_saves_the_last_whole_step_and_what_was_finished(tmp_path):
     opened = {Occurrence(*o) for o in driver["opened"]}
     assert not kept & opened
     assert len(kept | opened) <= 6  # no more than the slots
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1])
+def test_a_stop_soon_after_a_resume_keeps_the_groups_that_the_checkpoint_had(tmp_path, after_s):
+    """Nine of them; the scores of none are there again when the stop comes."""
+    fleet = make_fleet(rewards=SlowRewards(seconds=0.3))
+    with pytest.raises(ExceptionGroup):
+        run_loop(tmp_path, fleet, stop_after_s=after_s, prompts=after(9), finished=groups(9), max_staleness=2)
+    _, driver, finished = fleet.trainer.checkpoints[-1]
+    assert [group.prompt.occurrence.index for group in finished] == list(range(9))
+    assert driver["opened"] == []
 
 
 def test_a_stop_is_heard_while_the_workers_do_not_take_the_weights(tmp_path):

@@ -1,7 +1,11 @@
-"""What the autoscaler of a cluster is asked for."""
+"""Joining a cluster, and what its autoscaler is asked for."""
+
+import pytest
 
 from rl_empathy.config.plan import Plan, RolePlan, StagePlan
-from rl_empathy.orchestration.placement import demand
+from rl_empathy.config.sections import ClusterConfig
+from rl_empathy.errors import ResourceError
+from rl_empathy.orchestration.placement import demand, join_cluster
 
 
 def role(instances: int, num_cpus: float, num_gpus: float = 0) -> RolePlan:
@@ -29,3 +33,11 @@ def test_roles_that_take_their_place_at_a_stages_end_count():
 def test_a_stage_that_wants_more_cpus_than_the_one_with_gpus_is_not_forgotten():
     """The GPU comes with 2 CPUs; the other stage wants 16, so 14 more, and the driver's."""
     assert demand(plan(stage(role(1, 2, 1)), stage(role(8, 2)))) == (15, [{"CPU": 2, "GPU": 1}])
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "myhost"])
+def test_what_is_no_address_of_a_cluster_is_said_and_no_traceback(address, monkeypatch):
+    """As RAY_ADDRESS is set for `ray job submit`; and a host without its port."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ResourceError, match=f"cluster.address {address}.*cannot be joined"):
+        join_cluster(ClusterConfig(address=address), plan())

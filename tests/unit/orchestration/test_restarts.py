@@ -3,7 +3,7 @@
 import asyncio
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import RoleDiedError, ScorerLostError
+from rl_empathy.errors import ModelError, RoleDiedError, ScorerLostError
 from rl_empathy.orchestration.fleet.restarts import RestartableRole, RestartBudget
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
@@ -65,6 +65,29 @@ def test_calls_that_a_role_took_with_it_are_made_again_on_its_one_successor():
         names = await asyncio.gather(*(role.call(call) for _ in range(8)))
         assert names == ["the second"] * 8
         assert lost.is_ended
+
+    run_virtually(run())
+
+
+def test_a_role_whose_model_cannot_be_loaded_at_once_is_started_again():
+    lost, starts = endless("the first"), []
+
+    async def start():
+        starts.append("a try")
+        if len(starts) == 1:
+            raise ModelError("no memory")
+        return endless("the second")
+
+    async def call(role) -> str:
+        if role is lost:
+            raise RoleDiedError("it is gone")
+        return role.name
+
+    async def run():
+        role = restartable(start, lost, each_role=2)
+        assert not role.has_answered
+        assert await role.call(call) == "the second"
+        assert role.has_answered
 
     run_virtually(run())
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig
-from rl_empathy.errors import RoleDiedError, RoleTimeoutError, WeightSyncError
+from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, WeightSyncError
 from rl_empathy.orchestration.fleet import RolloutWorkers
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
@@ -218,6 +218,131 @@ def test_a_worker_whose_restarts_are_spent_is_told_of_though_the_run_goes_on():
         roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
         await asyncio.sleep(60)
         assert "cluster.restarts.each_role (1) is spent" in told[-1]
+
+    run_virtually(run())
+
+
+def test_a_worker_whose_restarts_are_spent_is_not_counted_when_another_one_is_needed():
+    """Of three the run needs two; worker 0 is gone for good, and the first start in the place of worker 2 fails."""
+
+    async def run():
+        told = []
+        start = FailingStarts(0)
+        roster = roster_of(2, start, each_role=1, told=told)
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(60)
+        for name, failures in (("rollout_worker_0", 0), ("rollout_worker_0", 0), ("rollout_worker_2", 3)):
+            start.failures = failures  # of all starts, the first two of which were made
+            [worker] = [worker for worker in roster.ready() if worker.role.name == name]
+            roster.lost(worker, RoleDiedError(f"{name} is gone"))
+            await asyncio.sleep(5)
+            assert len(roster.ready()) == 2 - (name == "rollout_worker_2")
+            await asyncio.sleep(60)
+        assert "Going on with" not in " ".join(told)
+        assert "cluster.restarts.each_role (1) is spent" in told[-1]
+        with pytest.raises(RoleDiedError, match="rollout_worker_2"):
+            await roster.until_enough("publish")
+
+    run_virtually(run())
+
+
+def test_a_model_that_cannot_be_loaded_again_at_once_is_tried_again():
+    """It could be loaded at the run's start: the machine may be short of memory, which passes."""
+
+    async def run():
+        told = []
+        starts = []
+
+        async def start(name):
+            starts.append(name)
+            if len(starts) < 3:
+                raise ModelError("vLLM cannot load the model: no memory")
+            return endless(name)
+
+        roster = roster_of(2, start, told=told)
+        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        await roster.until_enough("publish")
+        assert starts == ["rollout_worker_0"] * 3
+        assert told[1] == "vLLM cannot load the model: no memory. Starting rollout_worker_0 anew (restart 2)"
+
+    run_virtually(run())
+
+
+class Room:
+    """A cluster with so many free places, which whoever waited longest gets; nobody waits for more than 50 s."""
+
+    def __init__(self, places: int) -> None:
+        self._places = asyncio.Semaphore(places)
+
+    async def __call__(self, name: str) -> Role:
+        try:
+            async with asyncio.timeout(50):
+                await self._places.acquire()
+        except TimeoutError:
+            raise RoleTimeoutError(f"{name} found no place") from None
+        role = endless(name)
+        end = role.kill
+
+        def kill() -> None:
+            if not role.is_ended:
+                self._places.release()
+            end()
+
+        role.kill = kill
+        return role
+
+
+def test_another_role_gets_its_place_before_a_worker_that_the_run_does_not_need():
+    """The trainer that is lost leaves the one free place of a full cluster, for which a worker has waited."""
+
+    async def run():
+        told = []
+        room = Room(places=1)
+        trainer = await room("policy_trainer")
+        roster = roster_of(2, room, told=told)
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(10)
+        trainer.kill()
+        await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        assert asyncio.get_running_loop().time() == 10
+        assert told[1:] == ["rollout_worker_2 is not started: policy_trainer needs a place first"]
+        await asyncio.sleep(100)
+        assert len(roster) == len(roster.ready()) == 2
+        roster.scale_to(3, "asked for again")
+        await asyncio.sleep(60)
+        assert told[-2:] == ["rollout_worker_2 found no place", "Going on with 2 rollout workers"]
+
+    run_virtually(run())
+
+
+def test_a_worker_that_the_run_does_not_need_makes_room_for_a_role_that_finds_no_place():
+    async def run():
+        told = []
+        room = Room(places=1)
+        roster = roster_of(2, room, told=told)
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(10)
+        assert len(roster.ready()) == 3
+        roster.ready()[0].groups = roster.ready()[1].groups = 1  # it is the idle one that goes
+        with pytest.raises(RoleTimeoutError):
+            await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        assert told[-1] == "3 -> 2 rollout workers: policy_trainer finds no place"
+        await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        assert asyncio.get_running_loop().time() == 60
+        assert len(roster) == len(roster.ready()) == 2
+
+    run_virtually(run())
+
+
+def test_workers_that_the_run_needs_make_room_for_no_other_role():
+    async def run():
+        room = Room(places=0)
+        roster = roster_of(2, room, told=[])
+        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        with pytest.raises(RoleTimeoutError):
+            await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        assert len(roster) == 2
+        assert len(roster.ready()) == 1
 
     run_virtually(run())
 
