@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rl_empathy.orchestration.scaling import ask_by_hand
 from tests.frozen_threads import freeze_threads, wait_until_ended
 from tests.ray.test_runs import LIMIT_S, ledger, metrics, run, start, wait_for_step
 
@@ -62,6 +63,21 @@ def test_every_role_may_be_killed_and_the_run_goes_on(tmp_path):
             strike(folder, run, role, signal.SIGKILL)
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=24, restarts=len(ROLES))
+
+
+@pytest.mark.long
+def test_a_lost_trainer_gets_its_place_although_workers_have_waited_for_one(tmp_path):
+    """The cluster is full, and of two workers more that are asked for one at least is not needed and waits."""
+    folder = tmp_path / "runs"
+    with start(folder, "grpo.num_steps=40") as run:
+        wait_for_step(folder, run, 2)
+        ask_by_hand(folder / "tiny", 4)
+        wait_for_step(folder, run, 10)
+        strike(folder, run, "PolicyTrainer", signal.SIGKILL)
+        assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+        told = run.stderr.read()
+    assert "is not started: policy_trainer needs a place first" in told
+    check_accounts(folder, num_steps=40, restarts=1)
 
 
 @pytest.mark.long
