@@ -30,7 +30,7 @@ from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import find_room, join_cluster
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.orchestration.sft import run_sft
-from rl_empathy.orchestration.stop import on_a_thread
+from rl_empathy.orchestration.stop import end_at_once, on_a_thread
 
 T = TypeVar("T")
 
@@ -127,6 +127,8 @@ def _running(
             progress.message(f"data: {data_summary(data)}")
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
+    except KeyboardInterrupt:
+        end_at_once()
     finally:
         ray.shutdown()
         directory.close()

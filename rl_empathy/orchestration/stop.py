@@ -1,11 +1,16 @@
 """Asked to stop: SIGTERM and Ctrl-C become an event that the loop looks at where it can save."""
 
 import asyncio
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -64,6 +69,20 @@ class StopSignal:
         finally:
             task.cancel()
             stopped.cancel()
+
+
+def end_at_once() -> NoReturn:
+    """End this process as Ctrl-C does, and what it has started.
+
+    Not through `ray.shutdown`: a thread that calls Ray after it (of Ray Train, whose process may hang) would end this
+    process with another exit code.
+    """
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 async def on_a_thread(work: Callable[[], T]) -> T:

@@ -162,3 +162,5 @@ def test_a_second_ctrl_c_ends_the_process_though_its_training_process_hangs(tmp_
             run.wait(timeout=10)
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=60) == 130, run.stderr.read()[-3000:]
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert not left, "the hanging one goes as well"

@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,7 +73,9 @@ class Roster:
         """
         self.workers = [Worker(role) for role in roles]
         self._minimum = len(self.workers)
-        self._coming: dict[str, asyncio.Task[None]] = {}
+        self._coming: set[str] = set()
+        self._starts: dict[str, asyncio.Task[Any]] = {}
+        self._others_first = 0
         self._processes = Counter(role.name for role in roles)
         self.logs = roles[0].log.parent
         self._start = start
@@ -112,11 +114,13 @@ class Roster:
         """
         self._minimum = min(self._minimum, count)
         here = sum(worker.state not in (*LEAVING, "dead") for worker in self.workers)
-        ready = sorted(self.ready(), key=lambda worker: worker.groups)
-        surplus = ready[: max(0, here - count)]  # those that only come are not counted: they may not
-        if surplus or count > len(self):
+        may_go = [w for w in self.workers if w.state == "ready" or (w.state == "stale" and not w.is_joining)]
+        may_go.sort(key=lambda worker: (worker.state == "ready", worker.groups))
+        surplus = may_go[: max(0, here - count)]  # those that only come are not counted: they may not
+        more = 0 if self._others_first else max(0, count - len(self))
+        if surplus or more:
             self._tell(f"{len(self)} -> {count} rollout workers: {reason}")
-        self._add_new(count - len(self))
+        self._add_new(more)
         for worker in surplus:
             self._take_away(worker)
 
@@ -132,15 +136,18 @@ class Roster:
         Raises:
             RoleTimeoutError: It was not up in time: workers that serve make room for the next try.
         """
-        not_needed = list(self._coming)[max(0, len(self._coming) - (len(self) - self._minimum)) :]
-        for worker in not_needed:
+        needed = max(0, len(self._starts) - max(0, self._num_hoped_for - self._minimum))
+        for worker, starting in list(self._starts.items())[needed:]:
             self._tell(f"{worker} is not started: {name} needs a place first")
-            self._coming.pop(worker).cancel()
+            starting.cancel()
+        self._others_first += 1
         try:
             return await start()
         except RoleTimeoutError:
-            self.scale_to(self._minimum, f"{name} finds no place")
+            self.scale_to(self._minimum, f"{name} was not up in time, and may lack room")
             raise
+        finally:
+            self._others_first -= 1
 
     def replace_leaving(self, nodes: Collection[str]) -> None:
         """Have workers that are about to go end their groups, and others start in their place.
@@ -180,7 +187,7 @@ class Roster:
         """Have those who wait look again."""
         self._changed.set()
 
-    def repair(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def repair(self, work: Coroutine[Any, Any, None]) -> None:
         """Do work on the workers beside everything else; its failure is raised to whoever waits for workers."""
 
         async def repair() -> None:
@@ -194,7 +201,6 @@ class Roster:
         task = asyncio.create_task(repair())
         self._repairs.add(task)
         task.add_done_callback(self._repairs.discard)
-        return task
 
     async def until(self, condition: Callable[[], bool], wanted: int, doing: str) -> None:
         """Wait for workers, as long as `wanted` of them are alive or being started anew."""
@@ -226,17 +232,22 @@ class Roster:
                 await self._changed.wait()
 
     def _add_new(self, count: int) -> None:
-        taken = {*self._coming, *(worker.role.name for worker in self.workers)}
+        taken = self._coming | {worker.role.name for worker in self.workers}
         free = (name for i in itertools.count() if (name := f"rollout_worker_{i}") not in taken)
         for name in itertools.islice(free, max(0, count)):
-            self._coming[name] = self.repair(self._add(name))
+            self._coming.add(name)
+            self.repair(self._add(name))
 
     async def _replace(self, worker: Worker, error: Exception) -> None:
         name, lost_at = worker.role.name, asyncio.get_running_loop().time()
         worker.role.kill()
         try:
             self._budget.spend(name, error)
-            role = await self._start_as_needed(name, lost_at)
+            with self._may_be_given_up(name):
+                role = await self._start_as_needed(name, lost_at)
+        except asyncio.CancelledError:  # another role needs the place
+            self.workers.remove(worker)
+            raise
         finally:
             worker.succeeded = False
         self.workers.remove(worker)
@@ -244,9 +255,10 @@ class Roster:
 
     async def _add(self, name: str) -> None:
         try:
-            role = await self._start_as_needed(name)
+            with self._may_be_given_up(name):
+                role = await self._start_as_needed(name)
         finally:
-            self._coming.pop(name, None)
+            self._coming.discard(name)
         await self._enter(role)
 
     async def _enter(self, role: Role | None) -> None:
@@ -288,6 +300,16 @@ class Roster:
                 if failed_at is not None:
                     self._budget.started(name, clock() - failed_at)
                 return role
+
+    @contextmanager
+    def _may_be_given_up(self, name: str) -> Iterator[None]:
+        """While a worker is being started, another role may need its place: see `start_first`."""
+        if task := asyncio.current_task():
+            self._starts[name] = task
+        try:
+            yield
+        finally:
+            del self._starts[name]
 
     def _next_incarnation(self, name: str) -> int:
         self._processes[name] += 1

@@ -274,6 +274,10 @@ class Room:
     def __init__(self, places: int) -> None:
         self._places = asyncio.Semaphore(places)
 
+    def give(self) -> None:
+        """A node comes."""
+        self._places.release()
+
     async def __call__(self, name: str) -> Role:
         try:
             async with asyncio.timeout(50):
@@ -326,10 +330,91 @@ def test_a_worker_that_the_run_does_not_need_makes_room_for_a_role_that_finds_no
         roster.ready()[0].groups = roster.ready()[1].groups = 1  # it is the idle one that goes
         with pytest.raises(RoleTimeoutError):
             await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
-        assert told[-1] == "3 -> 2 rollout workers: policy_trainer finds no place"
+        assert told[-1] == "3 -> 2 rollout workers: policy_trainer was not up in time, and may lack room"
         await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
         assert asyncio.get_running_loop().time() == 60
         assert len(roster) == len(roster.ready()) == 2
+
+    run_virtually(run())
+
+
+def test_a_worker_that_missed_the_publish_in_which_the_trainer_went_makes_room_as_well():
+    async def run():
+        told = []
+        room = Room(places=1)
+        roster = roster_of(2, room, told=told)
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(10)
+        for worker in roster.workers:
+            worker.move("load")
+            worker.move("miss")
+        roster.workers[0].groups = roster.workers[1].groups = 1  # the third has the place
+        with pytest.raises(RoleTimeoutError):
+            await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
+        assert [str(worker) for worker in roster.workers] == [f"rollout_worker_{i} (stale)" for i in (0, 1)]
+
+    run_virtually(run())
+
+
+def test_another_role_gets_its_place_before_the_successor_of_a_worker_that_the_run_does_not_need():
+    """Both went with their node; a place comes after 10 s, and the next one 20 s later."""
+
+    async def run():
+        told = []
+        room = Room(places=1)
+        roster = roster_of(1, room, told=told)
+        roster.scale_to(2, "asked for")
+        await asyncio.sleep(10)
+        lost = roster.ready()[1]
+        lost.role.is_ended = True  # its place went with the node
+        roster.lost(lost, RoleDiedError("it is gone"))
+        await asyncio.sleep(0)
+        trainer = asyncio.create_task(roster.start_first("policy_trainer", lambda: room("policy_trainer")))
+        await asyncio.sleep(10)
+        room.give()
+        await trainer
+        assert asyncio.get_running_loop().time() == 20
+        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        assert told[-1] == "rollout_worker_1 is not started: policy_trainer needs a place first"
+        roster.scale_to(2, "asked for again")
+        await asyncio.sleep(20)
+        room.give()
+        await asyncio.sleep(1)
+        assert len(roster.ready()) == 2
+
+    run_virtually(run())
+
+
+def test_no_worker_beyond_what_the_run_needs_is_asked_for_while_another_role_has_no_place():
+    async def run():
+        told = []
+        room = Room(places=0)
+        roster = roster_of(1, room, told=told)
+        trainer = asyncio.create_task(roster.start_first("policy_trainer", lambda: room("policy_trainer")))
+        await asyncio.sleep(10)
+        roster.scale_to(2, "asked for by hand")
+        assert (len(roster), told) == (1, [])
+        room.give()
+        await trainer
+        roster.scale_to(2, "asked for by hand")
+        assert (len(roster), told) == (2, ["1 -> 2 rollout workers: asked for by hand"])
+
+    run_virtually(run())
+
+
+def test_a_worker_that_the_run_needs_is_not_given_up_when_one_with_spent_restarts_keeps_its_place():
+    async def run():
+        told = []
+        start = FailingStarts(0)
+        roster = roster_of(2, start, each_role=0, told=told)
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(5)
+        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        await asyncio.sleep(0)
+        await roster.start_first("policy_trainer", lambda: asyncio.sleep(1))
+        await roster.until_enough("publish")
+        assert [str(worker) for worker in roster.ready()] == [f"rollout_worker_{i} (ready)" for i in (1, 2)]
 
     run_virtually(run())
 
