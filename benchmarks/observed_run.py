@@ -1,6 +1,8 @@
 """A run of stage grpo as a process, with the quickstart's model, seen through its record. Not a benchmark itself."""
 
+import atexit
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +38,7 @@ class ObservedRun:
     """A run of the stages from the fine-tuned policy of the quickstart on, as a process."""
 
     def __init__(self, name: str, *settings: str) -> None:
-        """The process is not started yet; a run directory of an earlier time is set aside at the first start."""
+        """The process is not started yet; the run directory that an earlier benchmark left is removed."""
         record = finished_quickstart()
         self.folder = Path("runs") / name
         policy = f"model={{path: {record / 'sft' / 'model'}, from_scratch: null}}"
@@ -45,12 +47,12 @@ class ObservedRun:
             sys.executable, "-m", "rl_empathy.train", "configs/quickstart.yaml", f"run.name={name}",
             policy, stages, "logging.wandb=disabled", *settings,
         ]  # fmt: skip
-        self._fresh = ["--fresh"] if self.folder.exists() else []
+        shutil.rmtree(self.folder, ignore_errors=True)  # its lines would be taken for those of this run
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen([*self._command, *self._fresh])
-        self._fresh = []
+        self.process = subprocess.Popen(self._command)
+        atexit.register(self.process.kill)  # no run outlives its benchmark
 
     def end(self) -> None:
         """Wait until it is over."""
