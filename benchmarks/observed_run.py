@@ -47,7 +47,8 @@ class ObservedRun:
             sys.executable, "-m", "rl_empathy.train", "configs/quickstart.yaml", f"run.name={name}",
             policy, stages, "logging.wandb=disabled", *settings,
         ]  # fmt: skip
-        shutil.rmtree(self.folder, ignore_errors=True)  # its lines would be taken for those of this run
+        if self.folder.exists():
+            shutil.rmtree(self.folder)  # its lines would be taken for those of this run
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
