@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
+from rl_empathy.observability.streams import go_on_unseen
 
 FULL = (os.strerror(ENOSPC), os.strerror(EDQUOT))
 
@@ -40,6 +41,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        go_on_unseen()
         known = known_error(error)
         if known is not None:
             print(f"{type(known).__name__}: {known}", file=sys.stderr)

@@ -19,6 +19,7 @@ from rl_empathy.evaluation.report import (
     evaluate_completions,
     to_json,
 )
+from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
     GroupHandle,
@@ -187,5 +188,6 @@ def _write_report(
     table = comparison_table(evaluations)
     with path.with_suffix(".txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=TABLE_WIDTH).print(table)
+    go_on_unseen()
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
     return path

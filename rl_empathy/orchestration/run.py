@@ -22,6 +22,7 @@ from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
+from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.base_model import base_model
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluation import run_evaluation
@@ -98,6 +99,7 @@ async def _tracked(context: RunContext) -> str:
 def _say_what_is_next(context: RunContext, synced: str) -> None:
     where = _as_typed(context.directory.path)
     python = _as_typed(Path(sys.executable))
+    go_on_unseen()
     print(f"\nrun {context.run_file.run.name} is finished: {where}")
     print("  model/ the trained model   metrics.jsonl  rollouts/  ledger.jsonl   evaluation/held_out.json")
     if synced:
@@ -172,6 +174,7 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
             shutil.copyfile(report, output)
         except OSError as error:
             raise ConfigError(f"--output {output}: {error}; the evaluation is in {report}") from error
+    go_on_unseen()
     print(f"evaluation: {output or report}")
     return 0
 

@@ -211,6 +211,43 @@ def test_errors_of_ours_are_one_text_and_their_exit_code(
     assert printed == f"{type(meant).__name__}: {meant}\n"
 
 
+STOPPED_AFTER_ITS_RESULT = """
+import sys
+from rl_empathy.errors import Stopped
+from rl_empathy.observability.streams import go_on_unseen
+from rl_empathy.startup import exit_code
+
+def command():
+    go_on_unseen()
+    print("result", flush=True)
+    raise Stopped("at step 3")
+
+sys.exit(exit_code(command))
+"""
+
+
+def start_stopped(stdout: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", STOPPED_AFTER_ITS_RESULT]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_a_run_keeps_its_exit_code_when_whoever_read_its_output_is_gone() -> None:
+    process = start_stopped(subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait() == 75
+
+
+def test_a_result_that_a_full_disk_does_not_take_is_an_error() -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start_stopped(full)
+        _, said = process.communicate()
+    assert process.returncode == 3
+    assert b"the disk is full" in said
+
+
 def test_an_error_from_a_ray_task_is_told_without_its_remote_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

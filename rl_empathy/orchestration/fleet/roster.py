@@ -94,9 +94,10 @@ class Roster:
 
     @property
     def _num_hoped_for(self) -> int:
-        """As `len`, without those whose restarts are spent."""
+        """As `len`, without those whose restarts are spent, and those whose start is being given up."""
         alive = sum(w.state not in (*LEAVING, "dead") or w.succeeded for w in self.workers)
-        return len(self._coming) + alive
+        given_up = sum(start.cancelling() > 0 for start in self._starts.values())
+        return len(self._coming) + alive - given_up
 
     def ready(self) -> list[Worker]:
         """Those that may serve now."""
@@ -288,6 +289,9 @@ class Roster:
         """
         clock = asyncio.get_running_loop().time
         while True:
+            if self._others_first and self._num_hoped_for > self._minimum:
+                self._tell(f"{name} is not started: another role needs a place first")
+                return None
             try:
                 role = await self._start(name)
             except NOT_UP as error:

@@ -386,6 +386,60 @@ def test_another_role_gets_its_place_before_the_successor_of_a_worker_that_the_r
     run_virtually(run())
 
 
+def test_another_role_gets_its_place_though_it_is_noticed_later_that_a_worker_went_with_the_same_node():
+    async def run():
+        told = []
+        room = Room(places=1)
+        roster = roster_of(1, room, told=told)
+        roster.scale_to(2, "asked for")
+        await asyncio.sleep(10)
+        lost = roster.ready()[1]
+        lost.role.is_ended = True  # its place went with the node
+        scorer = asyncio.create_task(
+            roster.start_first("reward_model", lambda: after_s(5, room, "reward_model"))
+        )
+        await asyncio.sleep(1)
+        roster.lost(lost, RoleDiedError("it is gone"))
+        await asyncio.sleep(9)
+        room.give()
+        await scorer
+        assert asyncio.get_running_loop().time() == 20
+        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        assert told[-2:] == [
+            "rollout_worker_1 is not started: another role needs a place first",
+            "Going on with 1 rollout workers",
+        ]
+
+    run_virtually(run())
+
+
+async def after_s(seconds: float, start, name: str) -> Role:
+    await asyncio.sleep(seconds)
+    return await start(name)
+
+
+def test_a_start_that_is_given_up_is_not_counted_when_one_that_the_run_needs_fails_in_the_same_moment():
+    async def run():
+        starts = {}
+
+        async def start(name: str) -> Role:
+            starts[name] = asyncio.get_running_loop().create_future()
+            return await starts[name]
+
+        roster = roster_of(2, start, told=[])
+        roster.lost(roster.ready()[1], RoleDiedError("it is gone"))
+        roster.scale_to(3, "asked for")
+        await asyncio.sleep(1)
+        assert list(starts) == ["rollout_worker_1", "rollout_worker_2"]
+        starts["rollout_worker_1"].set_exception(RoleTimeoutError("it did not start"))
+        await roster.start_first("policy_trainer", lambda: asyncio.sleep(1))
+        starts["rollout_worker_1"].set_result(endless("rollout_worker_1"))
+        await roster.until_enough("publish")
+        assert len(roster) == len(roster.ready()) == 2
+
+    run_virtually(run())
+
+
 def test_no_worker_beyond_what_the_run_needs_is_asked_for_while_another_role_has_no_place():
     async def run():
         told = []
