@@ -135,7 +135,7 @@ class RestartableRole:
         self._start = start
         self._budget = budget
         self._retries = retries
-        self._lock = asyncio.Lock()
+        self._restart: asyncio.Task[None] | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
         self._one_suspect = asyncio.Lock()
         self.has_answered = False
@@ -169,10 +169,21 @@ class RestartableRole:
                             raise ScorerLostError(f"{error}. So it ended {losses} times") from error
 
     async def _replace(self, role: Role, error: Exception) -> None:
-        async with self._lock:
-            if self._role is role:  # who comes first starts it anew for all
-                self._role = await start_anew(role, self._start, self._budget, error)
+        """Wait until another one is up; who comes first has it started for all."""
+        if self._restart is None and self._role is role:
+            self._restart = asyncio.create_task(self._start_anew(error))
+        if self._restart is not None:
+            # A lost trainer takes the calls with it, and each that is cancelled would cost one more restart.
+            await asyncio.shield(self._restart)
+
+    async def _start_anew(self, error: Exception) -> None:
+        try:
+            self._role = await start_anew(self._role, self._start, self._budget, error)
+        finally:
+            self._restart = None
 
     def kill(self) -> None:
-        """End the process at once, for good."""
+        """End the process at once, for good, and another one that is being started in its place."""
+        if self._restart is not None:
+            self._restart.cancel()
         self._role.kill()

@@ -69,6 +69,56 @@ def test_calls_that_a_role_took_with_it_are_made_again_on_its_one_successor():
     run_virtually(run())
 
 
+def test_calls_that_are_given_up_end_no_restart_and_cost_no_other():
+    """As when the trainer goes with the same node: it takes all calls with it, which are made again by and by."""
+    lost, starts = endless("the first"), []
+
+    async def start():
+        starts.append("a start")
+        await asyncio.sleep(5)
+        return endless("the second")
+
+    async def call(role) -> str:
+        if role is lost:
+            raise RoleDiedError("it is gone")
+        return role.name
+
+    async def run():
+        role = restartable(start, lost, each_role=1)
+        given_up = [asyncio.create_task(role.call(call)) for _ in range(4)]
+        await asyncio.sleep(1)
+        for task in given_up:
+            task.cancel()
+        assert await role.call(call) == "the second"
+        assert asyncio.get_running_loop().time() == 5
+        assert len(starts) == 1
+
+    run_virtually(run())
+
+
+def test_a_role_that_is_ended_is_not_started_anew_any_more():
+    lost, started = endless("the first"), []
+
+    async def start():
+        await asyncio.sleep(5)
+        started.append("the second")
+        return endless("the second")
+
+    async def call(role) -> None:
+        raise RoleDiedError("it is gone")
+
+    async def run():
+        role = restartable(start, lost)
+        given_up = asyncio.create_task(role.call(call))
+        await asyncio.sleep(1)
+        given_up.cancel()
+        role.kill()
+        await asyncio.sleep(10)
+        assert not started
+
+    run_virtually(run())
+
+
 def test_a_role_whose_model_cannot_be_loaded_at_once_is_started_again():
     lost, starts = endless("the first"), []
 
