@@ -237,13 +237,13 @@ def test_a_run_keeps_its_exit_code_when_whoever_read_its_output_is_gone() -> Non
     assert process.stderr
     process.stdout.close()
     process.stderr.close()
-    assert process.wait() == 75
+    assert process.wait(timeout=60) == 75
 
 
 def test_a_result_that_a_full_disk_does_not_take_is_an_error() -> None:
     with Path("/dev/full").open("wb") as full:
         process = start_stopped(full)
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 3
     assert b"the disk is full" in said
 
