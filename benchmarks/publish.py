@@ -44,7 +44,7 @@ TOKENS_BEFORE = 16
 
 def copy_s(trainer: Any) -> tuple[float, int]:
     """In the trainer's process: seconds to copy all that is published into memory that is there already."""
-    weights = [weight.detach() for _, weight in trainer._engine.weights()]
+    weights = [weight.detach() for weight in trainer._engine.weights().values()]
     copies = [weight.clone() for weight in weights]
     started = time.monotonic()
     for weight, copy in zip(weights, copies, strict=True):

@@ -158,7 +158,7 @@ class PolicyTrainer:
     def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
         """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`."""
         with self._copying():
-            policy, optimizer = self._engine.policy_state(), self._engine.optimizer_state()
+            policy, optimizer = self._engine.weights(), self._engine.optimizer_state()
             if self._rank == 0:
                 self._snapshot = {
                     "step": self._version.number,
@@ -179,7 +179,7 @@ class PolicyTrainer:
 
     def export(self, folder: str) -> None:
         """Write the policy as a transformers model with its tokenizer."""
-        weights = self._engine.policy_state()
+        weights = self._engine.weights()
         if self._rank == 0:
             save_language_model(
                 self._engine.model.language_model, weights, Path(folder), tokenizer_from=self._model_path

@@ -214,9 +214,7 @@ def _model_language(
         json.dumps({"held_out_perplexity": perplexity, "texts": held_out})
     )
     trained = folder.with_name("language_model")
-    save_language_model(
-        engine.model.language_model, engine.policy_state(), trained, tokenizer_from=str(folder)
-    )
+    save_language_model(engine.model.language_model, engine.weights(), trained, tokenizer_from=str(folder))
     for path in trained.iterdir():
         path.replace(folder / path.name)
     trained.rmdir()

@@ -81,16 +81,6 @@ class PolicyModel(nn.Module):
     def pack(self, samples: Sequence[Sample]) -> PackedRow:
         return pack(samples, layout=self.layout, device=self.language_model.device)
 
-    def weights(self) -> list[tuple[str, Tensor]]:
-        """Every tensor under its name in transformers, tied ones under each of their names.
-
-        vLLM keeps a packed copy of a tied `lm_head.weight`: it has to be published like the others.
-        """
-        named = dict(self.language_model.named_parameters())
-        head = self.language_model.get_output_embeddings().weight
-        named.setdefault("lm_head.weight", head)
-        return list(named.items())
-
     def _share_prompts_if_exact(self) -> None:
         vocabulary = self.language_model.config.vocab_size
         ids = torch.randint(vocabulary, (48,), generator=torch.Generator().manual_seed(0)).tolist()

@@ -111,13 +111,13 @@ def fine_tune(
         stops = should_stop()
         checkpoint = None
         if stops or step % config.checkpoint_every == 0 or step == len(batches):
-            tensors = {"policy": engine.policy_state(), "optimizer": engine.optimizer_state()}
+            tensors = {"policy": engine.weights(), "optimizer": engine.optimizer_state()}
             checkpoint = write_checkpoint(folder, step, tensors=tensors, documents={}, keep=2).path
         report(step, metrics, checkpoint)
         if stops:
             return
     save_language_model(
-        engine.model.language_model, engine.policy_state(), folder / "model", tokenizer_from=model_path
+        engine.model.language_model, engine.weights(), folder / "model", tokenizer_from=model_path
     )
 
 

@@ -1,7 +1,7 @@
 """DeepSpeed around a policy model: micro-batches in, one optimizer step out. Knows no Ray."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,13 +99,14 @@ class TrainingEngine:
                 parts.append(values if batch else values[:0])
         return torch.cat(from_every_rank(torch.cat(parts).cpu())).to(parts[0].device)
 
-    def weights(self) -> list[tuple[str, Tensor]]:
-        """Every tensor by its name in transformers; see `PolicyModel.weights`. All ranks call it, rank 0 gets them."""
-        return list(self._of_rank_0(self.model.weights()))
-
-    def policy_state(self) -> dict[str, Tensor]:
-        """The weights for a checkpoint, each tensor once. All ranks call it, rank 0 gets them."""
-        return dict(self._of_rank_0(self._named_parameters()))
+    def weights(self) -> dict[str, Tensor]:
+        """Every tensor by its name in transformers, a tied one once. All ranks call it, rank 0 gets them."""
+        weights = {}
+        for name, parameter in self._named_parameters():
+            whole = self._shards.whole(parameter)  # let go at once on the other ranks
+            if self.rank == 0:
+                weights[name] = whole
+        return weights
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them."""
@@ -118,7 +119,7 @@ class TrainingEngine:
         return state
 
     def load(self, policy: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-        """Put back what `policy_state` and `optimizer_state` gave, whatever the number of ranks was then."""
+        """Put back what `weights` and `optimizer_state` gave, whatever the number of ranks was then."""
         self.num_updates = int(optimizer["num_updates"])
         if self.num_updates and self._shards.makes_moments:
             self._change_nothing()
@@ -161,12 +162,6 @@ class TrainingEngine:
             group["lr"] = 0.0  # the weight decay is multiplied by it
         self._backward([], lambda logprobs, *_: logprobs.sum(), 1.0)
         self._shards.step()
-
-    def _of_rank_0(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in named:
-            whole = self._shards.whole(parameter)
-            if self.rank == 0:
-                yield name, whole
 
     def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.language_model.named_parameters()

@@ -1,7 +1,7 @@
 """Named tensors as arrays that Ray's object store shares without a copy, and back. Knows no vLLM."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rl_empathy.types import PolicyVersion
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """Every tensor of one policy version under its name in transformers.
+    """Every tensor of one policy version once, under its name in transformers.
 
     numpy has no bfloat16, so arrays of two-byte numbers travel as their bits and `dtypes` names what they are.
     """
@@ -26,10 +26,10 @@ class PublishedWeights:
     dtypes: Mapping[str, str]
 
     @classmethod
-    def of(cls, tensors: Iterable[tuple[str, Tensor]], version: PolicyVersion) -> "PublishedWeights":
+    def of(cls, tensors: Mapping[str, Tensor], version: PolicyVersion) -> "PublishedWeights":
         """Wrap tensors without copying them where they are contiguous and on the CPU."""
         arrays, dtypes = {}, {}
-        for name, tensor in tensors:
+        for name, tensor in tensors.items():
             held = tensor.detach().cpu().contiguous()
             dtypes[name] = str(held.dtype).removeprefix("torch.")
             arrays[name] = (held.view(torch.int16) if held.dtype == torch.bfloat16 else held).numpy()
@@ -37,7 +37,7 @@ class PublishedWeights:
 
     @classmethod
     def from_folder(cls, folder: Path, version: PolicyVersion) -> "PublishedWeights":
-        """The weights of a transformers folder, a tied head under its own name as well.
+        """The weights of a transformers folder.
 
         Raises:
             ModelError: The folder holds no safetensors.
@@ -47,9 +47,7 @@ class PublishedWeights:
             tensors |= load_file(file)
         if not tensors:
             raise ModelError(f"no *.safetensors in {folder}")
-        if "lm_head.weight" not in tensors:
-            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-        return cls.of(tensors.items(), version)
+        return cls.of(tensors, version)
 
     def tensors(self) -> dict[str, Tensor]:
         """The same memory as tensors, to be read only."""

@@ -4,15 +4,17 @@ vLLM brings transports for GPUs (NCCL, CUDA IPC) and none for CPUs. `ArrayTransf
 arrays that already lie in this process's memory. They get there through Ray's object store, which is the cheapest way
 there is on CPUs: one fetch a node, then shared memory that every worker of the node maps without a copy.
 
-A publish carries every tensor that the engine keeps a copy of, tied ones too: on a CPU vLLM packs `lm_head.weight`
-apart from the embedding it is tied to, and without it the logits would silently stay those of the old weights.
+A tied head is not published: it is the embedding. But on a CPU vLLM computes with a packed copy of it, which would
+silently stay that of the old weights (as it does after vLLM's own `reload_weights`): here it is packed anew.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -20,7 +22,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from rl_empathy.errors import WeightSyncError
 
 BACKEND = "rl_empathy_arrays"
 
@@ -47,20 +53,41 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
         """Nothing to set up."""
 
     def start_weight_update(self) -> None:
+        self._tied_heads = tied_heads(self.model)
+        for head in self._tied_heads:
+            get_layerwise_info(head).load_numel_total = 0  # seems to be under way, which vLLM passes over
         initialize_layerwise_reload(self.model)
+        for head in self._tied_heads:
+            get_layerwise_info(head).reset()
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The inherited method ends with torch.accelerator.synchronize(), which raises where there is no accelerator.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: ArrayUpdateInfo) -> None:
-        self.model.load_weights(iter(update_info.weights.items()))  # type: ignore[operator]
+        wanted = {name for name, weight in self.model.named_parameters() if weight.is_meta}
+        loaded = self.model.load_weights(iter(update_info.weights.items()))  # type: ignore[operator]
+        if missing := sorted(wanted - loaded):
+            raise WeightSyncError(
+                f"the published weights lack {len(missing)} of the engine's tensors, among them {missing[0]}"
+            )
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        for head in self._tied_heads:
+            head.quant_method.process_weights_after_loading(head)
 
     def shutdown(self) -> None:
         """Nothing is held."""
+
+
+def tied_heads(model: Module) -> list[ParallelLMHead]:
+    """Heads whose weight is that of another module."""
+    modules = list(model.modules())
+    shared = Counter(id(weight) for module in modules for weight in module.parameters(recurse=False))
+    return [
+        module for module in modules if isinstance(module, ParallelLMHead) and shared[id(module.weight)] > 1
+    ]
 
 
 def transfer_config() -> WeightTransferConfig:

@@ -34,6 +34,19 @@ class UnsaltedEngine(GenerationEngine):
         return {"prompt_token_ids": list(prompt.token_ids)}
 
 
+def forget_tied_heads() -> None:
+    """The mistake that packing a tied head anew prevents."""
+    from rl_empathy.engines.weight_transfer import ArrayTransferEngine
+
+    finish = ArrayTransferEngine.finish_weight_update
+
+    def forget_and_finish(engine):
+        engine._tied_heads = []
+        finish(engine)
+
+    ArrayTransferEngine.finish_weight_update = forget_and_finish
+
+
 def prompt(index: int) -> Prompt:
     row = Row(id=str(index), messages=(Message(role="user", content="x"),))
     return Prompt(
@@ -49,6 +62,8 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
     model = PolicyModel(path, dtype="float32", layout="shared_prompt")
     settings = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, schedule="constant")
     trainer = TrainingEngine(model, settings, num_steps=NUM_UPDATES, microbatch_tokens=2048)
+    if without == "head":
+        forget_tied_heads()
     engine_class = UnsaltedEngine if without == "salt" else GenerationEngine
     engine = engine_class(
         path,
@@ -70,10 +85,7 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
         groups = await asyncio.gather(*(sample(index) for index in range(4)))
         tokens = sum(len(c.token_ids) for g in groups for c in g.completions)
         trainer.update(samples_of(groups), lambda logprobs, *_, n=tokens: -logprobs.sum() / n)
-        weights = trainer.weights()
-        if without == "head":
-            weights = [(name, tensor) for name, tensor in weights if name != "lm_head.weight"]
-        await engine.load_weights(PublishedWeights.of(weights, PolicyVersion(0, update)))
+        await engine.load_weights(PublishedWeights.of(trainer.weights(), PolicyVersion(0, update)))
     groups = await asyncio.gather(*(sample(index) for index in range(4, 10)))
     rollout = torch.tensor([p for g in groups for c in g.completions for p in c.rollout_logprobs])
     difference = trainer.logprobs(samples_of(groups), temperature=1.0) - rollout

@@ -65,17 +65,17 @@ def run_case(folder: str, zero_stage: int) -> dict:
     """Five steps with a checkpoint after the third; then log-probs, a step that is thrown away, and a tiny one."""
     engine = make_engine(folder, zero_stage)
     metrics = train(engine, range(3))
-    saved = engine.policy_state(), engine.optimizer_state()
+    saved = engine.weights(), engine.optimizer_state()
     saved = tuple({name: tensor.clone() for name, tensor in part.items()} for part in saved)
     metrics += train(engine, range(3, STEPS))
-    weights = flat(engine.policy_state())
-    published = dict(engine.weights())
+    published = engine.weights()
+    weights = flat(published)
     samples = [
         Sample(g.group.prompt.token_ids, [c.token_ids for c in g.group.completions]) for g in make_groups(9)
     ]
     logprobs = engine.logprobs(samples, temperature=1.0)
     spoilt = engine.update(samples, lambda logprobs, *_: (logprobs * torch.inf).sum())
-    after_spoilt = flat(engine.policy_state())
+    after_spoilt = flat(engine.weights())
     tiny = engine.update([Sample([1], [[2]])], lambda logprobs, *_: -logprobs.sum())
     return {
         "metrics": metrics,
@@ -93,7 +93,7 @@ def go_on(folder: str, zero_stage: int, saved: tuple) -> dict:
     """The last two steps, from what `run_case` saved after the third."""
     engine = make_engine(folder, zero_stage)
     engine.load(*saved)
-    return {"metrics": train(engine, range(3, STEPS)), "weights": flat(engine.policy_state())}
+    return {"metrics": train(engine, range(3, STEPS)), "weights": flat(engine.weights())}
 
 
 def run_rank(rank: int, ranks: int, port: int, folder: str, work: list[tuple], results) -> None:

@@ -16,7 +16,7 @@ from rl_empathy.errors import RoleDiedError, VoidedError, WeightSyncError
 from rl_empathy.types import PolicyVersion
 from tests.fakes import make_prompt
 
-WEIGHTS = PublishedWeights.of([], PolicyVersion(0, 1))
+WEIGHTS = PublishedWeights.of({}, PolicyVersion(0, 1))
 
 
 class BreaksOff:
