@@ -4,8 +4,9 @@
 
 Real DeepSpeed, Ray and vLLM, no mock. On SmolLM2-135M: from the trainer's parameters to sealed, readable bytes in the
 object store, against copying as many bytes inside the trainer's process; loading them, against vLLM's own
-`reload_weights` of the same weights from a (cached) folder; the pause that running requests feel, against loading
-while nothing runs. On a model of 0.3M parameters: what a publish costs when there is nothing to copy.
+`reload_weights` of the same weights from a (cached) folder, which on a CPU leaves a tied head as it was; the pause that
+running requests feel, against loading while nothing runs. On a model of 0.3M parameters: what a publish costs when
+there is nothing to copy.
 
 The pause is seen from outside the engine's own clock: beside the run's requests every worker writes one that hands out
 each token as it comes, and the pause is the longest time between two of its tokens around a publish, less what is usual
@@ -116,17 +117,24 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
         processes = [worker.role for worker in fleet.rollout_workers.roster.workers]
         trainer = fleet.trainer._ranks.roles[0]
         await published(publisher)
-        for _ in range(repetitions):
+
+        async def load(weights: Any) -> None:
+            reports = await fleet.rollout_workers.load_weights(weights, fleet.trainer.version)
+            found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
+
+        async def reload(_: Any) -> None:
+            found["reload"].append(statistics.mean(await in_each(processes, reload_s, folder)))
+
+        for repetition in range(repetitions):
             seconds, size = await in_actor(trainer, copy_s)
             found["copy"].append(seconds)
             started = time.monotonic()
             weights = await fleet.trainer.weights()
             found["put"].append(time.monotonic() - started)
-            reports = await fleet.rollout_workers.load_weights(weights, fleet.trainer.version)
-            found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
+            for part in (load, reload) if repetition % 2 else (reload, load):  # to neither's advantage
+                await part(weights)
             del weights
             found["whole"].append((await published(publisher))["time/publish_s"])
-            found["reload"].append(statistics.mean(await in_each(processes, reload_s, folder)))
             if model != TINY:  # whose requests are over before a publish could meet them
                 found["pause"].append(await pause_s(real, publisher))
     sys.stderr.write(f"{workers} workers: done\n")

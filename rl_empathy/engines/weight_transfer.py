@@ -5,10 +5,10 @@ arrays that already lie in this process's memory. They get there through Ray's o
 there is on CPUs: one fetch a node, then shared memory that every worker of the node maps without a copy.
 
 A tied head is not published: it is the embedding. But on a CPU vLLM computes with a packed copy of it, which would
-silently stay that of the old weights (as it does after vLLM's own `reload_weights`): here it is packed anew.
+silently stay that of the old weights (as it does after vLLM's own `reload_weights`). vLLM packs the embedding as well,
+though nothing multiplies by it: after a load the head computes with that copy, which is the same matrix.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
@@ -74,20 +74,20 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
-        for head in self._tied_heads:
-            head.quant_method.process_weights_after_loading(head)
+        for head, embedding in self._tied_heads.items():
+            head.cpu_linear = embedding.cpu_linear
 
     def shutdown(self) -> None:
         """Nothing is held."""
 
 
-def tied_heads(model: Module) -> list[ParallelLMHead]:
-    """Heads whose weight is that of another module."""
-    modules = list(model.modules())
-    shared = Counter(id(weight) for module in modules for weight in module.parameters(recurse=False))
-    return [
-        module for module in modules if isinstance(module, ParallelLMHead) and shared[id(module.weight)] > 1
-    ]
+def tied_heads(model: Module) -> dict[ParallelLMHead, VocabParallelEmbedding]:
+    """Heads whose weight is that of an embedding, with the embedding."""
+    layers = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    heads = [layer for layer in layers if isinstance(layer, ParallelLMHead)]
+    return {
+        head: layer for head in heads for layer in layers if layer is not head and layer.weight is head.weight
+    }
 
 
 def transfer_config() -> WeightTransferConfig:

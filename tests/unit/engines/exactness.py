@@ -35,13 +35,13 @@ class UnsaltedEngine(GenerationEngine):
 
 
 def forget_tied_heads() -> None:
-    """The mistake that packing a tied head anew prevents."""
+    """The mistake of a tied head that goes on with its own packed copy."""
     from rl_empathy.engines.weight_transfer import ArrayTransferEngine
 
     finish = ArrayTransferEngine.finish_weight_update
 
     def forget_and_finish(engine):
-        engine._tied_heads = []
+        engine._tied_heads = {}
         finish(engine)
 
     ArrayTransferEngine.finish_weight_update = forget_and_finish

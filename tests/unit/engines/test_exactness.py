@@ -47,7 +47,7 @@ def test_without_the_salt_fresh_prompts_meet_the_cache_of_old_weights(tiny):
 
 
 @pytest.mark.slow
-def test_unless_a_tied_head_is_packed_anew_the_logits_stay_those_of_old_weights(tiny):
+def test_with_a_tied_heads_own_packed_copy_the_logits_stay_those_of_old_weights(tiny):
     assert measured(tiny, "--without", "head")["max"] > 1e-4
 
 
