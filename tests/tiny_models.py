@@ -56,6 +56,7 @@ def make_tiny_model(
     hidden_size: int = 64,
     num_layers: int = 2,
     max_tokens: int = 1024,
+    tied: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write a random Llama (0.15 M parameters) and its tokenizer, as `save_pretrained` does.
@@ -66,6 +67,7 @@ def make_tiny_model(
         hidden_size: Width, a multiple of 32: heads of 32.
         num_layers: Depth.
         max_tokens: Longest sequence.
+        tied: The head is the embedding.
         seed: Of the weights.
 
     Returns:
@@ -81,7 +83,7 @@ def make_tiny_model(
         num_key_value_heads=1,
         head_dim=32,  # the smallest that vLLM's CPU attention has
         max_position_embeddings=max_tokens,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -103,11 +105,9 @@ def make_parrot_model(folder: Path, completion: str, *, schema: OutputSchema = C
     Raises:
         ValueError: A token comes twice, so the table would have two entries for it.
     """
-    make_tiny_model(folder, schema=schema, hidden_size=128)
+    make_tiny_model(folder, schema=schema, hidden_size=128, tied=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = LlamaConfig.from_pretrained(folder)
-    config.tie_word_embeddings = False
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
     last = prompt_token_ids(tokenizer, [Message(role="user", content="")])[-1]
     chain = [last, *completion_token_ids(tokenizer, completion)]
     if len(set(chain)) < len(chain):

@@ -4,9 +4,10 @@ vLLM brings transports for GPUs (NCCL, CUDA IPC) and none for CPUs. `ArrayTransf
 arrays that already lie in this process's memory. They get there through Ray's object store, which is the cheapest way
 there is on CPUs: one fetch a node, then shared memory that every worker of the node maps without a copy.
 
-A tied head is not published: it is the embedding. But on a CPU vLLM computes with a packed copy of it, which would
-silently stay that of the old weights (as it does after vLLM's own `reload_weights`). vLLM packs the embedding as well,
-though nothing multiplies by it: after a load the head computes with that copy, which is the same matrix.
+Embedding and head are loaded in place, since vLLM holds them as they come: its own way, made for weights that it lays
+out anew, would copy these largest tensors twice. On a CPU it holds a packed copy besides, to multiply by: one of a tied
+head and another of its embedding. Its `reload_weights` leaves that of the head, and with it the logits, as they were.
+Here one copy is made for both, so a tied head is not published.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Module
 from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -22,7 +22,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
@@ -53,19 +53,21 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
         """Nothing to set up."""
 
     def start_weight_update(self) -> None:
-        self._tied_heads = tied_heads(self.model)
-        for head in self._tied_heads:
-            get_layerwise_info(head).load_numel_total = 0  # seems to be under way, which vLLM passes over
+        self._in_place = [
+            layer for layer in self.model.modules() if isinstance(layer, VocabParallelEmbedding)
+        ]
+        for layer in self._in_place:
+            get_layerwise_info(layer).load_numel_total = 0  # seems to be under way, which vLLM passes over
         initialize_layerwise_reload(self.model)
-        for head in self._tied_heads:
-            get_layerwise_info(head).reset()
+        for layer in self._in_place:
+            get_layerwise_info(layer).reset()
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The inherited method ends with torch.accelerator.synchronize(), which raises where there is no accelerator.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: ArrayUpdateInfo) -> None:
-        wanted = {name for name, weight in self.model.named_parameters() if weight.is_meta}
+        wanted = {name for name, _ in self.model.named_parameters()}  # a tied one once
         loaded = self.model.load_weights(iter(update_info.weights.items()))  # type: ignore[operator]
         if missing := sorted(wanted - loaded):
             raise WeightSyncError(
@@ -74,20 +76,16 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
-        for head, embedding in self._tied_heads.items():
-            head.cpu_linear = embedding.cpu_linear
+        packed: dict[int, Any] = {}
+        for layer in self._in_place:
+            weight = id(layer.weight)
+            if weight not in packed:
+                layer.quant_method.process_weights_after_loading(layer)
+                packed[weight] = layer.cpu_linear
+            layer.cpu_linear = packed[weight]
 
     def shutdown(self) -> None:
         """Nothing is held."""
-
-
-def tied_heads(model: Module) -> dict[ParallelLMHead, VocabParallelEmbedding]:
-    """Heads whose weight is that of an embedding, with the embedding."""
-    layers = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
-    heads = [layer for layer in layers if isinstance(layer, ParallelLMHead)]
-    return {
-        head: layer for head in heads for layer in layers if layer is not head and layer.weight is head.weight
-    }
 
 
 def transfer_config() -> WeightTransferConfig:

@@ -34,14 +34,14 @@ class UnsaltedEngine(GenerationEngine):
         return {"prompt_token_ids": list(prompt.token_ids)}
 
 
-def forget_tied_heads() -> None:
+def forget_the_head() -> None:
     """The mistake of a tied head that goes on with its own packed copy."""
     from rl_empathy.engines.weight_transfer import ArrayTransferEngine
 
     finish = ArrayTransferEngine.finish_weight_update
 
     def forget_and_finish(engine):
-        engine._tied_heads = {}
+        engine._in_place = []
         finish(engine)
 
     ArrayTransferEngine.finish_weight_update = forget_and_finish
@@ -63,7 +63,7 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
     settings = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, schedule="constant")
     trainer = TrainingEngine(model, settings, num_steps=NUM_UPDATES, microbatch_tokens=2048)
     if without == "head":
-        forget_tied_heads()
+        forget_the_head()
     engine_class = UnsaltedEngine if without == "salt" else GenerationEngine
     engine = engine_class(
         path,

@@ -52,6 +52,14 @@ def test_with_a_tied_heads_own_packed_copy_the_logits_stay_those_of_old_weights(
 
 
 @pytest.mark.slow
+def test_a_head_of_its_own_agrees_too(tmp_path):
+    found = measured(make_tiny_model(tmp_path, tied=False))
+    assert found["fresh_versions"] == ["0.3"]
+    assert found["mean_absolute"] < 1e-6
+    assert found["max"] < 1e-4
+
+
+@pytest.mark.slow
 def test_a_real_model_with_tied_embeddings_agrees_too(tmp_path):
     model = starting_model(
         ModelConfig(path=SMOLLM2),
