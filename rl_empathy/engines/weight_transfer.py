@@ -22,9 +22,13 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    UnquantizedEmbeddingMethod,
+    VocabParallelEmbedding,
+)
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.platforms import current_platform
 
 from rl_empathy.errors import WeightSyncError
 
@@ -54,7 +58,10 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
 
     def start_weight_update(self) -> None:
         self._in_place = [
-            layer for layer in self.model.modules() if isinstance(layer, VocabParallelEmbedding)
+            layer
+            for layer in self.model.modules()
+            if isinstance(layer, VocabParallelEmbedding)
+            and isinstance(layer.quant_method, UnquantizedEmbeddingMethod)
         ]
         for layer in self._in_place:
             get_layerwise_info(layer).load_numel_total = 0  # seems to be under way, which vLLM passes over
@@ -76,6 +83,10 @@ class ArrayTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateInfo]):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        if current_platform.is_cpu():
+            self._pack()
+
+    def _pack(self) -> None:
         packed: dict[int, Any] = {}
         for layer in self._in_place:
             weight = id(layer.weight)

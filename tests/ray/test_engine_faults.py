@@ -137,7 +137,7 @@ def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabel
     assert ledger.metrics()["ledger/duplicates"] == 0
     if fault is break_a_load_off:
         assert any("the published weights lack" in text for text in told)
-    else:  # a load may come between two groups
+    else:  # and not between two groups, as a load may come
         assert ledger.metrics()["ledger/retried"] > 0, "the worker had nothing under way"
     assert max(trainer.staleness) <= 1
     for version, group in trainer.groups:
