@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,11 @@ ROLES = ["RolloutWorker", "RewardModel", "ReferenceModel", "PolicyTrainer"]
 
 def process_of(parent_pid: int, role: str) -> psutil.Process:
     """A process of a role, below the one that started Ray; Ray writes the actor's class into its command line."""
-    started = psutil.Process(parent_pid).children(recursive=True)
-    return next(process for process in started if process.cmdline()[:1] and role in process.cmdline()[0])
+    for process in psutil.Process(parent_pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one that ends meanwhile
+            if role in " ".join(process.cmdline()[:1]):
+                return process
+    raise AssertionError(f"there is no {role}")
 
 
 def strike(folder: Path, run: subprocess.Popen[str], role: str, number: signal.Signals) -> None:
