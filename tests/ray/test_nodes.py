@@ -273,13 +273,14 @@ def test_the_node_of_every_role_may_go_and_the_run_goes_on_on_another(tmp_path):
     folder = tmp_path / "runs"
     with cluster_of(tmp_path, head_cpus=0) as cluster:
         first = cluster.add_node(**node(tmp_path, "first", 6))
-        with start(folder, f"cluster.address={cluster.address}", "grpo.num_steps=16") as process:
+        with start(folder, f"cluster.address={cluster.address}", "grpo.num_steps=80") as process:
             wait_for_step(folder, process, 5)
             cluster.add_node(**node(tmp_path, "second", 6))
+            assert process.poll() is None, "the run was over before the second node had joined"
             cluster.remove_node(first, allow_graceful=False)
             told = process.communicate(timeout=LIMIT_S)[1]
             assert process.returncode == 0, told[-3000:]
-    check_accounts(folder, num_steps=16, restarts=5)
+    check_accounts(folder, num_steps=80, restarts=5)
 
 
 @pytest.mark.long
