@@ -1,14 +1,15 @@
 """Does the policy learn what it learns under TRL's GRPOTrainer?
 
-    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 80]
+    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 160]
 
 The tiny fine-tuned model of the quickstart goes on on both sides, with its posts and a reward whose optimum is known:
 1 for a completion that is exactly what the output schema renders, else 0 (`format_reward`, the same function). Both
 draw 8 prompts × 8 completions a step at temperature 1, and both have the same mathematics: advantages without the
 division by the spread (`group_mean`; TRL's `scale_rewards="none"`; with the division TRL takes the spread of a sample
 and ours that of a population), a loss over all tokens of the step (TRL's `dapo`), no KL term, every group trained,
-truncated completions too, AdamW with the same rate and bounds. Ours is synchronous here (staleness 0): what staleness
-does to learning is another question. Seeds agree in number only: order and sampling differ.
+truncated completions too, AdamW with the same bounds and a rate that falls to a tenth over the run (at the peak the
+policy stays some hundredths below the optimum). Ours is synchronous here (staleness 0): what staleness does to learning
+is another question. Seeds agree in number only: order and sampling differ.
 
 Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. A curve
 that is finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl.json).
@@ -32,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from trl_environment import trl_trainer
 
+from rl_empathy.algorithms.schedules import COSINE_FLOOR
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.data.conversations import prompt_messages
 from rl_empathy.data.loading import load_data
@@ -60,7 +62,7 @@ OURS = (
     f"grpo.clip_high={CLIP_HIGH}",
     "grpo.kl_coef=0",
     "grpo.keep_groups=all",
-    f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 0, schedule: constant}}",
+    f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 1, schedule: cosine}}",
     "grpo.checkpoint_every=100000",
 )
 TRLS: dict[str, Any] = {
@@ -74,6 +76,8 @@ TRLS: dict[str, Any] = {
     "epsilon_high": CLIP_HIGH,
     "beta": 0.0,
     "learning_rate": LEARNING_RATE,
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "lr_scheduler_kwargs": {"min_lr_rate": COSINE_FLOOR},
 }
 
 
@@ -85,7 +89,7 @@ def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
     async def run() -> None:
         async with roles(record / "config.yaml", *settings, policy=record / "sft" / "model") as real:
             log = MetricsLog(real.folder / "metrics.jsonl")
-            log.add_sink(lambda line: rewards.append(line["reward/mean"]))
+            log.add_sink(lambda line: add(rewards, line["reward/mean"], f"ours {seed}"))
             ledger = Ledger(real.folder / "ledger.jsonl")
             await run_grpo(real.run_file.grpo, real.fleet, real.prompts, ledger, log, stop=StopSignal())
 
@@ -104,8 +108,20 @@ def trl_rewards(record: Path, seed: int, steps: int) -> list[float]:
         for row in load_data(run_file.data, seed=seed).train
     ]
     reward = "rl_empathy.rewards.form.format_reward"
-    with trl_trainer(record / "sft" / "model", posts, reward=reward, seed=seed, **TRLS) as trl:
-        return [statistics.mean(trl.step()["rewards"]) for _ in range(steps)]
+    with trl_trainer(
+        record / "sft" / "model", posts, reward=reward, seed=seed, max_steps=steps, **TRLS
+    ) as trl:
+        rewards: list[float] = []
+        for _ in range(steps):
+            add(rewards, statistics.mean(trl.step()["rewards"]), f"trl {seed}")
+        return rewards
+
+
+def add(rewards: list[float], reward: float, curve: str) -> None:
+    """And say how far the curve is, now and then."""
+    rewards.append(reward)
+    if len(rewards) % 20 == 0:
+        sys.stderr.write(f"{curve}: step {len(rewards)}, reward {reward:.2f}\n")
 
 
 class Band(NamedTuple):
@@ -166,7 +182,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=160)
     arguments = parser.parse_args()
     record = finished_quickstart()
     steps = arguments.steps

@@ -88,14 +88,12 @@ def main() -> None:
             use_cpu=True,
             bf16=False,
             gradient_checkpointing=False,
-            lr_scheduler_type="constant",
             adam_beta2=0.95,  # as rl_empathy
-            max_steps=1_000_000,
             logging_strategy="no",
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            **order["arguments"],
+            **{"lr_scheduler_type": "constant", "max_steps": 1_000_000} | order["arguments"],
         )
         trainer = GRPOTrainer(
             order["model"],
