@@ -7,11 +7,11 @@ and prompts that are posts of CounselChat, brought to their length by worked exa
 only the last example's reply is cut. Both read one model folder, whose end token is one that the model never writes:
 so nothing ends early on either side, and nothing is forced.
 
-Ours is the real loop (vLLM, reward model, reference model, DeepSpeed; one thread each) at staleness 1; the first two
-steps of a repetition, in which the pipeline fills, do not count. TRL makes its step in one process with both cores, in
-an environment of its own (see `trl_environment.py`); its first step does not count. How many rows its forward passes
-hold is the fastest of what is tried first, one step each. The turns are A B A B: TRL stands still while ours is up, and
-ours is up in its turns only.
+Ours is the real loop (vLLM, reward model, reference model, DeepSpeed with two ranks, as the update is what takes
+longest; one thread each) at staleness 1; the first two steps of a turn, in which the pipeline fills, do not count. TRL
+makes its step in one process with both cores, in an environment of its own (see `trl_environment.py`); the first step
+of a turn does not count. How many rows its forward passes hold is the fastest of what is tried first, one step each.
+The turns are A B A B, and a side has its processes up in its turns only: at 800 tokens ours takes 20 GB.
 
 The arithmetic counts the products of matrices and attention (causal halves) of one step, as `shared_prompt.py` does:
 a forward pass each to generate and for the reference, three for the policy (four for its head, which both sides make
@@ -39,7 +39,7 @@ from real_runs import has_data
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoTokenizer
-from trl_environment import TRLTrainer, trl_trainer
+from trl_environment import trl_trainer
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.model_size import folder_parameters
@@ -78,6 +78,7 @@ OURS = (
     f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 0, schedule: constant}}",
     "grpo.microbatch_tokens=2048",
     "grpo.checkpoint_every=100000",
+    "cluster.policy_trainer.ranks=2",
 )
 WARM_UP = 2
 TRLS: dict[str, Any] = {
@@ -202,23 +203,26 @@ def rows_file(prompts: Sequence[Sequence[Message]]) -> Iterator[Path]:
         yield path
 
 
+def trl_steps(model: Path, messages: Sequence[Any], rows: int, steps: int) -> list[dict[str, Any]]:
+    """What TRL says of each step after its first."""
+    with trl_trainer(model, messages, reward=REWARD, **trls(rows)) as trl:
+        return [trl.step() for _ in range(1 + steps)][1:]
+
+
 def measure_pairs(
-    model: Path, settings: Sequence[str], trl: TRLTrainer, pairs: int, steps: int
-) -> list[dict[str, list[dict[str, Any]]]]:
-    trl.step()  # warm-up
-    found = []
+    ours: Callable[[], list[dict[str, Any]]], theirs: Callable[[], list[dict[str, Any]]], pairs: int
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Both sides in turns, each giving the records of its steps."""
     for _ in range(pairs):
-        ours = asyncio.run(our_steps(model, settings, steps))
-        theirs = [trl.step() for _ in range(steps)]
-        for line in ours:
+        pair = {"ours": ours(), "trl": theirs()}
+        for line in pair["ours"]:
             checked(line["rollout/completion_length_tokens"])
-        for step in theirs:
+        for step in pair["trl"]:
             checked(statistics.mean(step["completion_tokens"]))
-        found.append({"ours": ours, "trl": theirs})
         sys.stderr.write(
-            f"ours {speed(ours, 'time/step_s'):.3f}, TRL {speed(theirs, 'step_s'):.3f} samples/s\n"
+            f"ours {speed(pair['ours'], 'time/step_s'):.3f}, TRL {speed(pair['trl'], 'step_s'):.3f} samples/s\n"
         )
-    return found
+        yield pair
 
 
 def speed(steps: Sequence[dict[str, Any]], seconds: str) -> float:
@@ -233,9 +237,14 @@ def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: in
     messages = [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
     tried = {count: first_step_s(model, messages, count) for count in TRIED_ROWS}
     fastest = min(tried, key=lambda count: tried[count])
-    with rows_file(prompts) as path, trl_trainer(model, messages, reward=REWARD, **trls(fastest)) as trl:
+    with rows_file(prompts) as path:
         settings = (*OURS, f"data.train={path}", f"data.max_prompt_tokens={tokens}")
-        found = measure_pairs(model, settings, trl, pairs, steps)
+        turns = measure_pairs(
+            lambda: asyncio.run(our_steps(model, settings, steps)),
+            lambda: trl_steps(model, messages, fastest, steps),
+            pairs,
+        )
+        found = list(turns)
     ratios = [speed(pair["ours"], "time/step_s") / speed(pair["trl"], "step_s") for pair in found]
     ours, theirs, on_gpu = group_flops(model, tokens)
     return {
