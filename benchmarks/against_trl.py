@@ -11,7 +11,7 @@ Ours is the real loop (vLLM, reward model, reference model, DeepSpeed with two r
 longest; one thread each) at staleness 1; the first two steps of a turn, in which the pipeline fills, do not count. TRL
 makes its step in one process with both cores, in an environment of its own (see `trl_environment.py`); the first step
 of a turn does not count. How many rows its forward passes hold is the fastest of what is tried first, one step each.
-The turns are A B A B, and a side has its processes up in its turns only: at 800 tokens ours takes 20 GB.
+The turns are A B A B, and a side has its processes up in its turns only, so that neither takes the other's memory.
 
 The arithmetic counts the products of matrices and attention (causal halves) of one step, as `shared_prompt.py` does:
 a forward pass each to generate and for the reference, three for the policy (four for its head, which both sides make
