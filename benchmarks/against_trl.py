@@ -209,20 +209,14 @@ def trl_steps(model: Path, messages: Sequence[Any], rows: int, steps: int) -> li
         return [trl.step() for _ in range(1 + steps)][1:]
 
 
-def measure_pairs(
-    ours: Callable[[], list[dict[str, Any]]], theirs: Callable[[], list[dict[str, Any]]], pairs: int
-) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Both sides in turns, each giving the records of its steps."""
-    for _ in range(pairs):
-        pair = {"ours": ours(), "trl": theirs()}
-        for line in pair["ours"]:
-            checked(line["rollout/completion_length_tokens"])
-        for step in pair["trl"]:
-            checked(statistics.mean(step["completion_tokens"]))
-        sys.stderr.write(
-            f"ours {speed(pair['ours'], 'time/step_s'):.3f}, TRL {speed(pair['trl'], 'step_s'):.3f} samples/s\n"
-        )
-        yield pair
+def checked_pair(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The records of both sides' steps, whose speed is said. Refuses completions of another length."""
+    for line in ours:
+        checked(line["rollout/completion_length_tokens"])
+    for step in theirs:
+        checked(statistics.mean(step["completion_tokens"]))
+    sys.stderr.write(f"ours {speed(ours, 'time/step_s'):.3f}, TRL {speed(theirs, 'step_s'):.3f} samples/s\n")
+    return {"ours": ours, "trl": theirs}
 
 
 def speed(steps: Sequence[dict[str, Any]], seconds: str) -> float:
@@ -239,12 +233,12 @@ def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: in
     fastest = min(tried, key=lambda count: tried[count])
     with rows_file(prompts) as path:
         settings = (*OURS, f"data.train={path}", f"data.max_prompt_tokens={tokens}")
-        turns = measure_pairs(
-            lambda: asyncio.run(our_steps(model, settings, steps)),
-            lambda: trl_steps(model, messages, fastest, steps),
-            pairs,
-        )
-        found = list(turns)
+        found = [
+            checked_pair(
+                asyncio.run(our_steps(model, settings, steps)), trl_steps(model, messages, fastest, steps)
+            )
+            for _ in range(pairs)
+        ]
     ratios = [speed(pair["ours"], "time/step_s") / speed(pair["trl"], "step_s") for pair in found]
     ours, theirs, on_gpu = group_flops(model, tokens)
     return {
