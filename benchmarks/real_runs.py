@@ -25,7 +25,7 @@ COURSE = (
 )  # fmt: skip
 COURSE_STEPS = 6
 MEASURES = ("schema/valid_fraction", "reward/mean", "reward/answer/mean", "text/second_encoder_similarity")
-NUM_EXAMPLES = 5
+NUM_EXAMPLES = 10
 
 
 def carried_out(run_file: str) -> Path:
@@ -46,8 +46,8 @@ def has_data(run_file: str) -> bool:
 
 
 def stage_lines(folder: Path, stage: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [line for line in map(json.loads, lines) if line["stage"] == stage]
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    return [line for line in map(json.loads, filter(None, lines)) if line["stage"] == stage]
 
 
 def print_minutes(folder: Path) -> None:
@@ -90,7 +90,7 @@ def completions(folder: Path, model: str) -> dict[str, Any]:
     """Each post's first completion."""
     first: dict[str, Any] = {}
     path = folder / "evaluation" / f"completions_{model}.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
         completion = json.loads(line)
         first.setdefault(completion["prompt_id"], completion)
     return first

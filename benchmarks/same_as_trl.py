@@ -1,18 +1,24 @@
 """Does the policy learn what it learns under TRL's GRPOTrainer?
 
-    python benchmarks/same_as_trl.py [--seeds 0 1 2] [--steps 160]
+    python benchmarks/same_as_trl.py [--path default] [--seeds 0 1 2] [--steps 160]
 
-The tiny fine-tuned model of the quickstart goes on on both sides, with its posts and a reward whose optimum is known:
-1 for a completion that is exactly what the output schema renders, else 0 (`format_reward`, the same function). Both
-draw 8 prompts × 8 completions a step at temperature 1, and both have the same mathematics: advantages without the
-division by the spread (`group_mean`; TRL's `scale_rewards="none"`; with the division TRL takes the spread of a sample
-and ours that of a population), a loss over all tokens of the step (TRL's `dapo`), no KL term, every group trained,
-truncated completions too, AdamW with the same bounds and a rate that falls to a tenth over the run (at the peak the
-policy stays some hundredths below the optimum). Ours is synchronous here (staleness 0): what staleness does to learning
-is another question. Seeds agree in number only: order and sampling differ.
+The tiny fine-tuned model of the quickstart goes on on both sides, with its posts. Both draw 8 prompts × 8 completions a
+step at temperature 1, with a loss over all tokens of the step (TRL's `dapo`), every group trained, truncated
+completions too, AdamW with the same bounds and a rate that falls to a tenth over the run (at the peak the policy stays
+some hundredths below the optimum). Ours is synchronous here (staleness 0): what staleness does to learning is another
+question. Seeds agree in number only: order and sampling differ. There are two paths:
+
+    plain      One reward with a known optimum: 1 for a completion that is exactly what the output schema renders, else
+               0 (`format_reward`, the same function). Advantages without the division by the spread (`group_mean`;
+               TRL's `scale_rewards="none"`), correction `clip`, no KL term.
+    default    What our defaults compute: two terms (`format_reward`, and the share of different words), advantages
+               divided by the spread (`group_std`; TRL's "group"), correction `tis`, and the KL term `k3_ratio` to the
+               reference (TRL's `beta` with `use_bias_correction_kl`). Its optimum is not known; the curves are
+               compared. On policy `tis` weighs every token by the trainer's probability over vLLM's: by one, but for
+               rounding.
 
 Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. A curve
-that is finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl.json).
+that is finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl_<path>.json).
 """
 
 import argparse
@@ -23,7 +29,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,12 +49,11 @@ from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.grpo import run_grpo
 from rl_empathy.orchestration.stop import StopSignal
 
-OUT = Path(__file__).parent / "out" / "same_as_trl.json"
-OPTIMUM = 1.0
+OUT = Path(__file__).parent / "out"
 GROUPS, GROUP_SIZE = 8, 8
 SAMPLES = GROUPS * GROUP_SIZE
 COMPLETION, TEMPERATURE, LEARNING_RATE = 240, 1.0, 1.5e-3
-CLIP_LOW, CLIP_HIGH = 0.2, 0.28
+CLIP_LOW, CLIP_HIGH, KL_COEF = 0.2, 0.28, 0.005
 BUCKETS = 8
 OURS = (
     "cluster.rollout_workers={min: 1, max_running_sequences: 256}",
@@ -55,12 +61,8 @@ OURS = (
     f"grpo.group_size={GROUP_SIZE}",
     "grpo.max_staleness=0",
     f"grpo.sampling={{max_completion_tokens: {COMPLETION}, temperature: {TEMPERATURE}}}",
-    "grpo.rewards=[{function: format}]",
-    "grpo.advantage=group_mean",
-    "grpo.loss=clip",
     f"grpo.clip_low={CLIP_LOW}",
     f"grpo.clip_high={CLIP_HIGH}",
-    "grpo.kl_coef=0",
     "grpo.keep_groups=all",
     f"grpo.optimizer={{learning_rate: {LEARNING_RATE}, warmup_steps: 1, schedule: cosine}}",
     "grpo.checkpoint_every=100000",
@@ -70,21 +72,49 @@ TRLS: dict[str, Any] = {
     "num_generations": GROUP_SIZE,
     "max_completion_length": COMPLETION,
     "temperature": TEMPERATURE,
-    "scale_rewards": "none",
     "loss_type": "dapo",
     "epsilon": CLIP_LOW,
     "epsilon_high": CLIP_HIGH,
-    "beta": 0.0,
     "learning_rate": LEARNING_RATE,
     "lr_scheduler_type": "cosine_with_min_lr",
     "lr_scheduler_kwargs": {"min_lr_rate": COSINE_FLOOR},
 }
+FORMAT = "rl_empathy.rewards.form.format_reward"
+WORDS = "trl_grpo.distinct_words"
 
 
-def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
+@dataclass(frozen=True, kw_only=True)
+class ComputedAs:
+    """One way of computing an update, as either side is told of it."""
+
+    ours: tuple[str, ...]
+    trls: Mapping[str, Any]
+    rewards: tuple[str, ...]
+
+
+PATHS = {
+    "plain": ComputedAs(
+        ours=(
+            "grpo.rewards=[{function: format}]",
+            "grpo.advantage=group_mean",
+            "grpo.loss=clip",
+            "grpo.kl_coef=0",
+        ),
+        trls={"scale_rewards": "none", "beta": 0.0},
+        rewards=(FORMAT,),
+    ),
+    "default": ComputedAs(
+        ours=(f"grpo.rewards=[{{function: format}}, {{function: {WORDS}}}]", "grpo.loss=tis"),
+        trls={"scale_rewards": "group", "beta": KL_COEF, "use_bias_correction_kl": True},
+        rewards=(FORMAT, WORDS),
+    ),
+}
+
+
+def our_rewards(record: Path, path: str, seed: int, steps: int) -> list[float]:
     """Mean reward of each step."""
     rewards: list[float] = []
-    settings = (*OURS, f"run.seed={seed}", f"grpo.num_steps={steps}")
+    settings = (*OURS, *PATHS[path].ours, f"run.seed={seed}", f"grpo.num_steps={steps}")
 
     async def run() -> None:
         async with roles(record / "config.yaml", *settings, policy=record / "sft" / "model") as real:
@@ -97,7 +127,7 @@ def our_rewards(record: Path, seed: int, steps: int) -> list[float]:
     return rewards
 
 
-def trl_rewards(record: Path, seed: int, steps: int) -> list[float]:
+def trl_rewards(record: Path, path: str, seed: int, steps: int) -> list[float]:
     """Mean reward of each step."""
     run_file = load_run_file(record / "config.yaml", [f"run.seed={seed}"])
     posts = [
@@ -107,9 +137,10 @@ def trl_rewards(record: Path, seed: int, steps: int) -> list[float]:
         ]
         for row in load_data(run_file.data, seed=seed).train
     ]
-    reward = "rl_empathy.rewards.form.format_reward"
+    computed = PATHS[path]
+    arguments = TRLS | dict(computed.trls)
     with trl_trainer(
-        record / "sft" / "model", posts, reward=reward, seed=seed, max_steps=steps, **TRLS
+        record / "sft" / "model", posts, rewards=computed.rewards, seed=seed, max_steps=steps, **arguments
     ) as trl:
         rewards: list[float] = []
         for _ in range(steps):
@@ -155,21 +186,22 @@ def bands(curves: Sequence[Sequence[float]]) -> list[Band]:
 class Curves:
     """The rewards of each side and seed, step by step; what is there already is not run again."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         """Read what an earlier start with the same settings has left."""
+        self._file = file
         self._content: dict[str, Any] = {"settings": settings, "curves": {}}
-        if OUT.exists() and (old := json.loads(OUT.read_text())).get("settings") == settings:
+        if file.exists() and (old := json.loads(file.read_text())).get("settings") == settings:
             self._content = old
-            sys.stderr.write(f"read from {OUT}: {', '.join(old['curves'])}\n")
+            sys.stderr.write(f"read from {file}: {', '.join(old['curves'])}\n")
 
     def get(self, side: str, seed: int, run: Callable[[], list[float]]) -> list[float]:
         curves, key = self._content["curves"], f"{side} {seed}"
         if key not in curves:
             curves[key] = run()
-            OUT.parent.mkdir(exist_ok=True)
-            new = OUT.with_suffix(".new")
+            self._file.parent.mkdir(exist_ok=True)
+            new = self._file.with_suffix(".new")
             new.write_text(json.dumps(self._content, indent=1))
-            new.replace(OUT)
+            new.replace(self._file)
         return list(curves[key])
 
 
@@ -181,17 +213,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--path", choices=list(PATHS), default="default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=160)
     arguments = parser.parse_args()
     record = finished_quickstart()
     steps = arguments.steps
     model = hashlib.sha256((record / "sft" / "model" / "model.safetensors").read_bytes()).hexdigest()
-    curves = Curves({"model": model, "steps": steps, "ours": list(OURS), "trl": TRLS})
+    path = PATHS[arguments.path]
+    settings = {"model": model, "steps": steps, "ours": [*OURS, *path.ours], "trl": TRLS | dict(path.trls)}
+    curves = Curves(OUT / f"same_as_trl_{arguments.path}.json", settings)
     ours, theirs = [], []
     for seed in arguments.seeds:
-        ours.append(curves.get("ours", seed, partial(our_rewards, record, seed, steps)))
-        theirs.append(curves.get("trl", seed, partial(trl_rewards, record, seed, steps)))
+        ours.append(curves.get("ours", seed, partial(our_rewards, record, arguments.path, seed, steps)))
+        theirs.append(curves.get("trl", seed, partial(trl_rewards, record, arguments.path, seed, steps)))
     pairs = list(zip(bands(ours), bands(theirs), strict=True))
     table = Table("samples", "ours", "TRL", "bands meet")
     for number, (our, their) in enumerate(pairs, start=1):
@@ -202,8 +237,8 @@ def main() -> None:
     table.add_row("all", str(our), str(their), "yes" if our.meets(their) else "no")
     Console().print(table)
     print(
-        f"RESULT overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
-        f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f} optimum={OPTIMUM}"
+        f"RESULT path={arguments.path} overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
+        f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f}"
     )
 
 

@@ -3,10 +3,15 @@
     python benchmarks/staleness_cost.py [--seeds 0 1 2] [--staleness 1 2 4] [--corrections clip tis decoupled]
 
 The quickstart with every bound of staleness and every correction for stale tokens, all with equal numbers of groups and
-from the same fine-tuned policy and reward model of a seed. Gain is the reward on held-out posts, grpo minus sft. The
-interval of one setting is Student's, 95 %, over the seeds: what another seed would bring; with three seeds it is wide,
-so the differences from staleness 0 stand beside it, seed by seed, with an interval of their own. At staleness 0 every
-token is on policy, and the corrections are one. A run that is finished is read, not run again (runs/staleness_*).
+from the same fine-tuned policy and reward model of a seed. Gain is the reward on held-out posts, grpo minus sft.
+
+A setting is equivalent to staleness 0 when the difference of their gains, seed by seed, lies within ± 0.05 of reward.
+The margin stands here before the runs that it judges; it is about half of what reinforcement learning adds in the
+quickstart. The test is two one-sided t-tests at 5 % each: the 90 % interval of the difference lies within the margin.
+The column "could see" says what the seeds can show at all: the true difference that a t-test at 5 % finds four times
+out of five. Where that is more than the margin, the seeds are too few, and the answer is "not shown", whatever the
+means are. At staleness 0 every token is on policy, and the corrections are one. A run that is finished is read, not
+run again (runs/staleness_*).
 
 The second table: are short completions favoured? By quarter of length, the shortest first: staleness of the tokens, and
 the share of them that the correction clipped, truncated or masked; and how long completions are in the first five
@@ -42,6 +47,10 @@ class Setting:
 
 ON_POLICY = Setting(staleness=0, correction="clip")
 FIRST_STEPS = 5
+MARGIN = 0.05
+"""Of the difference in gain that counts as none, reward."""
+CONFIDENCE = 0.90
+"""Of the interval that must lie within the margin: two one-sided tests at 5 % each."""
 STALE = Setting(staleness=2, correction="tis")
 """With the correction that is the default."""
 
@@ -64,13 +73,13 @@ def carried_out(setting: Setting, seed: int) -> dict[str, Any]:
         stale = (f"grpo.max_staleness={setting.staleness}", f"grpo.loss={setting.correction}")
         run(RUN_FILE, name, f"run.seed={seed}", *stale, "--allow-config-change")
     found = result(folder)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().split("\n") if line]
     steps = [line for line in lines if line["stage"] == "grpo"]
     lengths = [line["rollout/completion_length_tokens"] for line in steps]
     return {
         "setting": str(setting),
         "seed": seed,
-        "gain": found["gains"]["reward/mean"]["mean"],
+        "gain": found["gains"]["reward/mean"],
         "valid": found["means"]["grpo"]["schema/valid_fraction"],
         "stalest": max(line["staleness/max"] for line in steps),
         "staleness": by_quarter(steps, "staleness/token_mean"),
@@ -87,12 +96,26 @@ def by_quarter(steps: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [statistics.mean(line[key] for line in steps if key in line) for key in keys]
 
 
-def interval(gains: list[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean over seeds."""
+def interval(gains: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean over seeds."""
     if len(gains) < 2:
         return -math.inf, math.inf
-    half = float(t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
+    quantile = float(t.ppf((1 + confidence) / 2, len(gains) - 1))
+    half = quantile * statistics.stdev(gains) / math.sqrt(len(gains))
     return statistics.mean(gains) - half, statistics.mean(gains) + half
+
+
+def detectable(differences: list[float]) -> float:
+    """The smallest true difference that a two-sided t-test at 5 % finds with a power of 0.8, by the t approximation."""
+    if len(differences) < 2:
+        return math.inf
+    quantiles = t.ppf([0.975, 0.8], len(differences) - 1).sum()
+    return float(quantiles) * statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def is_equivalent(differences: list[float]) -> bool:
+    low, high = interval(differences, CONFIDENCE)
+    return low > -MARGIN and high < MARGIN
 
 
 def main() -> None:
@@ -114,7 +137,9 @@ def main() -> None:
         "stalest",
         "gain, each seed",
         "mean, 95 %",
-        "less 0's, 95 %",
+        "less 0's, 90 %",
+        f"within ±{MARGIN:g}",
+        "could see",
         "valid rl",
     )
     table = Table(*columns, title="Held-out reward: what reinforcement learning added")
@@ -126,20 +151,25 @@ def main() -> None:
     for setting in wanted:
         runs = [found for found in repetitions if found["setting"] == str(setting)]
         here = gains[str(setting)]
+        less = [gain - reference for gain, reference in zip(here, on_policy, strict=True)]
+        compared = ["", "", ""]
+        if setting != ON_POLICY:
+            verdict = "yes" if is_equivalent(less) else "not shown"
+            compared = [shown(less, CONFIDENCE), verdict, f"{detectable(less):.3f}"]
         table.add_row(
             str(setting.staleness), setting.correction, f"{max(found['stalest'] for found in runs):g}",
-            " ".join(f"{gain:+.3f}" for gain in here), shown(here),
-            shown([gain - reference for gain, reference in zip(here, on_policy, strict=True)]),
+            " ".join(f"{gain:+.3f}" for gain in here), shown(here), *compared,
             f"{statistics.mean(found['valid'] for found in runs):.3f}",
         )  # fmt: skip
     Console(width=140).print(table)
     Console(width=140).print(favour(wanted, repetitions))
     if stale:
-        low, high = interval(on_policy)
-        gain = statistics.mean(stale)
+        less = [gain - reference for gain, reference in zip(stale, on_policy, strict=True)]
+        low, high = interval(less, CONFIDENCE)
         print(
-            f"RESULT gain_0={statistics.mean(on_policy):.3f} low_0={low:.3f} high_0={high:.3f} gain_2={gain:.3f} "
-            f"within={int(low <= gain <= high)}"
+            f"RESULT gain_0={statistics.mean(on_policy):.3f} gain_2={statistics.mean(stale):.3f} "
+            f"less_low={low:.3f} less_high={high:.3f} margin={MARGIN} equivalent={int(is_equivalent(less))} "
+            f"detectable={detectable(less):.3f}"
         )
 
 
@@ -169,8 +199,8 @@ def favour(wanted: Sequence[Setting], repetitions: Sequence[dict[str, Any]]) -> 
     return table
 
 
-def shown(values: list[float]) -> str:
-    low, high = interval(values)
+def shown(values: list[float], confidence: float = 0.95) -> str:
+    low, high = interval(values, confidence)
     return f"{statistics.mean(values):+.3f} [{low:+.3f}, {high:+.3f}]"
 
 

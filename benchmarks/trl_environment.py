@@ -39,17 +39,17 @@ class TRLTrainer:
 
 @contextmanager
 def trl_trainer(
-    model: Path, prompts: Sequence[Any], *, reward: str, **arguments: Any
+    model: Path, prompts: Sequence[Any], *, rewards: Sequence[str], **arguments: Any
 ) -> Iterator[TRLTrainer]:
     """Start TRL's GRPOTrainer, with every core of the machine.
 
     Args:
         model: Folder of the policy; it is the reference as well.
         prompts: Lists of messages, {"role", "content"}.
-        reward: Dotted path of a reward function as in rl_empathy.rewards.interface.
+        rewards: Dotted paths of reward functions as in rl_empathy.rewards.interface; their sum is trained.
         **arguments: Of TRL's GRPOConfig, beside those that `trl_grpo.py` sets.
     """
-    order = {"model": str(model), "prompts": prompts, "reward": reward, "arguments": arguments}
+    order = {"model": str(model), "prompts": prompts, "rewards": list(rewards), "arguments": arguments}
     environment = os.environ | {
         "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",  # the reward functions
         "HF_HUB_OFFLINE": "1",

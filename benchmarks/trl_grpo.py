@@ -1,8 +1,9 @@
 """TRL's GRPO on a CPU, to be run in the environment that `trl_environment.py` makes. Not a benchmark itself.
 
-The first line of its standard input is the order as JSON: `model` (a folder), `prompts` (lists of messages), `reward`
-(dotted path of a reward function as in rl_empathy.rewards.interface) and `arguments` (of TRL's GRPOConfig). Every
-further line asks for one step, which is answered with one line of JSON; the end of the input ends the training.
+The first line of its standard input is the order as JSON: `model` (a folder), `prompts` (lists of messages), `rewards`
+(dotted paths of reward functions as in rl_empathy.rewards.interface, whose sum is trained) and `arguments` (of TRL's
+GRPOConfig). Every further line asks for one step, which is answered with one line of JSON; the end of the input ends
+the training.
 """
 
 import importlib
@@ -25,10 +26,9 @@ def distinct_words(group: Any, parsed: Sequence[Any]) -> list[float]:
 class Scores:
     """A reward function of rl_empathy, called as TRL calls its own; remembers what a step was given."""
 
-    __name__ = "reward"
-
     def __init__(self, path: str, tokenizer: Any) -> None:
         module, _, name = path.rpartition(".")
+        self.__name__ = name
         self._function: Callable[..., list[float]] = getattr(importlib.import_module(module), name)
         self._tokenizer = tokenizer
         self.rewards: list[float] = []
@@ -62,7 +62,8 @@ def main() -> None:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    scores = Scores(order["reward"], AutoTokenizer.from_pretrained(order["model"]))
+    tokenizer = AutoTokenizer.from_pretrained(order["model"])
+    terms = [Scores(path, tokenizer) for path in order["rewards"]]
 
     class OneStepALine(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -71,8 +72,8 @@ def main() -> None:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             answer = {
                 "step_s": time.monotonic() - self._started,
-                "rewards": scores.rewards,
-                "completion_tokens": scores.completion_tokens,
+                "rewards": [sum(each) for each in zip(*(term.rewards for term in terms), strict=True)],
+                "completion_tokens": terms[0].completion_tokens,
             }
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
@@ -97,7 +98,7 @@ def main() -> None:
         )
         trainer = GRPOTrainer(
             order["model"],
-            scores,
+            terms,
             config,
             Dataset.from_list([{"prompt": prompt} for prompt in order["prompts"]]),
             callbacks=[OneStepALine()],
