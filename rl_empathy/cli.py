@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from rl_empathy.config.advice import advice
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.reference import reference_text
@@ -57,6 +58,7 @@ def train(
     if check:
         print(dump_run_file(run_file), end="")
         print("\n".join(f"# {line}" for line in make_plan(run_file).lines()))
+        print("".join(f"# warning: {line}\n" for line in advice(run_file)), end="")
         return 0
     prepare_environment()
     try:

@@ -95,19 +95,29 @@ def triplet_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margi
     return functional.relu(margin - near + far).mean()
 
 
-def infonce_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
+def infonce_loss(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, is_own: Tensor, *, temperature: float
+) -> Tensor:
     """InfoNCE (arXiv:1807.03748, eq. 4) over every answer of the batch and every drawn negative.
 
-        L = - mean_i log  exp(cos(a_i, p_i)/τ) / ( Σ_j exp(cos(a_i, p_j)/τ) + Σ_j exp(cos(a_i, n_j)/τ) )
+        L = - mean_i log  exp(cos(a_i, p_i)/τ) / Σ_j exp(cos(a_i, c_j)/τ),    c = p and n, those of is_own[i] left out
+
+    The sum leaves out candidates that are right answers to the same question: as negatives they would teach that a
+    right answer is wrong.
 
     Args:
         anchors: [pairs, width] unit vectors of the questions.
         positives: [pairs, width] unit vectors of their answers.
         negatives: [pairs, width] unit vectors of one wrong answer each.
+        is_own: [pairs, 2 pairs] bool, true where positive j, or negative j - pairs, is a right answer to question i.
+            The diagonal, which is the pair itself, counts as false.
         temperature: τ.
 
     Returns:
         [] the loss, nats.
     """
+    pairs = torch.arange(len(anchors), device=anchors.device)
+    left_out = is_own.clone()
+    left_out[pairs, pairs] = False
     logits = anchors @ torch.cat([positives, negatives]).T / temperature
-    return functional.cross_entropy(logits, torch.arange(len(anchors), device=anchors.device))
+    return functional.cross_entropy(logits.masked_fill(left_out, -torch.inf), pairs)

@@ -5,6 +5,19 @@ import math
 COSINE_FLOOR = 0.1
 
 
+def warmup_length(wanted: float, *, num_steps: int) -> int:
+    """Optimizer steps of a warm-up that is given in steps or as a share of all steps.
+
+    Args:
+        wanted: Below 1 a share of `num_steps`, otherwise a number of steps.
+        num_steps: Steps in all.
+
+    Returns:
+        Whole steps; a share is rounded to the nearest.
+    """
+    return round(wanted * num_steps) if wanted < 1 else int(wanted)
+
+
 def warmup_cosine(step: int, *, warmup_steps: int, num_steps: int) -> float:
     """Linear warm-up, then a half cosine down to a tenth (SGDR without restarts, arXiv:1608.03983, eq. 5).
 

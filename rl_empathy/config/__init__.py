@@ -7,5 +7,6 @@ source      run file and overrides as plain data that knows its lines
 loading     load, dump and compare run files; all problems at once
 reference   the page of all keys
 model_size  parameters of a model, without loading it
+advice      what is allowed and hardly meant
 plan        stages, roles and resources, before anything is started
 """

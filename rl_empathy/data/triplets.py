@@ -21,6 +21,8 @@ KINDS: tuple[NegativeKind, ...] = get_args(NegativeKind)
 NUM_NEIGHBOURS = 10
 """Lexically near prompts from which a hard negative is taken where a topic gives none."""
 MAX_TRIES = 20
+NO_TOPIC = frozenset({"", "nan", "<na>", "nat", "none", "null", "n/a", "na"})
+"""What pandas, R and databases write where there is no value."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,12 @@ class Triplet:
     positive: str
     negative: str
     kind: NegativeKind
+    own: frozenset[str]
+    """The references of the question's prompt, good or bad, as `folded` gives them."""
+
+    def is_right(self, answer: str) -> bool:
+        """Whether a text is one of the prompt's own references."""
+        return folded(answer) in self.own
 
 
 class TripletSource:
@@ -60,7 +68,7 @@ class TripletSource:
             )
         self._shares = {kind: shares.get(kind, 0.0) / sum(shares.values()) for kind in KINDS}
         self._positives = [good_references(row) for row in self._rows]
-        self._own = [{folded(reference.text) for reference in row.references} for row in self._rows]
+        self._own = [frozenset(folded(reference.text) for reference in row.references) for row in self._rows]
         self._near, self._far = self._candidates()
 
     def __len__(self) -> int:
@@ -86,7 +94,11 @@ class TripletSource:
             negative = self._negative(index, positive, kind, rng)
             if folded(negative) not in self._own[index]:
                 return Triplet(
-                    question=self._rows[index].post, positive=positive, negative=negative, kind=kind
+                    question=self._rows[index].post,
+                    positive=positive,
+                    negative=negative,
+                    kind=kind,
+                    own=self._own[index],
                 )
         raise DataError(
             f"row {self._rows[index].id}: no {kind} negative differs from its own references in {MAX_TRIES} tries; "
@@ -110,9 +122,10 @@ class TripletSource:
         """Rows for hard and for other negatives, by row."""
         topics: dict[str, list[int]] = {}
         for index, row in enumerate(self._rows):
-            topics.setdefault(row.topic, []).append(index)
+            topics.setdefault(topic_of(row), []).append(index)
         everyone = range(len(self._rows))
-        alone = [i for i in everyone if not self._rows[i].topic or len(topics[self._rows[i].topic]) == 1]
+        topic = [topic_of(row) for row in self._rows]
+        alone = [i for i in everyone if not topic[i] or len(topics[topic[i]]) == 1]
         neighbours = lexical_neighbours([row.post for row in self._rows], alone) if alone else {}
         if alone:
             log.warning(
@@ -121,11 +134,11 @@ class TripletSource:
             )  # fmt: skip
         near: list[list[int]] = []
         far: list[list[int]] = []
-        others = {topic: [i for i in everyone if self._rows[i].topic != topic] for topic in topics if topic}
-        for index, row in enumerate(self._rows):
-            same = neighbours.get(index) or [i for i in topics[row.topic] if i != index]
+        others = {name: [i for i in everyone if topic[i] != name] for name in topics if name}
+        for index in everyone:
+            same = neighbours.get(index) or [i for i in topics[topic[index]] if i != index]
             near.append(same)
-            away = others.get(row.topic) or [i for i in everyone if i != index and i not in set(same)]
+            away = others.get(topic[index]) or [i for i in everyone if i != index and i not in set(same)]
             far.append(away or same)
         return near, far
 
@@ -135,6 +148,11 @@ def draw_triplets(
 ) -> list[Triplet]:
     """Draw `num` triplets; see `TripletSource`."""
     return TripletSource(rows, shares).draw(num, seed=seed)
+
+
+def topic_of(row: Row) -> str:
+    """The topic of a row; "" where its field holds one of the words that stand for nothing, such as pandas' nan."""
+    return "" if row.topic.strip().casefold() in NO_TOPIC else row.topic
 
 
 def good_references(row: Row) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rl_empathy.algorithms.losses import infonce_loss, triplet_loss
-from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine
+from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
 from rl_empathy.algorithms.thresholds import equal_error_threshold, error_rates
 from rl_empathy.config.sections import RewardModelingConfig
 from rl_empathy.engines.checkpoints import Checkpoint, write_checkpoint
@@ -33,6 +33,7 @@ class TripletLike(Protocol):
     def negative(self) -> str: ...
     @property
     def kind(self) -> str: ...
+    def is_right(self, answer: str) -> bool: ...
 
 
 Metrics = dict[str, float]
@@ -181,7 +182,8 @@ class RewardTraining:
         positives, negatives = self.encoder(texts[num:], max_tokens=cut).split(num)
         if self._config.loss == "triplet":
             return triplet_loss(anchors, positives, negatives, margin=self._config.margin)
-        return infonce_loss(anchors, positives, negatives, temperature=self._config.temperature)
+        is_own = torch.tensor([[t.is_right(a) for a in answers] for t in triplets], device=anchors.device)
+        return infonce_loss(anchors, positives, negatives, is_own, temperature=self._config.temperature)
 
     def _cosines(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         texts = as_pair_sides([question for question, _ in pairs], [answer for _, answer in pairs])
@@ -189,10 +191,11 @@ class RewardTraining:
         return (questions * answers).sum(-1)
 
     def _learning_rate_factor(self) -> float:
-        settings = self._config.optimizer
+        settings, num_steps = self._config.optimizer, self._config.num_steps
+        warmup = warmup_length(settings.warmup_steps, num_steps=num_steps)
         if settings.schedule == "constant":
-            return warmup_constant(self.step, warmup_steps=settings.warmup_steps)
-        return warmup_cosine(self.step, warmup_steps=settings.warmup_steps, num_steps=self._config.num_steps)
+            return warmup_constant(self.step, warmup_steps=warmup)
+        return warmup_cosine(self.step, warmup_steps=warmup, num_steps=num_steps)
 
     def _count_skipped(self, loss: float, norm: float) -> None:
         self._skipped += 1

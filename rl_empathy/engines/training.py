@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine
+from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
 from rl_empathy.config.sections import OptimizerConfig
 from rl_empathy.engines.microbatches import micro_batches_of_rank
 from rl_empathy.engines.policy_model import PolicyModel
@@ -62,6 +62,7 @@ class TrainingEngine:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._settings = optimizer
         self._num_steps = num_steps
+        self._warmup_steps = warmup_length(optimizer.warmup_steps, num_steps=num_steps)
         self._microbatch_tokens = microbatch_tokens
         self.num_updates = 0
         self.skipped_in_a_row = 0
@@ -167,7 +168,7 @@ class TrainingEngine:
         yield from self.model.language_model.named_parameters()
 
     def _learning_rate_factor(self) -> float:
-        step, warmup = self.num_updates + 1, self._settings.warmup_steps
+        step, warmup = self.num_updates + 1, self._warmup_steps
         if self._settings.schedule == "constant":
             return warmup_constant(step, warmup_steps=warmup)
         return warmup_cosine(step, warmup_steps=warmup, num_steps=self._num_steps)

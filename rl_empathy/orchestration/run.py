@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from rl_empathy.config.advice import advice
 from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
@@ -47,6 +48,8 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
         if not _is_finished(context.directory, run_file):
+            for line in advice(run_file):
+                context.progress.warning(line)
             plan = make_plan(run_file)
             may_grow = join_cluster(run_file.cluster, plan)
             synced = asyncio.run(_first_error(_carried_out(context, plan, may_grow=may_grow)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rl_empathy.config.advice import warm_up_advice
 from rl_empathy.data.conversations import completion_token_ids, target_text
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
@@ -40,6 +41,10 @@ async def run_sft(context: RunContext, model: Path) -> Path:
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
     data = SFTData(train=train, held_out=held_out)
     num_steps = len(step_batches(train, run_file.sft, seed=run_file.run.seed))
+    if not run_file.sft.num_steps and (line := warm_up_advice("sft", run_file.sft.optimizer, num_steps)):
+        context.progress.warning(
+            line
+        )  # with num_epochs the data tells the number of steps, and not the run file
     context.progress.stage_started("sft", num_steps=num_steps)
     checkpoint = latest_checkpoint(folder)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)

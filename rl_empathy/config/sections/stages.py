@@ -12,8 +12,8 @@ class OptimizerConfig(Section):
 
     learning_rate: Positive = 1e-5
     """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 8
-    """Optimizer steps of linear warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 8
+    """Optimizer steps of linear warm-up; below 1: their share of the stage's steps, such as 0.1."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What follows the warm-up: cosine to a tenth of the peak, or the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

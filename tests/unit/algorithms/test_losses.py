@@ -92,5 +92,27 @@ def test_triplet_loss_is_zero_once_the_margin_is_kept():
 
 def test_infonce_of_equal_cosines_is_the_log_of_the_number_of_candidates():
     same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    loss = infonce_loss(same, same, same, temperature=0.05)
+    loss = infonce_loss(same, same, same, torch.zeros(2, 4, dtype=torch.bool), temperature=0.05)
     assert loss.item() == pytest.approx(math.log(4))  # two answers and two negatives, all alike
+
+
+def test_infonce_leaves_out_candidates_that_are_right_answers_to_the_anchor():
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    anchors, positives = torch.tensor([east, north]), torch.tensor([east, north])
+    negatives = torch.tensor([north, east])  # negative 1 is a right answer to question 0
+    is_own = torch.tensor([[True, False, False, True], [False, True, False, False]])
+    loss = infonce_loss(anchors, positives, negatives, is_own, temperature=1.0)
+    # question 0: its pair (cosine 1) among pair, positive 1 (0), negative 0 (0); negative 1 (1) is left out
+    # question 1: its pair (1) among pair, positive 0 (0), negative 0 (1), negative 1 (0)
+    first, second = math.log(math.e + 2) - 1, math.log(2 * math.e + 2) - 1
+    assert loss.item() == pytest.approx((first + second) / 2)
+
+
+def test_infonce_gives_a_right_answer_of_the_anchor_no_gradient():
+    anchors, positives = torch.eye(2), torch.eye(2)
+    negatives = torch.tensor([[0.6, 0.8], [0.8, 0.6]], requires_grad=True)
+    is_own = torch.tensor([[True, False, True, False], [False, True, True, False]])  # negative 0 of both
+    infonce_loss(anchors, positives, negatives, is_own, temperature=1.0).backward()
+    assert negatives.grad is not None
+    assert negatives.grad[0].tolist() == [0, 0]
+    assert negatives.grad[1].abs().min() > 0

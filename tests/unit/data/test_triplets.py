@@ -148,3 +148,23 @@ def test_references_that_are_all_the_same_text_are_refused_by_row() -> None:
     rows = [make_row(name, topic="work", answers=["The same text."]) for name in ("one", "two")]
     with pytest.raises(DataError, match="no hard negative differs"):
         draw_triplets(rows, only("hard"), 2, "0")
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "None", " null "])
+def test_a_topic_that_stands_for_nothing_makes_no_hard_negatives(nothing: str) -> None:
+    near = [
+        make_row(f"my noisy neighbour {i}", topic=nothing, answers=[f"Neighbour answer {i}, to you."])
+        for i in range(12)
+    ]
+    far = [
+        make_row(f"XYZQW {i * 1111}", topic=nothing, answers=[f"Distant answer {i}, to you."])
+        for i in range(12)
+    ]
+    for triplet in draw_triplets(near + far, only("hard"), 24, "0"):
+        assert triplet.negative.startswith("Neighbour" if "noisy" in triplet.question else "Distant")
+
+
+def test_a_triplet_knows_every_reference_of_its_prompt() -> None:
+    rows = [make_row("work", answers=["One.", "Two!"], votes=[9, 0]), make_row("grief", answers=["Other."])]
+    triplet = next(t for t in draw_triplets(rows, only("easy"), 2, "0") if "work" in t.question)
+    assert [triplet.is_right(text) for text in ("one", "Two", "Other.")] == [True, True, False]

@@ -36,6 +36,9 @@ class PlainTriplet:
     negative: str
     kind: str
 
+    def is_right(self, answer: str) -> bool:
+        return answer == self.positive
+
 
 def make_triplets(shift: int) -> list[PlainTriplet]:
     return [
