@@ -1,9 +1,11 @@
 """Counselling text in, typed rows out, and traces added to them.
 
 rows.py            our own JSON lines <-> `types.Row`
-sources.py         where text comes from: a file, the bundled set, a hub name; records with file and line
+sources.py         where text comes from: a file, a folder of dialogues, the bundled set, a hub name
+records.py         the records of a file, each with its line; a damaged one costs itself
 readers.py         one reader a format: rows, counselchat, smile, psyqa, columns
 text.py            cleaning, folding for comparison, shortening for error texts
+markup.py          HTML as the reader of a page sees it
 triplets.py        a question with a right and a wrong answer; corruptions.py spoils answers
 risk.py            lexicon of acute risk, and the fixed safe reply
 loading.py         read, screen, de-duplicate, filter, split by prompt: `load_data`

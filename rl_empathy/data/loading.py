@@ -7,7 +7,9 @@ Every row that is left out or changed is counted. Nothing depends on the order o
 """
 
 import hashlib
+import itertools
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,12 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from rl_empathy.config.sections import DataConfig
-from rl_empathy.data.readers import HUB_FORMATS, LANGUAGES, read
+from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES, read
 from rl_empathy.data.risk import SAFE_REPLY, speaks_of_risk
 from rl_empathy.data.rows import row_to_dict
 from rl_empathy.data.sources import Source, locate
 from rl_empathy.data.templates import template_trace
-from rl_empathy.data.text import folded
+from rl_empathy.data.text import conversation_key, folded
 from rl_empathy.errors import DataError
 from rl_empathy.types import Reference, Row, conversation_text
 
@@ -43,9 +45,15 @@ Rows that end without a reference are kept: they are prompts for reinforcement l
 reward modelling pass over them."""
 
 
+GREETING_CHARACTERS = 40
+"""A first message of fewer letters, after which conversations part, is a greeting: it says nothing of its writer."""
+
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """The rows of a run. No prompt, and no conversation with the same first post, is on both sides.
+    """The rows of a run. No conversation, and none that goes on from it, is on both sides.
 
     Both sides are in an order drawn from the seed, so that a prefix is a fair sample.
     """
@@ -55,7 +63,7 @@ class DataSet:
     counts: Mapping[str, int]
     """What became of the rows, by the names of COUNTS."""
     sha256: str
-    """Of the source file; for a data set of a hub, of its rows as they were read."""
+    """Of the source file; for a folder, of its files' names and digests; for a hub's data set, of the rows read."""
     source: str
     """Path or hub name."""
 
@@ -75,7 +83,11 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
     if config.train is None and config.format != "rows":
         raise DataError(f"data.format {config.format} reads no bundled set; name a file in data.train")
     source = locate(
-        config.train, language=config.language, columns=config.columns, hub=config.format in HUB_FORMATS
+        config.train,
+        language=config.language,
+        columns=config.columns,
+        hub=config.format in HUB_FORMATS,
+        folder=config.format in FOLDER_FORMATS,
     )
     rows, bad_rows = read_source(source, config.format, on_bad_row=config.on_bad_row)
     counts = Counter(rows_read=len(rows), bad_rows=bad_rows)
@@ -111,6 +123,8 @@ def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "ski
             f"data: {len(errors)} bad row(s) in {source.name}, beside {len(rows)} good ones; "
             f"mend them, or set data.on_bad_row: skip{listed}"
         )
+    if errors:
+        log.warning("%d bad row(s) in %s are skipped:%s", len(errors), source.name, listed)
     if not rows:
         raise DataError(f"data: {source.name} has no row that format {format} can read{listed}")
     return rows, len(errors)
@@ -143,7 +157,7 @@ def _merged(rows: Sequence[Row], counts: Counter[str]) -> list[Row]:
     """Merge rows of equal conversations: one row with all their references, best first, each text once."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(folded(conversation_text(row.messages)), []).append(row)
+        groups.setdefault(conversation_key(row.messages), []).append(row)
     counts["duplicates"] += len(rows) - len(groups)
     return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
 
@@ -180,35 +194,65 @@ def _split(
             f"data.held_out_prompts ({wanted}) is more than half of the {len(rows)} prompts of {name}; "
             f"set data.held_out_prompts: {max(1, len(rows) // 4)}, or give more data"
         )
-    openings: dict[str, list[Row]] = {}
-    for row in rows:
-        openings.setdefault(_opening(row), []).append(row)
     held_out: list[Row] = []
     train: list[Row] = []
-    for opening in sorted(openings, key=lambda text: _drawn(seed, text)):
-        group = sorted(
-            openings[opening], key=lambda row: (len(row.messages), folded(conversation_text(row.messages)))
-        )
-        (held_out if len(held_out) + len(group) <= wanted else train).extend(group)
+    for family in sorted(_families(rows), key=lambda family: _drawn(seed, family[0])):
+        (held_out if len(held_out) + len(family) <= wanted else train).extend(family)
     if len(held_out) < wanted:
         raise DataError(
             f"data.held_out_prompts ({wanted}) cannot be met: only {len(held_out)} prompts of {name} can be "
-            "held out without parting conversations that begin with the same post; ask for fewer"
+            "held out without parting a conversation from those that go on from it; ask for fewer"
         )
     return tuple(held_out), tuple(train)
 
 
-def _opening(row: Row) -> str:
-    return folded(next(message.content for message in row.messages if message.role == "user"))
+def _families(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that stay on one side: a conversation, and those that go on from it, shortest first."""
+    keys = [_prefix_keys(row) for row in rows]
+    whole = {key[-1] for key in keys}
+    goes_on: dict[bytes, set[bytes]] = {}
+    for key in keys:
+        for end, prefix in enumerate(key[:-1], start=1):
+            if prefix in whole:
+                goes_on.setdefault(prefix, set()).add(key[min(end + 1, len(key) - 1)])
+    greetings = {
+        key[-1]
+        for key, row in zip(keys, rows, strict=True)
+        if len(goes_on.get(key[-1], ())) > 1
+        and len(folded(conversation_text(row.messages))) < GREETING_CHARACTERS
+    }
+    roots = whole - greetings
+    families: dict[bytes, list[Row]] = {}
+    for key, row in zip(keys, rows, strict=True):
+        root = next((prefix for prefix in key if prefix in roots), key[-1])
+        families.setdefault(root, []).append(row)
+    return [
+        sorted(family, key=lambda row: (len(row.messages), conversation_key(row.messages)))
+        for family in families.values()
+    ]
 
 
-def _drawn(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+def _prefix_keys(row: Row) -> list[bytes]:
+    """A key for the conversation up to each of its messages; the last one is that of the whole."""
+    texts = [f"{message.role}:{folded(message.content)}".encode() for message in row.messages]
+    return [*itertools.accumulate(texts, lambda key, text: hashlib.sha256(key + b"\n" + text).digest())]
+
+
+def _drawn(seed: int, row: Row) -> tuple[str, str]:
+    text = folded(conversation_text(row.messages))
+    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest(), conversation_key(row.messages)
 
 
 def _digest(path: Path | None, rows: Sequence[Row]) -> str:
+    if path is not None and path.is_dir():
+        files = sorted(path.glob("*.json"))
+        return hashlib.sha256("".join(f"{f.name} {_file_digest(f)}\n" for f in files).encode()).hexdigest()
     if path is not None:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _file_digest(path)
     lines = (json.dumps(row_to_dict(row), sort_keys=True, ensure_ascii=False) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from rl_empathy.data.records import Record
 from rl_empathy.data.rows import row_from_dict
-from rl_empathy.data.sources import Record, Source, records
-from rl_empathy.data.text import cleaned, folded, joined_post, shown
+from rl_empathy.data.sources import Source, dialogue_records, records
+from rl_empathy.data.text import cleaned, conversation_key, is_missing, joined_post, shown
 from rl_empathy.errors import DataError
-from rl_empathy.types import Message, Reference, Row, conversation_text
+from rl_empathy.types import Message, Reference, Role, Row
 
 Items = Iterator[Row | DataError]
 
 HUB_FORMATS = ("counselchat", "columns")
 """Formats that a data set of a hub can have; the others are files."""
+FOLDER_FORMATS = ("smile",)
+"""Formats whose source can be a folder with one file a dialogue."""
 LANGUAGES: Mapping[str, str] = {"counselchat": "en", "smile": "zh", "psyqa": "zh"}
 """Formats of one language."""
 
@@ -65,9 +68,10 @@ def counselchat_items(items: Iterable[Record | DataError]) -> Items:
 def read_smile(source: Source) -> Items:
     """SMILE (CC0): a post and its first reply; `turns` counts only where one of the two is missing.
 
-    Then the row is the longest conversation in `turns` that the assistant goes on with.
+    Then the row is the longest conversation in `turns` that the assistant goes on with. SMILE's own layout, one
+    file a dialogue, is such turns; the source is a file or their folder.
     """
-    return _rows(records(source), _smile_row)
+    return _rows(dialogue_records(source), _smile_row)
 
 
 def read_psyqa(source: Source) -> Items:
@@ -81,19 +85,28 @@ def read_columns(source: Source) -> Items:
     assert columns is not None, "the configuration lets format: columns pass only with a mapping"
 
     def row(record: Record) -> Row:
+        _require_no_utterances(record)
         answers = _field(record, columns.answer) if columns.answer else []
         texts = answers if isinstance(answers, list) else [answers]
-        topic = str(_field(record, columns.topic) or "") if columns.topic else ""
+        topic = _field(record, columns.topic) if columns.topic else None
         number = record.where.rpartition(":")[2].removeprefix(" row ")
         return Row(
-            id=str(_field(record, columns.id)) if columns.id else f"row-{number}",
+            id=_id(record, columns.id) if columns.id else f"row-{number}",
             messages=_prompt(_text(record, columns.prompt, _field(record, columns.prompt))),
             references=tuple(Reference(text=_text(record, columns.answer or "", t)) for t in texts),
-            metadata={"language": source.language} | ({"topic": topic} if topic else {}),
+            metadata={"language": source.language} | _topic(topic),
         )
 
     return _rows(records(source), row)
 
+
+_TURN_ROLES: Mapping[str, Role] = {
+    "user": "user",
+    "assistant": "assistant",
+    "client": "user",
+    "counselor": "assistant",
+}
+"""Roles in SMILE's turns, as they are and as SMILE's own files name them."""
 
 READERS: Mapping[str, Callable[[Source], Items]] = {
     "rows": read_rows,
@@ -117,7 +130,7 @@ def _rows(
         except DataError as error:
             yield error
             continue
-        conversation = folded(conversation_text(made.messages))
+        conversation = conversation_key(made.messages)
         where, known = first_use.setdefault(made.id, (item.where, conversation))
         if where != item.where and (unique_ids or known != conversation):
             yield DataError(f"{item.where}: id: {shown(made.id)} is already used at {where}; ids must differ")
@@ -134,10 +147,30 @@ def _field(record: Record, name: str) -> Any:
 
 
 def _text(record: Record, name: str, value: object) -> str:
-    text = cleaned(value) if isinstance(value, str) else ""
-    if not text:
+    # `_comma_` is how EmpatheticDialogues, and whoever made a table of it, writes a comma.
+    text = cleaned(value.replace("_comma_", ",")) if isinstance(value, str) else ""
+    if is_missing(text):
         raise DataError(f"{record.where}: {name}: must be a text that is not empty, got {shown(value)}")
     return text
+
+
+def _id(record: Record, name: str) -> str:
+    value = _field(record, name)
+    if is_missing(value) or isinstance(value, list | dict):
+        raise DataError(f"{record.where}: {name}: must be a text or a number, got {shown(value)}")
+    return str(value)
+
+
+def _topic(value: object) -> dict[str, str]:
+    return {} if is_missing(value) else {"topic": str(value).strip()}
+
+
+def _require_no_utterances(record: Record) -> None:
+    if {"conv_id", "utterance_idx", "utterance"} <= record.data.keys():
+        raise DataError(
+            f"{record.where}: EmpatheticDialogues has one utterance a line, and format columns wants a post and its "
+            "reply in one; join the utterances of each conv_id (odd utterance_idx: help-seeker, even: reply)"
+        )
 
 
 def _dicts(record: Record, name: str) -> list[dict[str, Any]]:
@@ -148,10 +181,11 @@ def _dicts(record: Record, name: str) -> list[dict[str, Any]]:
 
 
 def _number(record: Record, name: str, value: object) -> int:
-    if value is None or value == "":
+    if is_missing(value):
         return 0
     try:
-        return int(str(value))
+        # pandas writes the whole numbers of a column with gaps as 3.0
+        return int(str(value).removesuffix(".0"))
     except ValueError:
         raise DataError(f"{record.where}: {name}: must be a whole number, got {shown(value)}") from None
 
@@ -164,10 +198,10 @@ def _counselchat_line(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
     """Question and answer of one line; the newer of the two CSV files has `topics` and no views."""
     data = record.data
     question: dict[str, Any] = {
-        "question_id": str(_field(record, "questionID")),
-        "topic": data.get("topic") or data.get("topics") or "",
-        "title": data.get("questionTitle") or "",
-        "question": data.get("questionText") or "",
+        "question_id": _id(record, "questionID"),
+        "topic": data["topics"] if is_missing(data.get("topic")) and "topics" in data else data.get("topic"),
+        "title": data.get("questionTitle"),
+        "question": data.get("questionText"),
         "answers": [],
     }
     answer = {
@@ -184,20 +218,21 @@ def _counselchat_row(record: Record) -> Row:
         return -upvotes, -views
 
     post = joined_post(*(_optional(record, name) for name in ("title", "question")))
-    topic = _optional(record, "topic").strip()
     return Row(
-        id=f"counselchat-{_field(record, 'question_id')}",
+        id=f"counselchat-{_id(record, 'question_id')}",
         messages=_prompt(_text(record, "question", post)),
         references=tuple(
             Reference(text=_text(record, "answers.text", answer.get("text")), votes=-merit(answer)[0])
             for answer in sorted(_dicts(record, "answers"), key=merit)
         ),
-        metadata={"language": "en"} | ({"topic": topic} if topic else {}),
+        metadata={"language": "en"} | _topic(_optional(record, "topic")),
     )
 
 
 def _optional(record: Record, name: str) -> str:
-    value = record.data.get(name) or ""
+    value = record.data.get(name)
+    if is_missing(value):
+        return ""
     if not isinstance(value, str):
         raise DataError(f"{record.where}: {name}: must be a text, got {shown(value)}")
     return value
@@ -210,7 +245,7 @@ def _smile_row(record: Record) -> Row:
         messages = _prompt(_text(record, "question", _field(record, "question")))
         answer = _text(record, "answer", _field(record, "answer"))
     return Row(
-        id=f"smile-{_field(record, 'id')}",
+        id=f"smile-{_id(record, 'id')}",
         messages=messages,
         references=(Reference(text=answer),),
         metadata={"language": "zh"},
@@ -220,12 +255,12 @@ def _smile_row(record: Record) -> Row:
 def _smile_turns(record: Record) -> tuple[tuple[Message, ...], str]:
     turns = _dicts(record, "turns")
     for turn in turns:
-        if turn.get("role") not in ("user", "assistant"):
+        if turn.get("role") not in _TURN_ROLES:
             raise DataError(
-                f"{record.where}: turns.role: must be user or assistant, got {shown(turn.get('role'))}"
+                f"{record.where}: turns.role: must be one of {', '.join(_TURN_ROLES)}, got {shown(turn.get('role'))}"
             )
     messages = tuple(
-        Message(role=turn["role"], content=_text(record, "turns.content", turn.get("content")))
+        Message(role=_TURN_ROLES[turn["role"]], content=_text(record, "turns.content", turn.get("content")))
         for turn in turns
     )
     for end in range(len(messages) - 1, 0, -1):
@@ -236,14 +271,13 @@ def _smile_turns(record: Record) -> tuple[tuple[Message, ...], str]:
 
 def _psyqa_row(record: Record) -> Row:
     answers = _dicts(record, "answers")
-    keywords = _optional(record, "keywords")
     post = joined_post(_optional(record, "question"), _optional(record, "description"))
     return Row(
-        id=f"psyqa-{_field(record, 'questionID')}",
+        id=f"psyqa-{_id(record, 'questionID')}",
         messages=_prompt(_text(record, "question", post)),
         references=tuple(
             Reference(text=_text(record, "answers.answer_text", answer.get("answer_text")))
             for answer in answers
         ),
-        metadata={"language": "zh"} | ({"topic": keywords} if keywords else {}),
+        metadata={"language": "zh"} | _topic(_optional(record, "keywords")),
     )

@@ -6,7 +6,8 @@
      "metadata": {"topic": "work", "language": "en"}}
 
 `messages` [{role, content}, …] takes the place of `prompt` when there is context. Only `id` and one of the
-two are required. Values of metadata may be text, numbers or booleans, and are kept as text.
+two are required. Values of metadata may be text, numbers or booleans, and are kept as text; NaN and a topic
+"nan" (as pandas writes a missing one) are no entry.
 """
 
 import difflib
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rl_empathy.data.text import shown
+from rl_empathy.data.text import is_missing, shown
 from rl_empathy.errors import DataError
 from rl_empathy.types import Message, Reference, Row, Trace
 
@@ -69,11 +70,14 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
-    """Write to a temporary file beside `path` (readable by its owner only), then rename."""
+    """Write to a temporary file beside `path` (readable by its owner only), then rename.
+
+    A character that UTF-8 has no bytes for, such as half an emoji, is written as JSON's own escape.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(data, ensure_ascii=False) + "\n" for data in objects)
             file.flush()
             os.fsync(file.fileno())
@@ -162,6 +166,8 @@ def _trace(value: object, where: str) -> Trace | None:
 def _metadata(value: object, where: str) -> dict[str, str]:
     result = {}
     for key, item in _object(value, where, "metadata").items():
+        if item is not None and is_missing(item) and (key == "topic" or isinstance(item, float)):
+            continue
         if not isinstance(item, str | int | float):
             _fail(where, f"metadata.{key}", "must be text, a number or a boolean", item)
         result[key] = item if isinstance(item, str) else json.dumps(item)

@@ -1,21 +1,26 @@
-"""Where counselling text comes from, and its records with file and line.
+"""Where counselling text comes from.
 
-A source is the bundled set, a local file (.jsonl, .json, .csv, .parquet) or a hub name such as owner/name.
+A source is the bundled set, a local file (.jsonl, .json, .csv, .parquet), a folder of dialogues or a hub name
+such as owner/name.
 """
 
-import csv
 import difflib
-import json
+import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import httpx
 
 from rl_empathy.config.sections import ColumnsConfig
-from rl_empathy.data.text import shown
+from rl_empathy.data.records import (
+    Record,
+    Records,
+    csv_records,
+    hub_records,
+    json_line_records,
+    json_list_records,
+    parquet_records,
+)
 from rl_empathy.errors import DataError
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -30,29 +35,33 @@ class Source:
     name: str
     """As error texts name it."""
     path: Path | None
-    """None: `name` is a hub name."""
+    """A file, or a folder with one file a dialogue; None: `name` is a hub name."""
     language: str = "en"
     columns: ColumnsConfig | None = None
 
 
-class Record(NamedTuple):
-    """One decoded object of a source."""
-
-    where: str
-    """File and line, or hub name and row."""
-    data: dict[str, Any]
-
-
 def locate(
-    name: str | None, *, language: str, columns: ColumnsConfig | None = None, hub: bool = True
+    name: str | None,
+    *,
+    language: str,
+    columns: ColumnsConfig | None = None,
+    hub: bool = True,
+    folder: bool = False,
 ) -> Source:
     """Find the file or hub data set that `name` means; None is the bundled set of `language`.
+
+    Args:
+        name: A path, or the name of a hub's data set.
+        language: The text's language.
+        columns: The column mapping of format columns.
+        hub: The format can be that of a hub's data set.
+        folder: The format can be that of a folder with one file a dialogue.
 
     Raises:
         DataError: There is no such file, and the name is none of a hub's; names the file nearest to it.
     """
     path = BUNDLED / f"{language}.jsonl" if name is None else Path(name).expanduser()
-    if path.is_file():
+    if path.is_file() or (folder and path.is_dir() and any(path.glob("*.json"))):
         return Source(name=str(path), path=path, language=language, columns=columns)
     if path.is_dir():
         raise DataError(f"data: {path.absolute()} is a folder; name a file in it: {_some_files(path)}")
@@ -62,111 +71,50 @@ def locate(
     raise DataError(_missing(path.absolute()))
 
 
-def records(source: Source) -> Iterator[Record | DataError]:
-    """Decode the source's objects in order; what cannot be decoded is given as an error in its place."""
+def records(source: Source) -> Records:
+    """Decode the source's objects in order; what cannot be decoded is given as an error in its place.
+
+    Raises:
+        DataError: The rest of the source cannot be read.
+    """
     if source.path is None:
-        return _hub_records(source.name)
+        return hub_records(source.name)
     suffix = source.path.suffix.lower()
     if suffix == ".csv":
-        return _csv_records(source.path)
+        return csv_records(source.path)
     if suffix == ".parquet":
-        return _dataset_records(source.name, "parquet", data_files=str(source.path))
+        return parquet_records(source.path)
     with source.path.open("rb") as file:
         first = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return _json_list_records(source.path) if first == b"[" else _json_line_records(source.path)
+    return json_list_records(source.path) if first == b"[" else json_line_records(source.path)
 
 
-def _json_line_records(path: Path) -> Iterator[Record | DataError]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
+def dialogue_records(source: Source) -> Records:
+    """Records of a source whose files may each be the list of one dialogue's turns.
+
+    Such a file, and each file of a folder, is one record: {"id": the file's name, "turns": the list}.
+    """
+    assert source.path is not None, "formats of dialogues are files"
+    if source.path.is_dir():
+        for path in sorted(source.path.glob("*.json")):
             try:
-                data = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as error:
-                yield DataError(
-                    f"{where}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8"
-                )
-            except json.JSONDecodeError as error:
-                yield DataError(
-                    f"{where}: not JSON ({error.msg}, column {error.colno}), got {shown(_lossy(line))}"
-                )
-            else:
-                yield _record(where, data)
-
-
-def _json_list_records(path: Path) -> Iterator[Record | DataError]:
-    """Walk the list item by item, so that a wrong one can be named by its line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        yield DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8")
+                yield _dialogue(path, list(records(replace(source, name=str(path), path=path))))
+            except DataError as error:
+                yield error
         return
-    decoder, skip = json.JSONDecoder(), re.compile(r"[\s,\[]*")
-    position, line, counted = 0, 1, 0
-    while True:
-        between = skip.match(text, position)
-        assert between is not None
-        position = between.end()
-        line, counted = line + text.count("\n", counted, position), position
-        if text.startswith("]", position):
-            return
-        try:
-            data, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            yield DataError(
-                f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno}); the rest is unread"
-            )
-            return
-        yield _record(f"{path}:{line}", data)
+    items = records(source)
+    first = next(items, None)
+    if isinstance(first, Record) and {"role", "content"} <= first.data.keys():
+        yield _dialogue(source.path, [first, *items])
+    elif first is not None:
+        yield from itertools.chain([first], items)
 
 
-def _csv_records(path: Path) -> Iterator[Record | DataError]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        line = 2
-        try:
-            for data in reader:
-                where, line = f"{path}:{line}", reader.line_num + 1
-                if None in data or None in data.values():
-                    given = sum(value is not None for key, value in data.items() if key is not None)
-                    given += len(data.get(None) or [])  # type: ignore[call-overload]
-                    yield DataError(f"{where}: wanted {len(reader.fieldnames or [])} fields, got {given}")
-                else:
-                    yield Record(where, data)
-        except UnicodeDecodeError as error:
-            yield DataError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8")
-        except csv.Error as error:
-            yield DataError(f"{path}:{line}: not CSV ({error})")
-
-
-def _hub_records(name: str) -> Iterator[Record | DataError]:
-    return _dataset_records(name, name)
-
-
-def _dataset_records(name: str, path: str, **arguments: str) -> Iterator[Record | DataError]:
-    # Slow to import, and wanted for hub names and parquet files only.
-    import datasets  # type: ignore[import-untyped]
-
-    try:
-        rows = datasets.load_dataset(path, split="train", streaming="data_files" in arguments, **arguments)
-        for number, data in enumerate(rows, start=1):
-            yield Record(f"{name}: row {number}", dict(data))
-    except (OSError, ValueError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"data: {name} could not be read by `datasets`: {type(error).__name__}: {shown(str(error), 200)}"
-        ) from error
-
-
-def _record(where: str, data: object) -> Record | DataError:
-    if not isinstance(data, dict):
-        return DataError(f"{where}: row: must be an object, got {shown(data)}")
-    return Record(where, data)
-
-
-def _lossy(line: bytes) -> str:
-    return line.decode("utf-8", errors="replace")
+def _dialogue(path: Path, items: Sequence[Record | DataError]) -> Record | DataError:
+    """The turns of a file as one record; one turn that cannot be read is the error of the whole dialogue."""
+    wrong = next((item for item in items if isinstance(item, DataError)), None)
+    turns = [item.data for item in items if isinstance(item, Record)]
+    return wrong or Record(str(path), {"id": path.stem, "turns": turns})
 
 
 def _looks_like_hub(name: str) -> bool:

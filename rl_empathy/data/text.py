@@ -1,25 +1,36 @@
 """Text as people typed it: cleaned of markup, folded for comparison, shortened for error texts."""
 
-import html
 import json
+import math
 import re
 import unicodedata
+from collections.abc import Sequence
 
-_BREAK = re.compile(r"<\s*(?:br\s*/?|/p|/div|/li|/h[1-6]|/blockquote)\s*>", re.IGNORECASE)
-_TAG = re.compile(
-    r"</?(?:p|br|div|span|ul|ol|li|b|i|u|em|strong|a|h[1-6]|blockquote|font|img|code|pre)(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
-)
-_INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
+from rl_empathy.data.markup import plain_text
+from rl_empathy.types import Message
+
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")  # joiners stay: they hold emoji and letters together
 _NOT_WORD = re.compile(r"[\W_]+")
+_MISSING = {"", "nan", "<na>", "n/a", "#n/a", "null", "none", "nat"}
 
 
 def cleaned(text: str) -> str:
     """Turn HTML and odd white space into plain paragraphs; text without markup keeps its words."""
-    text = html.unescape(_TAG.sub("", _BREAK.sub("\n\n", text)))
-    text = _INVISIBLE.sub("", text).replace("\u00a0", " ").replace("\r\n", "\n").replace("\r", "\n")
+    text = _INVISIBLE.sub("", plain_text(text)).replace("\u00a0", " ")
     text = re.sub(r"[ \t\u3000]+", " ", text)
     return re.sub(r" ?\n(?: ?\n)+ ?", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
+
+
+def is_missing(value: object) -> bool:
+    """Whether a table has no value here: None, NaN, white space, or the word that pandas writes for these."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and value.strip().casefold() in _MISSING)
+
+
+def conversation_key(messages: Sequence[Message]) -> str:
+    """The whole conversation, folded message by message: two prompts are the same when these are equal."""
+    return "\n".join(f"{message.role}:{folded(message.content)}" for message in messages)
 
 
 def folded(text: str) -> str:
@@ -29,9 +40,12 @@ def folded(text: str) -> str:
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Give a value as error texts show it: at most `limit` characters, since transcripts are private."""
+    """Give a value as error texts show it: at most `limit` characters, since transcripts are private.
+
+    Every text can be printed: a character that UTF-8 has no bytes for, such as half an emoji, is escaped.
+    """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
+    text = " ".join(text[: 16 * limit].split()).encode("utf-8", "backslashreplace").decode()
     quoted = text if len(text) <= limit else text[: limit - 1] + "…"
     return f'"{quoted}"' if isinstance(value, str) else quoted
 

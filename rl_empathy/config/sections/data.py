@@ -24,7 +24,8 @@ class DataConfig(Section):
     """The counselling text."""
 
     train: str | None = None
-    """Path of a file, or the hub name of a data set; the bundled synthetic set when left out."""
+    """Path of a file, of a folder with one file a dialogue (format: smile), or the hub name of a
+    data set; the bundled synthetic set when left out."""
     format: Literal["rows", "counselchat", "smile", "psyqa", "columns"] = "rows"
     """How to read it: our own JSON lines, one of three public sets, or any set by a column mapping."""
     columns: ColumnsConfig | None = None
@@ -43,7 +44,8 @@ class DataConfig(Section):
     max_prompt_tokens: Count = 512
     """Longer prompts are dropped by name, never cut."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """What a row that cannot be read does: end the run, or be left out and counted."""
+    """What a row that cannot be read does: end the run, or be left out and counted. A fault after
+    which rows cannot be told apart ends the run in both cases."""
     on_risk: Literal["keep", "exclude", "template"] = "exclude"
     """What a row that speaks of acute risk does: stay, be left out, or stay with a fixed safe
     reply as its reference."""

@@ -95,6 +95,70 @@ def test_conversations_with_the_same_first_post_stay_on_one_side(tmp_path: Path,
     assert not first_posts[0] & first_posts[1]
 
 
+def dialogue(id: str, *texts: str) -> dict[str, object]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    return {"id": id, "messages": messages, "references": [{"text": REPLY}]}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_dialogues_that_begin_alike_are_split_by_the_whole_conversation(tmp_path: Path, alone: bool) -> None:
+    rows = [dialogue(f"d{i}", "Hello", f"Hi, I am {i % 2}.", f"My story is number {i}") for i in range(12)]
+    rows += [
+        dialogue(f"e{i}", "Hello", f"Hi, I am {i % 2}.", f"My story is number {i}", "I see.", "Yes.")
+        for i in range(3)
+    ]
+    rows += [make_row("hello", "Hello")] if alone else []
+
+    data = load(tmp_path, rows, held_out_prompts=5)
+
+    assert len(data.held_out) == 5
+    sides = [{row.id for row in side} for side in (data.train, data.held_out)]
+    for i in range(3):  # a dialogue and its continuation
+        assert any({f"d{i}", f"e{i}"} <= side for side in sides)
+
+
+def test_a_long_post_is_on_one_side_with_all_that_goes_on_from_it(tmp_path: Path) -> None:
+    post = "My mother died in spring, and since then I cannot talk to anybody at home about it."
+    threads = [dialogue(f"t{i}", post, f"What is it like, {i}?", f"Empty {i}") for i in range(2)]
+
+    for seed in range(8):
+        data = load(tmp_path, [*many(8), make_row("post", post), *threads], seed=seed, held_out_prompts=4)
+        sides = [{row.id for row in side} & {"post", "t0", "t1"} for side in (data.train, data.held_out)]
+        assert set() in sides
+
+
+def test_equal_words_in_other_turns_are_another_conversation(tmp_path: Path) -> None:
+    rows = [*many(5), make_row("a", "I see. Go on. Yes."), dialogue("b", "I see.", "Go on.", "Yes.")]
+
+    assert load(tmp_path, rows).counts["duplicates"] == 0
+
+
+def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    for number in range(4):
+        turns = [
+            {"role": "client", "content": f"我很累{number}"},
+            {"role": "counselor", "content": "怎么了？" * 6},
+        ]
+        (tmp_path / f"{number}.json").write_text(json.dumps(turns))
+    config = DataConfig.model_validate(
+        {"train": str(tmp_path), "format": "smile", "language": "zh", "held_out_prompts": 1}
+    )
+
+    before = load_data(config, seed=0)
+    (tmp_path / "3.json").write_text(json.dumps(turns).replace("3", "4"))
+
+    assert len(before.train + before.held_out) == 4
+    assert load_data(config, seed=0).sha256 != before.sha256
+
+
+def test_skipped_rows_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(tmp_path, [*many(5), make_row("bad", "")], on_bad_row="skip")
+
+    assert "1 bad row(s)" in caplog.text
+    assert "rows.jsonl:6: prompt" in caplog.text
+
+
 def test_a_trace_goes_with_the_reference_that_it_leads_to(tmp_path: Path) -> None:
     trace = {"teacher": "author", "spans": {"L1": "a", "L2": "b", "L3": "c", "L4": "d"}}
     rows = [

@@ -7,7 +7,8 @@ import pytest
 
 from rl_empathy.config.sections import ColumnsConfig
 from rl_empathy.data.readers import counselchat_items, read
-from rl_empathy.data.sources import Record, Source, locate
+from rl_empathy.data.records import Record
+from rl_empathy.data.sources import Source, locate
 from rl_empathy.errors import DataError
 from rl_empathy.types import Row
 
@@ -147,6 +148,107 @@ def test_smile_takes_turns_only_where_question_or_answer_is_missing(tmp_path: Pa
     assert rows[0].metadata["language"] == "zh"
 
 
+SMILES_OWN = """[
+ {"role": "client", "content": "最近总是睡不好。", "annotation": []},
+ {"role": "counselor", "content": "能说说晚上都在想什么吗？", "annotation": []},
+ {"role": "client", "content": "在想工作，怕做不好。", "annotation": []},
+ {"role": "counselor", "content": "怕做不好，说明你很在意。", "annotation": []}
+]
+"""
+
+
+def test_smiles_own_files_are_read_one_dialogue_a_file(tmp_path: Path) -> None:
+    alone, errors = split_items(make_source(tmp_path / "17.json", SMILES_OWN), "smile")
+
+    (row,) = alone
+    assert not errors
+    assert row.id == "smile-17"
+    assert [m.role for m in row.messages] == ["user", "assistant", "user"]
+    assert (row.post, row.references[0].text) == ("在想工作，怕做不好。", "怕做不好，说明你很在意。")
+
+
+def test_a_folder_of_smiles_own_files_is_read_and_a_damaged_file_is_one_bad_row(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.json").write_text(
+            SMILES_OWN.replace("最近", f"最近{number}"), encoding="utf-8"
+        )
+    (tmp_path / "1.json").write_text(SMILES_OWN[:80], encoding="utf-8")
+    (tmp_path / "2.json").write_text(SMILES_OWN.replace("counselor", "robot"), encoding="utf-8")
+
+    rows, errors = split_items(locate(str(tmp_path), language="zh", folder=True), "smile")
+
+    assert [row.id for row in rows] == ["smile-0", "smile-3"]
+    assert errors[0].startswith(f"{tmp_path}/1.json:3: ")
+    assert "2.json: turns.role: must be one of user, assistant, client, counselor" in errors[1]
+
+
+def test_smiles_roles_are_known_in_lines_of_turns(tmp_path: Path) -> None:
+    line = json.dumps({"id": "0", "turns": json.loads(SMILES_OWN)})
+
+    rows, errors = split_items(make_source(tmp_path / "turns.jsonl", line), "smile")
+
+    assert not errors
+    assert [m.role for m in rows[0].messages] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("topic", [None, float("nan"), "nan", "NaN", "", " "])
+def test_a_topic_that_pandas_left_empty_is_no_topic(tmp_path: Path, topic: object) -> None:
+    columns = ColumnsConfig(prompt="ask", topic="about")
+    chat = {"question_id": 1, "topic": topic, "question": "Why?", "answers": []}
+    psyqa = {"questionID": 1, "question": "Why?", "keywords": topic, "answers": []}
+    lines = {
+        "rows": {"id": "a", "prompt": "Why?", "metadata": {"topic": topic}},
+        "columns": {"ask": "Why?", "about": topic},
+        "counselchat": chat,
+        "psyqa": psyqa,
+    }
+    if topic is None:
+        del lines["rows"]  # our own format is strict
+    for format, line in lines.items():
+        source = make_source(tmp_path / f"{format}.jsonl", json.dumps(line), columns=columns)
+        (row,), errors = split_items(source, format)
+        assert (row.topic, errors) == ("", []), format
+
+
+def test_a_topic_that_is_a_class_number_is_kept(tmp_path: Path) -> None:
+    columns = ColumnsConfig(prompt="ask", topic="about")
+    source = make_source(tmp_path / "t.jsonl", '{"ask": "Why?", "about": 0}', columns=columns)
+
+    assert split_items(source, "columns")[0][0].topic == "0"
+
+
+@pytest.mark.parametrize("id", [None, float("nan"), "", [1]])
+def test_a_missing_id_is_a_bad_row(tmp_path: Path, id: object) -> None:
+    columns = ColumnsConfig(prompt="ask", id="key")
+    text = json.dumps({"ask": "Why?", "key": id}) + '\n{"ask": "Who?", "key": 7}'
+
+    rows, errors = split_items(make_source(tmp_path / "t.jsonl", text, columns=columns), "columns")
+
+    assert [row.id for row in rows] == ["7"]
+    assert errors[0].startswith(f"{tmp_path}/t.jsonl:1: key: must be a text or a number")
+
+
+def test_votes_that_pandas_wrote_as_floats_are_whole_numbers() -> None:
+    answers = [{"text": "A", "upvotes": 3.0, "views": float("nan")}, {"text": "B", "upvotes": "5.0"}]
+
+    (row,) = counselchat_items([Record("f:1", {"question_id": 1, "question": "Why?", "answers": answers})])
+
+    assert isinstance(row, Row)
+    assert [(r.text, r.votes) for r in row.references] == [("B", 5), ("A", 3)]
+
+
+def test_empathetic_dialogues_commas_are_read_and_its_utterances_are_refused(tmp_path: Path) -> None:
+    columns = ColumnsConfig(prompt="prompt", answer="utterance")
+    pair = {"prompt": "I was sad_comma_ then angry.", "utterance": "Oh_comma_ I see."}
+    line = {"conv_id": "hit:0_conv:1", "utterance_idx": "1", "context": "sad", **pair}
+    text = json.dumps(pair) + "\n" + json.dumps(line)
+
+    rows, errors = split_items(make_source(tmp_path / "t.jsonl", text, columns=columns), "columns")
+
+    assert [(row.post, row.references[0].text) for row in rows] == [("I was sad, then angry.", "Oh, I see.")]
+    assert "t.jsonl:2: EmpatheticDialogues has one utterance a line" in errors[0]
+
+
 def test_psyqa_items_are_named_by_their_line_in_the_list(tmp_path: Path) -> None:
     good = {
         "questionID": 5,
@@ -166,15 +268,6 @@ def test_psyqa_items_are_named_by_their_line_in_the_list(tmp_path: Path) -> None
     assert errors == [
         f'{source.name}:{first_line_of_bad}: question: must be a text that is not empty, got ""'
     ]
-
-
-def test_a_list_cut_short_is_named_and_what_came_before_is_read(tmp_path: Path) -> None:
-    source = make_source(tmp_path / "p.json", '[{"q": "One"},\n {"q": "Tw', columns=ColumnsConfig(prompt="q"))
-
-    rows, errors = split_items(source, "columns")
-
-    assert [row.post for row in rows] == ["One"]
-    assert "p.json:2: not JSON" in errors[0]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])

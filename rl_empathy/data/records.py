@@ -1,0 +1,266 @@
+"""The records of a file, each with its place in the file.
+
+A record that cannot be read is given as a DataError in its place, and the reading goes on with the next record.
+Where nobody can say where the next record begins (a quote or a bracket that never closes), the reading ends: a
+DataError is raised that says how much of the file is unread, whatever `data.on_bad_row` is.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from rl_empathy.data.text import shown
+from rl_empathy.errors import DataError
+
+MAX_DEPTH = 100
+"""Levels of lists and objects in one record."""
+_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
+_NOT_DECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is not UTF-8
+_JSON_MARK = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
+_SPACE = re.compile(r"\s*")
+_CLOSER = {"[": "]", "{": "}"}
+
+
+class Record(NamedTuple):
+    """One decoded object of a source."""
+
+    where: str
+    """File and line, or hub name and row."""
+    data: dict[str, Any]
+
+
+Records = Iterator[Record | DataError]
+
+
+def json_line_records(path: Path) -> Records:
+    """The objects of a file with one JSON object a line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _json_record(line.decode("utf-8-sig", "surrogateescape"), f"{path}:{number}")
+
+
+def json_list_records(path: Path) -> Records:
+    """The objects of a file that is one JSON list, each with the line on which it begins.
+
+    Raises:
+        DataError: An item has no end, or text follows the list.
+    """
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    end = text.index("[")
+    line, counted, num_items = 1, 0, 0
+    while True:
+        start = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
+        line, counted = line + text.count("\n", counted, start), start
+        end = _json_item_end(text, start)
+        if end < 0:
+            raise DataError(
+                f"{path}:{line}: not a JSON list: the item that begins here has no end (a quote or a bracket is "
+                f"left open, or closed twice); {_unread(text, line, start)}, after {num_items} items"
+            )
+        if text[start:end].strip() or text[end] == ",":
+            num_items += 1
+            yield _json_record(text[start:end], f"{path}:{line}")
+        if text[end] == "]":
+            break
+    if rest := text[end + 1 :].strip():
+        line += text.count("\n", counted, text.index(rest[0], end + 1))
+        raise DataError(
+            f"{path}:{line}: the JSON list ends, and then comes {shown(rest)}; "
+            f"{_unread(text, line, end + 1)}, after {num_items} items"
+        )
+
+
+def csv_records(path: Path) -> Records:
+    """The rows of a CSV file by the names in its header, each with the line on which it begins.
+
+    Raises:
+        DataError: The header is wrong, or a quote is.
+    """
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header: list[str] = []
+        num_rows = 0
+        while True:
+            first = reader.line_num + 1
+            try:
+                fields = next(reader, None)
+                # A quote that is left open takes whole rows into its field, up to the next quote of the file.
+                if fields and len(fields) < len(header) and reader.line_num > first:
+                    raise csv.Error(f"{len(fields)} of {len(header)} fields")
+            except csv.Error as error:
+                last = reader.line_num + sum(1 for _ in file)
+                raise DataError(
+                    f"{path}:{first}: not CSV ({error}): a quote in this row closes nowhere, or at the wrong place; "
+                    f"the lines {first} to {last} are unread, after {num_rows} rows; mend the quote"
+                ) from None
+            if fields is None:
+                return
+            if fields and header:
+                num_rows += 1
+                yield _csv_record(f"{path}:{first}", header, fields)
+            elif fields:
+                header = _distinct(fields, f"{path}:{first}")
+
+
+def parquet_records(path: Path) -> Records:
+    """The rows of a parquet file.
+
+    Raises:
+        DataError: The file is no parquet file, or is damaged.
+    """
+    # Slow to import, and wanted for parquet files only.
+    import pyarrow
+    import pyarrow.parquet
+
+    number, total = 0, "all"
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            total = str(file.metadata.num_rows)
+            _distinct(file.schema_arrow.names, str(path))
+            for batch in file.iter_batches(batch_size=1000):
+                for row in _batch_rows(batch):
+                    number += 1
+                    where = f"{path}: row {number}"
+                    yield _checked(where, row) if isinstance(row, dict) else DataError(f"{where}: {row}")
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"data: {path} could not be read as parquet after {number} of {total} rows: {shown(str(error), 200)}"
+        ) from error
+
+
+def hub_records(name: str) -> Records:
+    """The rows of a hub's data set, split train.
+
+    Raises:
+        DataError: The data set cannot be had, or is damaged.
+    """
+    # Slow to import, and wanted for hub names only.
+    import datasets  # type: ignore[import-untyped]
+
+    number, total = 0, "all"
+    try:
+        rows = datasets.load_dataset(name, split="train")
+        total = str(len(rows))
+        for number, data in enumerate(rows, start=1):
+            yield _checked(f"{name}: row {number}", dict(data))
+    except (OSError, ValueError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"data: {name} could not be read by `datasets` after {number} of {total} rows: "
+            f"{type(error).__name__}: {shown(str(error), 200)}"
+        ) from error
+
+
+def _json_record(text: str, where: str) -> Record | DataError:
+    if problem := _undecoded(text):
+        return DataError(f"{where}: {problem}")
+    try:
+        data = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}), got {shown(text)}")
+    except RecursionError:
+        return DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+    except ValueError as error:  # a key that is there twice, or an integer of thousands of digits
+        return DataError(f"{where}: not to be read ({str(error).partition(';')[0]})")
+    if not isinstance(data, dict):
+        return DataError(f"{where}: row: must be an object, got {_shown(data)}")
+    return _checked(where, data)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(twice)} is there twice")
+    return data
+
+
+def _json_item_end(text: str, start: int) -> int:
+    """Where the comma or the bracket after a list's item stands; -1 when its brackets do not pair."""
+    closers: list[str] = []
+    for match in _JSON_MARK.finditer(text, start):
+        mark = match.group()
+        if mark in _CLOSER:
+            closers.append(_CLOSER[mark])
+        elif mark in ("]", "}") and closers:
+            if closers.pop() != mark:
+                return -1
+        elif mark in ("]", ",") and not closers:
+            return match.start()
+        elif mark == "}":
+            return -1
+    return -1
+
+
+def _csv_record(where: str, header: Sequence[str], fields: Sequence[str]) -> Record | DataError:
+    if len(fields) != len(header):
+        return DataError(f"{where}: wanted {len(header)} fields, got {len(fields)}")
+    for name, value in zip(header, fields, strict=True):
+        if problem := _undecoded(value):
+            return DataError(f"{where}: {name}: {problem}")
+    return _checked(where, dict(zip(header, fields, strict=True)))
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch, each a dict, or the text of what is wrong with it."""
+    try:
+        yield from batch.to_pylist()
+    except ValueError:  # somewhere in the batch
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except ValueError as error:
+                yield f"not to be read ({shown(str(error), 120)})"
+
+
+def _checked(where: str, data: dict[str, Any]) -> Record | DataError:
+    """Give the record, or an error where it holds what no text file can, or is nested too deep."""
+    values: list[tuple[object, int]] = [(data, 0)]
+    while values:
+        value, depth = values.pop()
+        if depth > MAX_DEPTH:
+            return DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            values += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, list):
+            values += [(item, depth + 1) for item in value]
+        elif isinstance(value, str) and (match := _NO_TEXT.search(value)):
+            code = ord(match.group())
+            what = "half of a character outside the basic plane, such as half an emoji" if code else "NUL"
+            return DataError(f"{where}: holds \\u{code:04x} ({what}) in {shown(value)}")
+    return Record(where, data)
+
+
+def _undecoded(text: str) -> str:
+    match = _NOT_DECODED.search(text)
+    if match is None:
+        return ""
+    byte = f"byte 0x{ord(match.group()) - 0xDC00:02x}, character {match.start() + 1}"
+    return f"not UTF-8 ({byte}); save the file as UTF-8"
+
+
+def _distinct(names: Sequence[str], where: str) -> list[str]:
+    for name in names:
+        if problem := _undecoded(name):
+            raise DataError(f"{where}: header: {problem}")
+        if name and names.count(name) > 1:
+            raise DataError(f"{where}: header: the column {shown(name)} is there twice")
+    return list(names)
+
+
+def _unread(text: str, line: int, start: int) -> str:
+    last = text.count("\n") + (not text.endswith("\n"))
+    return f"the lines {line} to {last} ({len(text) - start} of {len(text)} characters) are unread"
+
+
+def _shown(data: object) -> str:
+    """`shown` for a value of unknown depth."""
+    return f"a {type(data).__name__}" if isinstance(data, list) else shown(data)
