@@ -193,6 +193,10 @@ def annotate(
     on_bad_row: Annotated[
         Literal["stop", "skip"], typer.Option(help="What an unreadable row does.")
     ] = "stop",
+    on_risk: Annotated[
+        Literal["keep", "exclude", "template"],
+        typer.Option(help="What a row that speaks of acute risk does (see data.on_risk)."),
+    ] = "exclude",
 ) -> int:
     """Write traces (the reasoning before the best answer) for question-answer rows."""
     from rl_empathy.data.annotation import annotate_file
@@ -210,13 +214,10 @@ def annotate(
         concurrency=concurrency,
         columns=_columns(column or []),
         on_bad_row=on_bad_row,
+        on_risk=on_risk,
     )
-    kept = summary.num_annotated + summary.num_already_annotated
-    print(f"{summary.output}: {kept} rows with a trace, {summary.num_already_annotated} of them had one")
-    if summary.rejected is not None:
-        print(f"{summary.rejected}: {summary.num_rejected} rows without, each with its reason")
-    if summary.num_bad_rows:
-        print(f"{summary.num_bad_rows} rows could not be read and were skipped")
+    print("\n".join(summary.lines()))
+    summary.require_one_accepted()
     return 0
 
 

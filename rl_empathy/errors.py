@@ -15,6 +15,7 @@ RlEmpathyError
 ├── WeightSyncError (RuntimeError)    versions disagree after a publish                         exit 4
 ├── LedgerError (RuntimeError)        an occurrence took a step that its state does not allow   exit 4
 ├── TrainingError (RuntimeError)      loss or gradient is not finite, again and again           exit 4
+├── AnnotationError (RuntimeError)    a teacher gave no usable trace for any row                exit 4
 ├── CheckpointError (RuntimeError)    a checkpoint is damaged or could not be written           exit 4
 └── Stopped (Exception)               asked to stop; the same command goes on                   exit 75
 
@@ -99,6 +100,10 @@ class LedgerError(RlEmpathyError, RuntimeError):
 
 class TrainingError(RlEmpathyError, RuntimeError):
     """The loss or the gradient was not finite several times in a row."""
+
+
+class AnnotationError(RlEmpathyError, RuntimeError):
+    """A teacher gave no usable trace for any row; the text has the commonest reason."""
 
 
 class CheckpointError(RlEmpathyError, RuntimeError):

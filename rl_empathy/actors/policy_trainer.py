@@ -186,7 +186,9 @@ class PolicyTrainer:
             )
 
     def _write_rollouts(self, groups: list[RolloutGroup], rewards: list[GroupRewards]) -> None:
-        with self._rollouts_of(self._version.number).open("w", encoding="utf-8") as file:
+        with self._rollouts_of(self._version.number).open(
+            "w", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             for line in rollout_lines(self._version.number, groups, rewards, self._schema):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rl_empathy.config.sections import ColumnsConfig
-from rl_empathy.data.loading import read_source
+from rl_empathy.data.loading import OnRisk, read_source, screened
 from rl_empathy.data.openai_teacher import OpenAISettings, OpenAITeacher
-from rl_empathy.data.readers import HUB_FORMATS, LANGUAGES
+from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES
 from rl_empathy.data.rows import row_to_dict, write_json_lines, write_rows
 from rl_empathy.data.sources import locate
 from rl_empathy.data.teachers import (
@@ -23,7 +24,7 @@ from rl_empathy.data.teachers import (
     TemplateTeacher,
     require_template_schema,
 )
-from rl_empathy.errors import ConfigError, DataError, RlEmpathyError, Stopped
+from rl_empathy.errors import AnnotationError, ConfigError, DataError, RlEmpathyError, Stopped
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import Row
 
@@ -38,7 +39,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotationSummary:
-    """What became of the rows of a file: num_rows = num_annotated + num_already_annotated + num_rejected."""
+    """What became of the rows of a file.
+
+    num_rows = num_annotated + num_already_annotated + num_rejected + num_risk_excluded + num_risk_templated
+    """
 
     num_rows: int
     num_annotated: int
@@ -48,11 +52,46 @@ class AnnotationSummary:
     num_already_annotated: int
     """Had a trace, which was kept."""
     num_rejected: int
+    num_risk_excluded: int
+    """Speak of acute risk, and were left out."""
+    num_risk_templated: int
+    """Speak of acute risk, and got the fixed safe reply with its trace."""
     num_bad_rows: int
     """Could not be read, and were skipped."""
+    commonest_reason: str | None
+    """Why most of the rejected rows were rejected."""
     output: Path
     rejected: Path | None
     """Holds the rows that were set aside, each with its reason; none when there are none."""
+
+    def lines(self) -> list[str]:
+        """The summary for a reader, a line each."""
+        kept = self.num_annotated + self.num_already_annotated + self.num_risk_templated
+        lines = [f"{self.output}: {kept} rows with a trace, {self.num_already_annotated} of them had one"]
+        if self.rejected is not None:
+            lines.append(
+                f"{self.rejected}: {self.num_rejected} rows without, each with its reason; the commonest: "
+                f"{self.commonest_reason}"
+            )
+        if self.num_risk_excluded:
+            lines.append(f"{self.num_risk_excluded} rows speak of acute risk and were left out (--on-risk)")
+        if self.num_risk_templated:
+            lines.append(f"{self.num_risk_templated} rows speak of acute risk and got the fixed safe reply")
+        if self.num_bad_rows:
+            lines.append(f"{self.num_bad_rows} rows could not be read and were skipped")
+        return lines
+
+    def require_one_accepted(self) -> None:
+        """Refuse a result in which the teacher gave no row a usable trace.
+
+        Raises:
+            AnnotationError: Rows were rejected, and none was accepted.
+        """
+        if self.num_rejected and not self.num_annotated:
+            raise AnnotationError(
+                f"the teacher gave no usable trace for any of {self.num_rejected} rows; the commonest reason: "
+                f"{self.commonest_reason}. Each row and its reason are in {self.rejected}"
+            )
 
 
 async def annotate(
@@ -100,12 +139,14 @@ def annotate_file(
     concurrency: int = 8,
     columns: ColumnsConfig | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
+    on_risk: OnRisk = "exclude",
     settings: OpenAISettings | None = None,
 ) -> AnnotationSummary:
     """Write `output`, rows with traces, and `<output>.rejected.jsonl`, the rows that got none.
 
-    `settings` takes the place of base_url, model and api_key_name where patience matters. Teacher openai
-    keeps its replies in `<output>.cache.jsonl`: stopped or killed, the next call goes on from there.
+    Rows that speak of acute risk are treated as `on_risk` says, before a teacher sees them. `settings` takes the
+    place of base_url, model and api_key_name where patience matters. Teacher openai keeps its replies in
+    `<output>.cache.jsonl`: stopped or killed, the next call goes on from there.
 
     Raises:
         ConfigError: The teacher lacks a setting, or cannot write this schema.
@@ -118,12 +159,18 @@ def annotate_file(
         if not base_url or not model:
             raise ConfigError("teacher openai needs base_url (up to /v1) and model")
         settings = OpenAISettings(base_url=base_url, model=model, api_key_name=api_key_name)
-    if teacher == "template":
+    if "template" in (teacher, on_risk):
         require_template_schema(schema)
     source = locate(
-        input, language=LANGUAGES.get(format, language), columns=columns, hub=format in HUB_FORMATS
+        input,
+        language=LANGUAGES.get(format, language),
+        columns=columns,
+        hub=format in HUB_FORMATS,
+        folder=format in FOLDER_FORMATS,
     )
-    rows, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
+    read, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
+    counts = Counter(rows_read=len(read), bad_rows=num_bad_rows)
+    rows = screened(read, on_risk, counts)
     cache = Path(f"{output}.cache.jsonl")
 
     def made() -> Teacher:
@@ -136,7 +183,7 @@ def annotate_file(
     except KeyboardInterrupt:
         kept = f"; the replies so far are in {cache}" if settings else ""
         raise Stopped(f"annotation stopped{kept}; run the same command again to go on") from None
-    return _written(rows, results, output, num_cached=num_cached, num_bad_rows=num_bad_rows)
+    return _written(rows, results, output, num_cached=num_cached, counts=counts)
 
 
 async def _annotate_all(
@@ -160,7 +207,7 @@ def _written(
     output: Path,
     *,
     num_cached: int,
-    num_bad_rows: int,
+    counts: Counter[str],
 ) -> AnnotationSummary:
     kept = [result for result in results if isinstance(result, Row)]
     rejected = [result for result in results if isinstance(result, Rejected)]
@@ -171,13 +218,17 @@ def _written(
     else:
         aside.unlink(missing_ok=True)
     already = sum(row.trace is not None for row in rows)
+    reasons = Counter(one.reason for one in rejected).most_common(1)
     return AnnotationSummary(
-        num_rows=len(rows),
+        num_rows=counts["rows_read"],
         num_annotated=len(kept) - already,
         num_cached=num_cached,
-        num_already_annotated=already,
+        num_already_annotated=already - counts["risk_templated"],
         num_rejected=len(rejected),
-        num_bad_rows=num_bad_rows,
+        num_risk_excluded=counts["risk_excluded"],
+        num_risk_templated=counts["risk_templated"],
+        num_bad_rows=counts["bad_rows"],
+        commonest_reason=reasons[0][0] if reasons else None,
         output=output,
         rejected=aside if rejected else None,
     )

@@ -48,6 +48,8 @@ reward modelling pass over them."""
 GREETING_CHARACTERS = 40
 """A first message of fewer letters, after which conversations part, is a greeting: it says nothing of its writer."""
 
+OnRisk = Literal["keep", "exclude", "template"]
+
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +94,7 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
     rows, bad_rows = read_source(source, config.format, on_bad_row=config.on_bad_row)
     counts = Counter(rows_read=len(rows), bad_rows=bad_rows)
     digest = _digest(source.path, rows)
-    rows = _screened(rows, config.on_risk, counts)
+    rows = screened(rows, config.on_risk, counts)
     rows = [_filtered(row, config, counts) for row in _merged(rows, counts)]
     held_out, train = _split(rows, config.held_out_prompts, seed=seed, name=source.name)
     return DataSet(
@@ -130,8 +132,14 @@ def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "ski
     return rows, len(errors)
 
 
-def _screened(rows: Sequence[Row], on_risk: str, counts: Counter[str]) -> list[Row]:
-    """Treat the rows in which the help-seeker speaks of acute risk; nobody else's words are looked at."""
+def screened(rows: Sequence[Row], on_risk: OnRisk, counts: Counter[str]) -> list[Row]:
+    """Treat the rows in which the help-seeker speaks of acute risk; nobody else's words are looked at.
+
+    Args:
+        rows: All rows.
+        on_risk: As in `data.on_risk`: such a row stays, is left out, or stays with the fixed safe reply and a trace.
+        counts: Gets one more risk_kept, risk_excluded or risk_templated for each such row.
+    """
     kept: list[Row] = []
     for row in rows:
         if not any(m.role == "user" and speaks_of_risk(m.content) for m in row.messages):

@@ -24,7 +24,7 @@ from rl_empathy.data.teachers import (
     row_language,
     teacher_messages,
 )
-from rl_empathy.data.text import shown
+from rl_empathy.data.text import shown, unwritable
 from rl_empathy.errors import ConfigError, ModelError
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import Row, Trace
@@ -91,7 +91,7 @@ class OpenAITeacher:
         messages = teacher_messages(row, self._schema, row_language(row, self._language))
         key = hashlib.sha256(json.dumps([self._settings.model, messages]).encode()).hexdigest()
         reply = self._replies.get(key)
-        if reply is None or not self._schema.parse(reply, strict=True).valid:
+        if reply is None or self._errors(reply):
             reply = await self._valid_reply(messages)
             self._replies.add(key, reply)
         else:
@@ -104,13 +104,17 @@ class OpenAITeacher:
         errors: tuple[str, ...] = ()
         for attempt in range(self._settings.num_replies):
             reply = (await self._reply(messages, temperature=0.7 if attempt else 0.0)).strip()
-            errors = self._schema.parse(reply, strict=True).errors
+            errors = self._errors(reply)
             if not errors:
                 return reply
         raise RejectedTraceError(
             f"{self._settings.num_replies} replies did not parse as {self._schema.name}; "
             f"the last: {', '.join(errors)}"
         )
+
+    def _errors(self, reply: str) -> tuple[str, ...]:
+        problem = unwritable(reply)
+        return (f"holds {problem}",) if problem else self._schema.parse(reply, strict=True).errors
 
     async def _reply(self, messages: list[dict[str, str]], *, temperature: float) -> str:
         retrying = tenacity.AsyncRetrying(
@@ -176,7 +180,7 @@ class ReplyCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._replies = _read_cache(path)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file = os.fdopen(handle, "a", encoding="utf-8")
+        self._file = os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace")
         self._file.write("\n")  # a line that a kill cut short ends here
 
     def get(self, key: str) -> str | None:
@@ -193,11 +197,11 @@ class ReplyCache:
 
 def _read_cache(path: Path) -> dict[str, str]:
     replies: dict[str, str] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
             entry: dict[str, Any] = json.loads(line)
             replies[entry["key"]] = entry["reply"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # cut short by a kill: its reply is asked for again
     return replies
 
@@ -205,7 +209,7 @@ def _read_cache(path: Path) -> dict[str, str]:
 def _content(response: httpx.Response) -> str:
     try:
         content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise _PassingError(
             f"an answer without choices[0].message.content ({type(error).__name__})"
         ) from error

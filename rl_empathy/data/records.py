@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from rl_empathy.data.text import shown
+from rl_empathy.data.text import shown, unwritable
 from rl_empathy.errors import DataError
 
 MAX_DEPTH = 100
 """Levels of lists and objects in one record."""
-_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _NOT_DECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is not UTF-8
 _JSON_MARK = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
 _SPACE = re.compile(r"\s*")
@@ -232,10 +231,8 @@ def _checked(where: str, data: dict[str, Any]) -> Record | DataError:
             values += [(item, depth + 1) for pair in value.items() for item in pair]
         elif isinstance(value, list):
             values += [(item, depth + 1) for item in value]
-        elif isinstance(value, str) and (match := _NO_TEXT.search(value)):
-            code = ord(match.group())
-            what = "half of a character outside the basic plane, such as half an emoji" if code else "NUL"
-            return DataError(f"{where}: holds \\u{code:04x} ({what}) in {shown(value)}")
+        elif isinstance(value, str) and (problem := unwritable(value)):
+            return DataError(f"{where}: holds {problem} in {shown(value)}")
     return Record(where, data)
 
 

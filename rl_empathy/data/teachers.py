@@ -81,7 +81,7 @@ def require_template_schema(schema: OutputSchema) -> None:
     """
     if reasoning_names(schema) != LAYERS:
         raise ConfigError(
-            f"teacher template writes the spans {', '.join(LAYERS)}; schema {schema.name} has "
+            f"the templates write the spans {', '.join(LAYERS)}; schema {schema.name} has "
             f"{', '.join(reasoning_names(schema)) or 'no reasoning'}. Use teacher openai, or chain_of_empathy"
         )
 

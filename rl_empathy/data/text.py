@@ -11,6 +11,7 @@ from rl_empathy.types import Message
 
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")  # joiners stay: they hold emoji and letters together
 _NOT_WORD = re.compile(r"[\W_]+")
+_UNWRITABLE = re.compile("[\ud800-\udfff\x00]")
 _MISSING = {"", "nan", "<na>", "n/a", "#n/a", "null", "none", "nat"}
 
 
@@ -37,6 +38,16 @@ def folded(text: str) -> str:
     """Text without case, white space and punctuation: two posts are the same prompt when these are equal."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _NOT_WORD.sub("", plain) or plain.strip()
+
+
+def unwritable(text: str) -> str:
+    """Say what a text holds that no text file can, such as half an emoji; empty where it holds nothing of the kind."""
+    match = _UNWRITABLE.search(text)
+    if match is None:
+        return ""
+    code = ord(match.group())
+    what = "half of a character outside the basic plane, such as half an emoji" if code else "NUL"
+    return f"\\u{code:04x} ({what})"
 
 
 def shown(value: object, limit: int = 40) -> str:

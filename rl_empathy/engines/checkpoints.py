@@ -84,7 +84,7 @@ def write_checkpoint(
             save_file({k: v.contiguous() for k, v in content.items()}, temporary / f"{name}.safetensors")
         for name, document in documents.items():
             (temporary / f"{name}.json").write_text(
-                json.dumps(document, ensure_ascii=False), encoding="utf-8"
+                json.dumps(document, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
             )
         _write_manifest(temporary, step, score)
         if target.exists():  # the same step again: set aside, and removed once the new one was read back

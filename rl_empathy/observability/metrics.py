@@ -40,7 +40,7 @@ class MetricsLog:
         """
         if not self._path.exists():
             return 0
-        lines = self._path.read_text(encoding="utf-8").splitlines()
+        lines = self._path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         kept = [line for line in lines if _survives(line, stage, step)]
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

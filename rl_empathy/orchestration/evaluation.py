@@ -167,7 +167,7 @@ def _write_completions(
     context: RunContext, model: str, completions: Mapping[str, list[ScoredCompletion]]
 ) -> None:
     path = context.directory.stage("evaluate") / f"completions_{model.replace('/', '_')}.jsonl"
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for several in completions.values():
             for c in several:
                 line = {

@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 
+from rl_empathy.cli import main
 from rl_empathy.data.annotation import AnnotationSummary, Rejected, annotate, annotate_file
+from rl_empathy.data.loading import OnRisk
 from rl_empathy.data.openai_teacher import OpenAISettings
+from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.data.rows import row_from_dict, write_rows
 from rl_empathy.data.teachers import TemplateTeacher
 from rl_empathy.errors import ConfigError, DataError, ModelError
@@ -108,7 +111,12 @@ def make_rows(count: int) -> list[Row]:
 
 
 def run(
-    folder: Path, url: str, rows: list[Row], schema: OutputSchema = CHAIN_OF_EMPATHY, **patience: Any
+    folder: Path,
+    url: str,
+    rows: list[Row],
+    schema: OutputSchema = CHAIN_OF_EMPATHY,
+    on_risk: OnRisk = "exclude",
+    **patience: Any,
 ) -> AnnotationSummary:
     write_rows(folder / "in.jsonl", rows)
     settings = OpenAISettings(base_url=url, model="big", back_off_s=0.001, timeout_s=20)
@@ -120,6 +128,7 @@ def run(
         schema=schema,
         settings=replace(settings, **patience),
         concurrency=3,
+        on_risk=on_risk,
     )
 
 
@@ -334,6 +343,67 @@ def test_a_missing_key_is_named_by_its_variable(tmp_path: Path, monkeypatch: pyt
 def test_a_base_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="base_url"):
         run(tmp_path, url, make_rows(1))
+
+
+def test_when_no_reply_is_accepted_the_command_fails_with_the_commonest_reason(
+    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda post, _: (422, "no") if post.endswith("7") else reply("no form"))
+    write_rows(tmp_path / "in.jsonl", make_rows(20))
+    files = [str(tmp_path / name) for name in ("in.jsonl", "out.jsonl")]
+    monkeypatch.setattr(
+        "sys.argv", ["rl-empathy", *files, "--teacher", "openai", "--base-url", server.url, "--model", "big"]
+    )
+
+    with pytest.raises(SystemExit) as caught:
+        main("annotate")
+
+    assert caught.value.code == 4
+    texts = capsys.readouterr()
+    assert "no usable trace for any of 20 rows" in texts.err
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out.jsonl.rejected.jsonl").open()]
+    ((commonest, count),) = Counter(reasons).most_common(1)
+    assert (count, len(reasons)) == (18, 20)
+    assert commonest in " ".join(texts.err.split())
+
+
+RISK = Row(
+    id="risk",
+    messages=(Message(role="user", content="I want to die."),),
+    references=(Reference(text="Have you tried yoga?"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("on_risk", "asked", "answer"),
+    [("keep", 1, "Have you tried yoga?"), ("exclude", 0, None), ("template", 0, SAFE_REPLY["en"])],
+)
+def test_a_row_of_acute_risk_is_treated_before_a_teacher_sees_it(
+    tmp_path: Path, serve: Serve, on_risk: OnRisk, asked: int, answer: str | None
+) -> None:
+    server = serve(lambda *_: reply(GOOD))
+
+    summary = run(tmp_path, server.url, [*make_rows(2), RISK], on_risk=on_risk)
+
+    assert server.calls["I want to die."] == asked
+    texts = {row.id: row.references[0].text for row in read_back(tmp_path / "out.jsonl")}
+    assert texts.get("risk") == answer
+    counts = (summary.num_annotated, summary.num_already_annotated, summary.num_rejected)
+    risks = (summary.num_risk_excluded, summary.num_risk_templated)
+    assert (summary.num_rows, *counts) == (3, 2 + asked, 0, 0)
+    assert risks == (int(on_risk == "exclude"), int(on_risk == "template"))
+
+
+def test_a_reply_with_half_an_emoji_is_asked_again_and_never_written(tmp_path: Path, serve: Serve) -> None:
+    bad = json.dumps({"choices": [{"message": {"content": GOOD.replace("sad", "sad \ud83d")}}]})
+    deep = "[" * 100_000
+    server = serve(lambda _, n: (200, bad) if n == 1 else (200, deep) if n == 2 else reply(GOOD))
+
+    summary = run(tmp_path, server.url, make_rows(2))
+
+    assert summary.num_annotated == 2
+    assert "ud83d" not in (tmp_path / "out.jsonl").read_text()
+    assert len(read_back(tmp_path / "out.jsonl")) == 2
 
 
 def test_rows_that_have_a_trace_keep_it(tmp_path: Path) -> None:

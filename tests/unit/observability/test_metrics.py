@@ -40,6 +40,18 @@ def test_cutting_back_forgets_later_lines_of_that_stage_only(tmp_path: Path) -> 
     assert [(line["stage"], line["step"]) for line in lines_of(path)] == [("sft", 1), ("sft", 9), ("grpo", 1)]
 
 
+def test_lines_end_at_a_line_feed_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        json.dumps({"stage": "grpo", "step": step, "note": "a\u2028b\u2029c\x85d"}, ensure_ascii=False)
+        for step in (1, 2)
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    assert MetricsLog(path).cut_back("grpo", 1) == 1
+    assert path.read_text(encoding="utf-8") == f"{lines[0]}\n"
+
+
 def test_cutting_back_without_a_file_forgets_nothing(tmp_path: Path) -> None:
     assert MetricsLog(tmp_path / "metrics.jsonl").cut_back("grpo", 1) == 0
 
