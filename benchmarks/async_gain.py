@@ -80,7 +80,7 @@ def main() -> None:
 
 def trained(folder: Path) -> list[dict[str, float]]:
     """Step, staleness and time to write of every group, in the order of training."""
-    lines = map(json.loads, (folder / "trained.jsonl").read_text().splitlines())
+    lines = map(json.loads, (folder / "trained.jsonl").read_text().strip("\n").split("\n"))
     return [
         {
             "step": line["step"],

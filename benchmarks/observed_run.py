@@ -82,7 +82,7 @@ class ObservedRun:
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return []
-        whole = (line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n"))
+        whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line feed is torn
         return [line for line in map(json.loads, whole) if line["stage"] == "grpo"]
 
     def kill(self, role: str) -> None:

@@ -12,7 +12,7 @@ from rl_empathy.types import Message
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")  # joiners stay: they hold emoji and letters together
 _NOT_WORD = re.compile(r"[\W_]+")
 _UNWRITABLE = re.compile("[\ud800-\udfff\x00]")
-_MISSING = {"", "nan", "<na>", "n/a", "#n/a", "null", "none", "nat"}
+_MISSING = {"", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat"}
 
 
 def cleaned(text: str) -> str:
@@ -23,7 +23,7 @@ def cleaned(text: str) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a table has no value here: None, NaN, white space, or the word that pandas writes for these."""
+    """Whether a table has no value here: None, NaN, white space, or a word that pandas or a database writes for it."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().casefold() in _MISSING)

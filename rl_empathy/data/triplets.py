@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rl_empathy.data.corruptions import corrupted
-from rl_empathy.data.text import folded
+from rl_empathy.data.text import folded, is_missing
 from rl_empathy.errors import ConfigError, DataError
 from rl_empathy.types import Row
 
@@ -21,8 +21,6 @@ KINDS: tuple[NegativeKind, ...] = get_args(NegativeKind)
 NUM_NEIGHBOURS = 10
 """Lexically near prompts from which a hard negative is taken where a topic gives none."""
 MAX_TRIES = 20
-NO_TOPIC = frozenset({"", "nan", "<na>", "nat", "none", "null", "n/a", "na"})
-"""What pandas, R and databases write where there is no value."""
 
 log = logging.getLogger(__name__)
 
@@ -152,13 +150,15 @@ def draw_triplets(
 
 def topic_of(row: Row) -> str:
     """The topic of a row; "" where its field holds one of the words that stand for nothing, such as pandas' nan."""
-    return "" if row.topic.strip().casefold() in NO_TOPIC else row.topic
+    return "" if is_missing(row.topic) else row.topic
 
 
 def good_references(row: Row) -> list[str]:
-    """The references with at least half the votes of the best one; all of them where nobody voted."""
-    best = max(reference.votes or 0 for reference in row.references)
-    return [reference.text for reference in row.references if 2 * (reference.votes or 0) >= best]
+    """The references with at least half the votes of the best one; the best ones where none has votes above zero."""
+    votes = [reference.votes or 0 for reference in row.references]
+    best = max(votes)
+    good = [2 * v >= best > 0 or v == best for v in votes]
+    return [reference.text for reference, is_good in zip(row.references, good, strict=True) if is_good]
 
 
 def lexical_neighbours(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, list[int]]:

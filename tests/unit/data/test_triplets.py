@@ -102,6 +102,23 @@ def test_lexical_neighbours_leave_out_the_text_itself() -> None:
     assert 2 not in nearest[2]
 
 
+@pytest.mark.parametrize(
+    ("votes", "good"),
+    [
+        ([-2, -9], [0]),
+        ([-9, -2, -2], [1, 2]),
+        ([0, -40], [0]),
+        ([-1, 0, 0], [1, 2]),
+        ([4, 2, 1, -8], [0, 1]),
+        ([10**400, 5 * 10**399, 1], [0, 1]),
+    ],
+)
+def test_the_best_reference_counts_whatever_its_votes_are(votes: list[int], good: list[int]) -> None:
+    row = make_row("work", answers=[str(i) for i in range(len(votes))], votes=votes)
+
+    assert good_references(row) == [str(i) for i in good]
+
+
 def test_positives_have_at_least_half_the_votes_of_the_best() -> None:
     row = make_row("work", answers=["best", "half", "poor"], votes=[8, 4, 3])
     assert good_references(row) == ["best", "half"]
