@@ -188,7 +188,11 @@ class SleepingTrainer:
         return self._version, Resumed(driver=driver, finished=finished)
 
     def update(
-        self, rewards: list[GroupRewards], has_reference: bool, *payloads: RolloutGroup
+        self,
+        rewards: list[GroupRewards],
+        has_reference: bool,
+        microbatch_tokens: int,
+        *payloads: RolloutGroup,
     ) -> dict[str, float]:
         time.sleep(self._update_s)
         staleness = [self._version.number - group.admitted.number for group in payloads[: len(rewards)]]
@@ -303,7 +307,9 @@ class SleepingRun:
         rewards = await restartable("reward_model")
         reference = await restartable("reference_model") if self.config.kl_coef else None
         fleet = Fleet(
-            trainer=PolicyTrainerHandle(await start_trainer(), start_trainer, self.deadlines, budget),
+            trainer=PolicyTrainerHandle(
+                await start_trainer(), start_trainer, self.deadlines, budget, microbatch_tokens=lambda: 4096
+            ),
             rollout_workers=RolloutWorkers(
                 workers,
                 start_worker,

@@ -9,6 +9,7 @@ RlEmpathyError
 ├── RewardError (RuntimeError)        a reward term raised or was not finite; names the prompt  exit 4
 ├── RoleTimeoutError (TimeoutError)   a role did not answer before its deadline                 exit 4
 ├── RoleDiedError (RuntimeError)      the process of a role is gone                             exit 4
+│   └── OutOfMemoryError              since memory was full; once it goes on with less          exit 3
 ├── TrainerLostError (RuntimeError)   the policy trainer is gone: rebuilt from its checkpoint    exit 4
 ├── VoidedError (RuntimeError)        a request was given up for a whole load: sampled again    exit 4
 ├── PayloadLostError (RuntimeError)   the node that held a group is gone; grpo samples it again  exit 4
@@ -69,6 +70,12 @@ class RoleTimeoutError(RlEmpathyError, TimeoutError):
 
 class RoleDiedError(RlEmpathyError, RuntimeError):
     """The process of a role is gone; the text names role, node and log."""
+
+
+class OutOfMemoryError(RoleDiedError):
+    """A role ran out of memory, of its node or its GPU; the text says how much was held, and what makes it less."""
+
+    exit_code = 3
 
 
 class ScorerLostError(RlEmpathyError, RuntimeError):

@@ -91,6 +91,12 @@ class Pulse(NamedTuple):
     """The host's name."""
     asked_to_go: bool = False
     """Its process got SIGTERM: it works on until it is ended."""
+    held_bytes: int = 0
+    """Memory of its process, that of its GPU apart."""
+    peak_bytes: int = 0
+    """The most that it held at a time."""
+    gpu_peak_bytes: int = 0
+    """The most that its tensors held of its GPU at a time."""
 
 
 class VersionSpan(NamedTuple):

@@ -295,7 +295,9 @@ class Trainer(Process):
         self.trained, self.names = list(saved["trained"]), [*saved["names"], self.version]
         return self.version, Resumed(driver=saved["driver"], finished=saved["finished"])
 
-    async def update(self, rewards: Any, has_reference: bool, *payloads: Any) -> dict[str, float]:
+    async def update(
+        self, rewards: Any, has_reference: bool, microbatch_tokens: int, *payloads: Any
+    ) -> dict[str, float]:
         groups, references = payloads[: len(rewards)], payloads[len(rewards) :]
         assert [o for _, o in references] == [group.prompt.occurrence for group in groups]
         await self.spend(self.update_s)
@@ -470,7 +472,9 @@ class Simulation:
 
         start_next = starting_again("policy_trainer", start_trainer)
         fleet = LocalFleet(
-            trainer=PolicyTrainerHandle(trainer, start_next, self.deadlines, budget),
+            trainer=PolicyTrainerHandle(
+                trainer, start_next, self.deadlines, budget, microbatch_tokens=lambda: 4096
+            ),
             rollout_workers=rollout_workers,
             reward_model=RewardModelHandle(scorer(rewards, start_rewards), self.deadlines),
             reference_model=ReferenceModelHandle(

@@ -1,7 +1,6 @@
 """The policy trainer: a training engine with a mailbox."""
 
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from rl_empathy.engines.policy_model import PolicyModel, save_language_model
 from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
+from rl_empathy.observability.memory import own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup
@@ -63,7 +63,7 @@ class PolicyTrainer:
 
     def ready(self) -> Pulse:
         """Answer that the process is up: the node it runs on."""
-        return Pulse(platform.node())
+        return own_pulse()
 
     def open_store(self) -> tuple[str, int]:
         """On rank 0: where the ranks meet, host and port."""
@@ -110,13 +110,18 @@ class PolicyTrainer:
         )
 
     def update(
-        self, rewards: list[GroupRewards], has_reference: bool, *payloads: RolloutGroup | np.ndarray
+        self,
+        rewards: list[GroupRewards],
+        has_reference: bool,
+        microbatch_tokens: int,
+        *payloads: RolloutGroup | np.ndarray,
     ) -> dict[str, float]:
         """Make one step's updates; the weights are then those of the next version.
 
         Args:
             rewards: Of every group.
             has_reference: The second half of `payloads` are the groups' reference log-probs.
+            microbatch_tokens: Tokens that a forward pass may hold.
             *payloads: The groups, then the reference log-probs.
 
         Returns:
@@ -124,6 +129,7 @@ class PolicyTrainer:
             checkpoints since the update before.
         """
         started = time.monotonic()
+        self._engine.microbatch_tokens = microbatch_tokens
         count = len(rewards)
         groups = [payload for payload in payloads[:count] if isinstance(payload, RolloutGroup)]
         reference = payloads[count:] if has_reference else [None] * count

@@ -1,11 +1,10 @@
 """The reference model: frozen log-probs with a mailbox."""
 
-import platform
-
 import numpy as np
 
 from rl_empathy.engines.reference import ReferenceEngine
 from rl_empathy.engines.shared_prompt import Layout, Sample
+from rl_empathy.observability.memory import own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.types import Pulse, RolloutGroup
 
@@ -23,7 +22,7 @@ class ReferenceModel:
 
     def ready(self) -> Pulse:
         """Answer once the model is loaded: the node it runs on."""
-        return Pulse(platform.node())
+        return own_pulse()
 
     def logprobs(self, group: RolloutGroup, temperature: float) -> tuple[None, np.ndarray]:
         """A header (nothing) for the driver, and the log-probs of all completion tokens, in order, nats."""

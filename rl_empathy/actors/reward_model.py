@@ -1,12 +1,12 @@
 """The reward model: every term of the reward with a mailbox."""
 
 import functools
-import platform
 from collections.abc import Callable
 
 from rl_empathy.config.sections import RewardTermConfig
 from rl_empathy.engines.embedding import RewardModel as EmbeddingModel
 from rl_empathy.engines.embedding import SentenceEncoder
+from rl_empathy.observability.memory import own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.rewards.answer import AnswerReward
 from rl_empathy.rewards.form import format_reward
@@ -49,7 +49,7 @@ class RewardModel:
 
     def ready(self) -> Pulse:
         """Answer once every term can score: the node it runs on."""
-        return Pulse(platform.node())
+        return own_pulse()
 
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""

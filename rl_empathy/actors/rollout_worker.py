@@ -1,6 +1,5 @@
 """The rollout worker: a generation engine with a mailbox."""
 
-import platform
 import time
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.errors import WeightSyncError
+from rl_empathy.observability.memory import own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.types import GroupHeader, PolicyVersion, Prompt, Pulse, RolloutGroup
 
@@ -49,7 +49,7 @@ class RolloutWorker:
     async def ready(self) -> Pulse:
         """Answer once the engine is up, and as long as it does not hang."""
         await self._engine.alive()
-        return Pulse(platform.node(), asked_to_go=self._notice is not None and self._notice.given)
+        return own_pulse(asked_to_go=self._notice is not None and self._notice.given)
 
     async def sample(
         self, prompt: Prompt, sampling: SamplingConfig, group_size: int, seed: int, together: int

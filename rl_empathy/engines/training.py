@@ -63,7 +63,8 @@ class TrainingEngine:
         self._settings = optimizer
         self._num_steps = num_steps
         self._warmup_steps = warmup_length(optimizer.warmup_steps, num_steps=num_steps)
-        self._microbatch_tokens = microbatch_tokens
+        self.microbatch_tokens = microbatch_tokens
+        """Tokens a forward pass may hold; another number changes the rounding, and nothing else."""
         self.num_updates = 0
         self.skipped_in_a_row = 0
         self._engine, self._optimizer = start_deepspeed(model, optimizer, zero_stage)
@@ -153,7 +154,7 @@ class TrainingEngine:
             samples,
             rank=self.rank,
             ranks=self.ranks,
-            max_tokens=self._microbatch_tokens,
+            max_tokens=self.microbatch_tokens,
             layout=self.model.layout,
         )
 

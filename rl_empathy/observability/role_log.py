@@ -4,14 +4,17 @@ import logging
 import os
 from pathlib import Path
 
+from rl_empathy.observability.memory import MEMORY
+
 
 def divert_output(path: str) -> None:
-    """Send everything this process prints or logs to a file, C++ libraries included.
+    """Send everything this process prints or logs to a file, C++ libraries included; and watch what memory it holds.
 
     Args:
         path: The file; appended to.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    MEMORY.begin()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

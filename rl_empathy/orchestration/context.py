@@ -12,7 +12,7 @@ from rl_empathy.data.loading import DataSet
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
-from rl_empathy.orchestration.fleet import RestartableRole, RestartBudget, RolloutWorkers
+from rl_empathy.orchestration.fleet import RestartableRole, RestartBudget, RolloutWorkers, Savings
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import PolicyVersion, Row
@@ -40,7 +40,12 @@ class RunContext:
     @functools.cached_property
     def budget(self) -> RestartBudget:
         """Of restarts, for the whole run."""
-        return RestartBudget(self.run_file.cluster.restarts, self.progress.warning)
+        return RestartBudget(self.run_file.cluster.restarts, self.progress.warning, self.savings)
+
+    @functools.cached_property
+    def savings(self) -> Savings:
+        """What was halved since a role ran out of memory."""
+        return Savings(self.directory.path, self.run_file)
 
     @property
     def schema(self) -> OutputSchema:

@@ -1,7 +1,7 @@
 """One way into Ray Train: a stage's training loop in a `TorchTrainer`, with a deadline, a stop, and its metrics here.
 
 driver (this process)          controller (Ray Train)          worker (Ray Train)
-fit() ── TorchTrainer.fit ────> starts, restarts ────────────> train function
+fit() ── TorchTrainer.fit ────> starts ──────────────────────> train function
 log.write <───────────────── reports.jsonl <───────────────── Reporter
                                where the last one is <─────── step_000050/   (C7: our code writes it)
 stop ───────────────────────────────────────────────────────> a file, looked for between two steps
@@ -19,7 +19,8 @@ import ray.train
 import ray.train.torch
 
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import RlEmpathyError, RoleDiedError, RoleTimeoutError
+from rl_empathy.errors import OutOfMemoryError, RlEmpathyError, RoleDiedError, RoleTimeoutError
+from rl_empathy.observability.memory import KernelKills, first_line, memory_ran_out
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.reports import Follower, append_report
 
@@ -47,23 +48,50 @@ class TrainJob:
     num_gpus: float
 
 
-def fit(job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop: Callable[[], bool]) -> None:
-    """Run the job and write its reports to the log as they come. Blocks; Ray has to be connected.
+def fit(
+    make_job: Callable[[], TrainJob],
+    log: MetricsLog,
+    deadlines: DeadlinesConfig,
+    should_stop: Callable[[], bool],
+    lost: Callable[[RoleDiedError], None],
+) -> None:
+    """Run a job and write its reports to the log as they come. Blocks; Ray has to be connected.
+
+    A worker that dies is started again from its last checkpoint: once, and as often as `lost` finds it worth where it
+    ran out of memory.
 
     Args:
-        job: What to run.
+        make_job: Says what to run; asked before every start.
         log: Gets a line a step.
         deadlines: start_s until the first report, update_s between reports.
         should_stop: Looked at all the time; when it says so, the loop is told by a file, and writes a checkpoint.
+        lost: Told of every death that is followed by another start; what it raises ends the job.
 
     Raises:
         RoleTimeoutError: The worker did not report in time.
+        OutOfMemoryError: The worker ran out of memory, and `lost` raised it.
         RoleDiedError: The worker died twice.
         RlEmpathyError: What our own code raised in the worker.
     """
+    died = False
+    while True:
+        try:
+            return _fit_once(make_job(), log, deadlines, should_stop)
+        except RoleDiedError as error:
+            out_of_memory = isinstance(error, OutOfMemoryError)
+            if died and not out_of_memory:
+                raise
+            died |= not out_of_memory
+            lost(error)
+
+
+def _fit_once(
+    job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop: Callable[[], bool]
+) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     for leftover in (_SNAPSHOT, STOP_FILE, REPORTS_FILE):
         (job.folder / leftover).unlink(missing_ok=True)
+    kernel_kills = KernelKills()
     running = _Fit(job)
     running.start()
     reports, last_step = Follower(job.folder / REPORTS_FILE), -1
@@ -74,7 +102,7 @@ def fit(job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop:
         alive = running.is_alive()
         for report in reports.new():
             step = int(report.pop("step"))
-            if step <= last_step:  # the worker was restarted from its last checkpoint
+            if last_step < 0:  # a worker before this one went further than its last checkpoint
                 log.cut_back(job.stage, step - 1)
             log.write(job.stage, step, report)
             last_step, heard, patience = step, time.monotonic(), deadlines.update_s
@@ -87,7 +115,13 @@ def fit(job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop:
                 f"{job.folder / LOG_FILE}, or raise cluster.deadlines.{key}_s"
             )
     if running.error is not None:
-        raise _cause(running.error, job)
+        raise _cause(running.error, job, by_kernel=kernel_kills.one_more())
+
+
+def end_without_memory(error: RoleDiedError) -> None:
+    """For `fit`: another start with the same settings would run out of memory again."""
+    if isinstance(error, OutOfMemoryError):
+        raise error
 
 
 class Reporter:
@@ -140,13 +174,12 @@ def _trainer(job: TrainJob) -> Any:
         run_config=ray.train.RunConfig(
             name=job.folder.name,  # so that the stage's folder is Ray Train's, and our checkpoints need no copy
             storage_path=str(job.folder.parent),
-            failure_config=ray.train.FailureConfig(max_failures=1),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # v2's class has it
         ),
     )
 
 
-def _cause(error: Exception, job: TrainJob) -> Exception:
+def _cause(error: Exception, job: TrainJob, *, by_kernel: bool) -> Exception:
     """The error of our own code in the worker, or that the worker died."""
     failures = getattr(error, "worker_failures", {}) or {}
     for failure in [*failures.values(), error]:
@@ -154,4 +187,9 @@ def _cause(error: Exception, job: TrainJob) -> Exception:
             if isinstance(failure, RlEmpathyError):
                 return failure
             failure = failure.__cause__ or getattr(failure, "cause", None)
-    return RoleDiedError(f"{job.stage}: the worker failed twice: {error}\nits log: {job.folder / LOG_FILE}")
+    log = job.folder / LOG_FILE
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"The end of the worker, as Ray tells it: {error}\n")
+    if how := memory_ran_out(error) or ("the kernel ended it, since memory was full" if by_kernel else None):
+        return OutOfMemoryError(f"{job.stage}: the worker ran out of memory: {how}. Its log: {log}")
+    return RoleDiedError(f"{job.stage}: the worker failed: {first_line(str(error))}. Its log: {log}")

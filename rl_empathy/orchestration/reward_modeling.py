@@ -21,10 +21,17 @@ from rl_empathy.engines.embedding import (
     resolve_encoder,
 )
 from rl_empathy.engines.reward_training import RewardTraining
-from rl_empathy.errors import Stopped
+from rl_empathy.errors import RoleDiedError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
+from rl_empathy.orchestration.ray_train import (
+    LOG_FILE,
+    STOP_FILE,
+    Reporter,
+    TrainJob,
+    end_without_memory,
+    fit,
+)
 
 STAGE = "reward_modeling"
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
@@ -44,6 +51,7 @@ def run_reward_modeling(
     num_gpus: float,
     deadlines: DeadlinesConfig | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    lost: Callable[[RoleDiedError], None] = end_without_memory,
 ) -> dict[str, Any]:
     """Train the reward model, or go on where an earlier attempt ended. Blocks; Ray has to be connected.
 
@@ -58,6 +66,7 @@ def run_reward_modeling(
         num_gpus: Of the worker.
         deadlines: start_s until the first report, update_s between reports.
         should_stop: Looked at all the time; when it says so, a checkpoint is written.
+        lost: As in `ray_train.fit`.
 
     Returns:
         model (relative to the parent of `folder`), threshold, num_steps, and the held-out metrics without their area.
@@ -65,7 +74,7 @@ def run_reward_modeling(
     Raises:
         Stopped: It was asked to; the checkpoint is written.
         RoleTimeoutError: The worker did not report in time.
-        RoleDiedError: The worker died twice.
+        RoleDiedError: The worker died twice, or ran out of memory.
         RlEmpathyError: What our own code raised in the worker.
     """
     if not _is_finished(folder, config):
@@ -79,7 +88,7 @@ def run_reward_modeling(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
         )
-        fit(job, log, deadlines or DeadlinesConfig(), should_stop)
+        fit(lambda: job, log, deadlines or DeadlinesConfig(), should_stop, lost)
         if not _is_finished(folder, config):
             raise Stopped(f"{STAGE} was asked to stop and wrote a checkpoint; the same command goes on")
     return _result(folder)

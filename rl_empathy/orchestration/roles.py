@@ -20,6 +20,7 @@ from rl_empathy.orchestration.fleet import (
 )
 from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
 from rl_empathy.orchestration.fleet.ranks import Ranks, all_or_none
+from rl_empathy.orchestration.fleet.savings import MICROBATCH, SEQUENCES
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ async def start_rollout_worker(context: RunContext, name: str, model: Path) -> R
         deadlines=run_file.cluster.deadlines,
         dtype=run_file.model.dtype,
         max_model_tokens=context.max_model_tokens,
-        max_running_sequences=settings.max_running_sequences,
+        max_running_sequences=context.savings[SEQUENCES],
         kv_cache_mib=settings.kv_cache_mib,
         seed=run_file.run.seed,
         synchronous=run_file.grpo.max_staleness == 0,
@@ -106,7 +107,13 @@ async def policy_trainer(context: RunContext, policy: Path) -> PolicyTrainerHand
         return await _start_again(context, "policy_trainer", lambda: start_policy_trainer(context, policy))
 
     ranks = await start_policy_trainer(context, policy)
-    return PolicyTrainerHandle(ranks, start_next, context.run_file.cluster.deadlines, context.budget)
+    return PolicyTrainerHandle(
+        ranks,
+        start_next,
+        context.run_file.cluster.deadlines,
+        context.budget,
+        microbatch_tokens=lambda: context.savings[MICROBATCH],
+    )
 
 
 async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
@@ -124,7 +131,7 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
             deadlines=run_file.cluster.deadlines,
             dtype=run_file.model.dtype,
             layout=run_file.cluster.policy_trainer.layout,
-            microbatch_tokens=run_file.grpo.microbatch_tokens,
+            microbatch_tokens=context.savings[MICROBATCH],
         )
 
     start_again = functools.partial(_start_again, context, "reference_model", start)

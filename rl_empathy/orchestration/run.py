@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,6 +270,7 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
             num_gpus=resources.num_gpus,
             deadlines=run_file.cluster.deadlines,
             should_stop=lambda: context.stop.is_set,
+            lost=partial(context.budget.spend, "reward_modeling"),
         )
     )
     summary = (

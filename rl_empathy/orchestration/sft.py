@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.errors import DataError, Stopped
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.fleet.savings import SFT_MICROBATCH
 from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stop import on_a_thread
@@ -48,17 +50,17 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     context.progress.stage_started("sft", num_steps=num_steps)
     checkpoint = latest_checkpoint(folder)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
-    resources = run_file.cluster.stage_worker
     shutil.rmtree(folder / "model", ignore_errors=True)  # an export of another configuration, if any
-    job = TrainJob(
-        stage="sft",
-        loop=_loop,
-        settings={"model": str(model), "data": data, "run_file": run_file, "folder": folder},
-        folder=folder,
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
+    settings = {"model": str(model), "data": data, "run_file": run_file, "folder": folder}
+    await on_a_thread(
+        lambda: fit(
+            lambda: _job(context, settings),
+            context.log,
+            run_file.cluster.deadlines,
+            lambda: context.stop.is_set,
+            partial(context.budget.spend, "sft"),
+        )
     )
-    await on_a_thread(lambda: fit(job, context.log, run_file.cluster.deadlines, lambda: context.stop.is_set))
     tuned = folder / "model"
     if not tuned.exists():
         raise Stopped("sft was asked to stop and wrote a checkpoint; the same command goes on")
@@ -68,6 +70,18 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     return tuned
 
 
+def _job(context: RunContext, settings: Mapping[str, Any]) -> TrainJob:
+    resources = context.run_file.cluster.stage_worker
+    return TrainJob(
+        stage="sft",
+        loop=_loop,
+        settings={**settings, "microbatch_tokens": context.savings[SFT_MICROBATCH]},
+        folder=settings["folder"],
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+    )
+
+
 def _loop(settings: Mapping[str, Any]) -> None:
     """Runs in the training process."""
     folder, run_file = settings["folder"], settings["run_file"]
@@ -75,7 +89,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
     fine_tune(
         settings["model"],
         settings["data"],
-        run_file.sft,
+        run_file.sft.model_copy(update={"microbatch_tokens": settings["microbatch_tokens"]}),
         dtype=run_file.model.dtype,
         seed=run_file.run.seed,
         folder=folder,

@@ -3,9 +3,11 @@
 In training actors are reached from this folder only.
 
 calls             a call to an actor or a task, which always ends (C6)
+deaths            what Ray raises, as an error of ours
 group_handle      a group as the driver sees it: the header here, the payload where it was made
 ranks             several processes that are one role
 restarts          roles that die are started anew, within a budget
+savings           what is halved when a role runs out of memory
 roster            which rollout workers there are
 rollout_workers   all rollout workers seen as one
 scorers           the reward model and the reference model
@@ -22,6 +24,7 @@ from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
 from rl_empathy.orchestration.fleet.restarts import RestartableRole, RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.fleet.savings import Savings
 from rl_empathy.orchestration.fleet.scorers import (
     NoReferenceModel,
     ReferenceModelHandle,
@@ -40,6 +43,7 @@ __all__ = [
     "RestartableRole",
     "RewardModelHandle",
     "RolloutWorkers",
+    "Savings",
     "ShuffledRewards",
     "TrackerHandle",
 ]

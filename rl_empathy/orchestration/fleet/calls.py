@@ -2,17 +2,22 @@
 
 import asyncio
 import faulthandler
+import platform
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import PayloadLostError, RlEmpathyError, RoleDiedError, RoleTimeoutError
+from rl_empathy.errors import RoleDiedError, RoleTimeoutError
+from rl_empathy.observability.memory import GIB, KernelKills
+from rl_empathy.orchestration.fleet.deaths import in_our_words
+from rl_empathy.types import Pulse
 
 HEALTH = "health"
 """The concurrency group in which every actor answers that it is alive."""
@@ -22,6 +27,8 @@ PULSES = 12
 """How often a role is asked within cluster.deadlines.health_s."""
 STACKS_S = 2.0
 """For which a role that is late may write where its threads are."""
+KERNEL_KILLS = KernelKills()
+"""Of the driver's machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +94,7 @@ async def start_role(
     role = Role(name=name, actor=actor, log=log)
     try:
         pulse = await role.answer(actor.ready.remote(), seconds=deadlines.start_s, doing="start")
-        role.node = pulse.node
+        role.node, role.pulse = pulse.node, pulse
         node_id = actor.__ray_call__.remote(_node_id)
         role.node_id = await role.answer(node_id, seconds=deadlines.start_s, doing="say where it is")
     except BaseException as error:
@@ -114,6 +121,8 @@ class Role:
     """A role at work that does not answer `ready` for so long is taken for dead; None: it is not asked (yet)."""
     asked_to_go: bool = False
     """Its process got SIGTERM, and works on; known from its pulse."""
+    pulse: Pulse = field(default_factory=partial(Pulse, ""))
+    """The last one."""
     _waiting: int = 0
     _pulse: "asyncio.Task[None] | None" = None
 
@@ -140,24 +149,12 @@ class Role:
                 silent = any(task.done() for task in pulse)
             if call.done():
                 return call.result()
-        except RayTaskError as error:
-            if isinstance(error.cause, RoleDiedError):
-                raise RoleDiedError(f"{self}, to {doing}: {error.cause}. Its log: {self.log}") from error
-            if isinstance(error.cause, RlEmpathyError):
-                raise error.cause from error
-            if isinstance(error.cause, ObjectLostError):
-                raise PayloadLostError(f"{self}, to {doing}: {error.cause}") from error
-            raise
-        except RayActorError as error:
-            if raised := _raised_in_constructor(error):
-                raise raised from error
-            raise RoleDiedError(
-                f"{self} died while it was to {doing}: {_how(error)}. Its log: {self.log}"
-            ) from error
-        except ObjectLostError as error:
-            raise PayloadLostError(f"{self}, to {doing}: {error}") from error
         except RayError as error:
-            raise RoleDiedError(f"{self}, to {doing}: {error}. Its log: {self.log}") from error
+            kernel = self._ended_by_kernel() if isinstance(error, RayActorError) else None
+            ours = in_our_words(error, role=str(self), doing=doing, log=self.log, kernel=kernel)
+            if ours is None:
+                raise
+            raise ours from error
         finally:
             call.cancel()
         if silent:
@@ -169,6 +166,16 @@ class Role:
         raise RoleTimeoutError(
             f"{self} did not {doing} within {seconds:g} s. Its log{where}: {self.log}. "
             "If the machine is merely slow, raise cluster.deadlines"
+        )
+
+    def _ended_by_kernel(self) -> str | None:
+        """How, where the kernel ended it since memory was full. Known on the driver's machine only; Ray's own monitor,
+        of which there is one on every node, is mostly there before.
+        """
+        if not self.node or self.node != platform.node() or not KERNEL_KILLS.one_more():
+            return None
+        return (
+            f"the kernel ended it, since memory was full; it last held {self.pulse.held_bytes / GIB:.1f} GiB"
         )
 
     async def _wrote_stacks(self) -> bool:
@@ -229,7 +236,7 @@ class Role:
                 pulse = await asyncio.ensure_future(alive)
         except TimeoutError:
             return False
-        self.asked_to_go = pulse.asked_to_go
+        self.pulse, self.asked_to_go = pulse, pulse.asked_to_go
         return True
 
 
@@ -256,16 +263,3 @@ def _write_stacks(_actor: Any) -> None:
 
 def _node_id(_actor: Any) -> str:
     return ray.get_runtime_context().get_node_id()
-
-
-def _how(error: RayActorError) -> str:
-    """How an actor died, without the numbers of its process and a list of what may have killed it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith("The actor is dead because")), lines[-1])
-    return told.split(" Some common causes include")[0].rstrip(".")
-
-
-def _raised_in_constructor(error: RayActorError) -> RlEmpathyError | None:
-    """Ray makes the error of an actor that failed at its start from the task error, and keeps it as an argument."""
-    cause = getattr(error.args[0], "cause", None) if error.args else None
-    return cause if isinstance(cause, RlEmpathyError) else None

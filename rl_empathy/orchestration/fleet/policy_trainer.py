@@ -8,7 +8,7 @@ from typing import Any
 from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import PayloadLostError, TrainerLostError
+from rl_empathy.errors import OutOfMemoryError, PayloadLostError, TrainerLostError
 from rl_empathy.orchestration.fleet.calls import BESIDE
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.ranks import Ranks
@@ -28,6 +28,8 @@ class PolicyTrainerHandle:
         start: Callable[[], Awaitable[Ranks]],
         deadlines: DeadlinesConfig,
         budget: RestartBudget,
+        *,
+        microbatch_tokens: Callable[[], int],
     ) -> None:
         """Take over a trainer that is up.
 
@@ -36,11 +38,13 @@ class PolicyTrainerHandle:
             start: Starts others, of the next attempt.
             deadlines: Of the calls.
             budget: Of restarts.
+            microbatch_tokens: As an update is to have it; asked before each.
         """
         self._ranks = ranks
         self._start = start
         self._deadlines = deadlines
         self._budget = budget
+        self._microbatch_tokens = microbatch_tokens
         self._writing = asyncio.Lock()
         self.version = PolicyVersion(0, 0)
 
@@ -58,9 +62,11 @@ class PolicyTrainerHandle:
             error: How it was lost.
 
         Raises:
+            OutOfMemoryError: It ran out of memory, and had done so before.
             RoleDiedError: The restarts are spent.
         """
-        self._ranks = await start_anew(self._ranks, self._start, self._budget, error)
+        cause = error.__cause__ if isinstance(error.__cause__, OutOfMemoryError) else error
+        self._ranks = await start_anew(self._ranks, self._start, self._budget, cause)
 
     async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
         """Train on groups; the trainer then holds the next version."""
@@ -68,7 +74,11 @@ class PolicyTrainerHandle:
         references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
         metrics = await self._call(
             lambda actor: actor.update.remote(
-                rewards, bool(references), *(g.payload for g in groups), *references
+                rewards,
+                bool(references),
+                self._microbatch_tokens(),
+                *(g.payload for g in groups),
+                *references,
             ),
             self._deadlines.update_s,
             "update the policy",

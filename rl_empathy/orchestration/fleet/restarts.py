@@ -7,8 +7,15 @@ from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from rl_empathy.config.sections import RestartsConfig
-from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, ScorerLostError
+from rl_empathy.errors import (
+    ModelError,
+    OutOfMemoryError,
+    RoleDiedError,
+    RoleTimeoutError,
+    ScorerLostError,
+)
 from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.savings import Savings
 
 T = TypeVar("T")
 LOST = (RoleDiedError, RoleTimeoutError)
@@ -26,15 +33,19 @@ do, so that it never stands still.
 class RestartBudget:
     """Counts the restarts of a run; when they are spent, the error that asked for one more ends it."""
 
-    def __init__(self, config: RestartsConfig, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: RestartsConfig, tell: Callable[[str], None], savings: Savings | None = None
+    ) -> None:
         """Nothing is spent yet.
 
         Args:
             config: Section cluster.restarts.
             tell: Told of every restart.
+            savings: What is halved when a role runs out of memory; None: such a role is not started anew.
         """
         self._config = config
         self._tell = tell
+        self._savings = savings
         self._spent: Counter[str] = Counter()
         self.seconds = 0.0
         """Spent on starting roles anew."""
@@ -52,8 +63,14 @@ class RestartBudget:
             error: Why it must be started anew.
 
         Raises:
+            OutOfMemoryError: It ran out of memory, and had done so before.
             RoleDiedError: The budget of the role, or of the run, is spent.
         """
+        if isinstance(error, OutOfMemoryError):
+            if self._savings is None:
+                raise error
+            self._tell(f"{error}\n{self._savings.ran_out(role, error)}")
+            error = OutOfMemoryError(f"{role} ran out of memory")
         for key, count, limit in (
             ("each_role", self._spent[role], self._config.each_role),
             ("whole_run", self.total, self._config.whole_run),
