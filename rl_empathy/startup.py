@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
+from rl_empathy.observability.private_files import keep_files_private
 from rl_empathy.observability.streams import go_on_unseen
 
 FULL = (os.strerror(ENOSPC), os.strerror(EDQUOT))
@@ -30,12 +31,15 @@ def prepare_environment() -> None:
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command, say on stderr what went wrong, and give the exit code of design section 4.
+    """Run a command, say on stderr what went wrong, and give its exit code.
+
+    What the command writes only its owner may read.
 
     Returns:
         What the command returned; 130 after Ctrl-C; 2 for a wrong option; the code of an error of ours; 4 for
         any other, with its traceback.
     """
+    mask = keep_files_private()
     try:
         return command() or 0
     except KeyboardInterrupt:
@@ -52,6 +56,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
         traceback.print_exception(error)
         print("unexpected error, exit 4: please report it with the traceback above", file=sys.stderr)
         return 4
+    finally:
+        os.umask(mask)
 
 
 def known_error(error: BaseException) -> RlEmpathyError | None:

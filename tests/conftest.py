@@ -20,6 +20,14 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.fixture(autouse=True)
+def _file_mask() -> Iterator[None]:
+    """Roles and commands keep their files private from then on; a test that makes one in this process is no role."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts a disk of so many MiB."""

@@ -67,8 +67,8 @@ class PolicyTrainer:
 
     def open_store(self) -> tuple[str, int]:
         """On rank 0: where the ranks meet, host and port."""
-        self._store = open_store(self._settings.ranks)
-        return ray.util.get_node_ip_address(), self._store.port
+        self._store = open_store(ray.util.get_node_ip_address(), self._settings.ranks)
+        return self._store.host, self._store.port
 
     def load(self, meeting: tuple[str, int] | None) -> None:
         """Load the model, together with the other ranks.

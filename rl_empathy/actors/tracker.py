@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rl_empathy.observability.private_files import keep_files_private
+
 log = logging.getLogger(__name__)
 
 Mode = Literal["offline", "online", "disabled"]
@@ -45,6 +47,7 @@ class Tracker:
             run_id: Of an earlier W&B run to go on with; read from wandb/run_id.txt when left out.
             start_s: Deadline for the server's first answer, seconds; then files are written instead.
         """
+        keep_files_private()
         self.failures = 0
         """Calls that W&B did not take."""
         self._problem = ""

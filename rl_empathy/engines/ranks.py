@@ -1,5 +1,6 @@
 """The processes of one training engine: joined by gloo on CPUs, by NCCL on GPUs."""
 
+import socket
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,18 +12,25 @@ NEVER = timedelta(days=30)
 """A collective that hangs is ended by the driver, at its own deadline for the call, with the stacks of all ranks."""
 
 
-def open_store(ranks: int) -> dist.TCPStore:
-    """Open the store at which the ranks meet; rank 0 keeps it.
+def open_store(address: str, ranks: int) -> dist.TCPStore:
+    """Open the store at which the ranks meet, on one address of this node; rank 0 keeps it.
 
-    torch's store listens on every interface of the node, as gloo and NCCL do: a cluster's network has to be its own.
+    torch opens its own socket on every interface, so the store gets one that listens already. Where gloo and NCCL
+    listen, their environment says.
 
     Args:
+        address: Of this node, as the other ranks reach it; loopback where all ranks are on one machine.
         ranks: That will meet there.
 
     Returns:
         The store; the system has chosen its port.
     """
-    return dist.TCPStore("0.0.0.0", 0, ranks, is_master=True, wait_for_workers=False)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    door = socket.create_server((address, 0), family=family)
+    port = door.getsockname()[1]
+    return dist.TCPStore(
+        address, port, ranks, is_master=True, wait_for_workers=False, master_listen_fd=door.detach()
+    )
 
 
 def meet(rank: int, ranks: int, store: dist.Store) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import Stopped
+from rl_empathy.observability.private_files import keep_files_private
 from rl_empathy.observability.reports import Follower, append_report
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet.calls import Resources, run_task
@@ -72,6 +73,7 @@ async def _make(context: RunContext, folder: Path, texts: list[str], reports: Pa
 
 def _starting_model(run_file: RunFile, folder: Path, texts: list[str], reports: Path) -> Path:
     """Runs in a process of the cluster."""
+    keep_files_private()
     schema = run_file.schema_declaration
     return starting_model(
         run_file.model,

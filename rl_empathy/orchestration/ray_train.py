@@ -1,7 +1,7 @@
-"""One way into Ray Train: a stage's training loop in a `TorchTrainer`, with a deadline, a stop, and its metrics here.
+"""One way into Ray Train: a stage's training loop with a deadline, a stop, and its metrics here.
 
 driver (this process)          controller (Ray Train)          worker (Ray Train)
-fit() ── TorchTrainer.fit ────> starts ──────────────────────> train function
+fit() ── Trainer.fit ─────────> starts ──────────────────────> train function
 log.write <───────────────── reports.jsonl <───────────────── Reporter
                                where the last one is <─────── step_000050/   (C7: our code writes it)
 stop ───────────────────────────────────────────────────────> a file, looked for between two steps
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.train.torch
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import OutOfMemoryError, RlEmpathyError, RoleDiedError, RoleTimeoutError
@@ -146,7 +146,7 @@ class Reporter:
 
 
 class _Fit(threading.Thread):
-    """`TorchTrainer.fit` beside the driver: it has no deadline, and in the main thread it would take over Ctrl-C."""
+    """`fit` of Ray Train beside the driver: it has no deadline, and in the main thread it would take over Ctrl-C."""
 
     def __init__(self, job: TrainJob) -> None:
         super().__init__(daemon=True, name="ray-train-fit")
@@ -164,10 +164,10 @@ def _trainer(job: TrainJob) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     wanted = {"CPU": job.num_cpus} | ({"GPU": job.num_gpus} if job.num_gpus else {})
-    return ray.train.torch.TorchTrainer(
+    # Not TorchTrainer: it opens a store on every interface, for ranks that the training engine joins by itself.
+    return DataParallelTrainer(
         job.loop,
         train_loop_config=dict(job.settings),
-        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=1, use_gpu=job.num_gpus > 0, resources_per_worker=wanted
         ),

@@ -21,6 +21,7 @@ from rl_empathy.errors import ConfigError, ModelError, ResourceError
 from rl_empathy.schema import CHAIN_OF_EMPATHY
 from rl_empathy.serving import serve
 from rl_empathy.serving.schemas import MAX_BODY_BYTES
+from tests.privacy import open_doors, session_of
 from tests.tiny_models import make_parrot_model
 
 pytestmark = pytest.mark.slow
@@ -75,7 +76,7 @@ def command(run: Path, port: int) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose model writes one completion, whatever it is asked."""
-    folder = tmp_path_factory.mktemp("parrot")
+    folder = tmp_path_factory.mktemp("a parrot 鹦鹉")
     make_parrot_model(folder / "model", SCHEMA.render(SPANS), schema=SCHEMA)
     config = {
         "run": {"name": "parrot"},
@@ -200,6 +201,11 @@ def test_bad_requests_are_refused_in_openai_shape_without_an_echo(
     assert SECRET not in json.dumps(body)
 
 
+def test_the_server_listens_on_loopback_only(server: Server) -> None:
+    assert open_doors(psutil.Process(server.process.pid)) == set()
+    assert session_of(server.process.pid).parents[1].stat().st_mode & 0o077 == 0
+
+
 def test_unknown_routes_have_openai_shape(server: Server) -> None:
     with pytest.raises(openai.NotFoundError):
         server.client().embeddings.create(model="parrot", input="x")
@@ -228,7 +234,7 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
 
 def test_sigterm_stops_gracefully_and_nothing_stays_behind(server: Server) -> None:
     """Last: it ends the server of this module."""
-    logs = session_of(server.process.pid)
+    logs = session_of(server.process.pid) / "logs"
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert any("EngineCore" in " ".join(child.cmdline()) for child in children)
     started = time.monotonic()
@@ -244,9 +250,3 @@ def test_sigterm_stops_gracefully_and_nothing_stays_behind(server: Server) -> No
         path for path in logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
     ]
     assert written == []  # what was said is in no log
-
-
-def session_of(pid: int) -> Path:
-    """The folder of the Ray session that a process started; its name ends in the process's id."""
-    (session,) = Path("/tmp/ray").glob(f"session_*_{pid}")
-    return session / "logs"

@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 import types
@@ -209,6 +210,23 @@ def test_errors_of_ours_are_one_text_and_their_exit_code(
     printed = capsys.readouterr().err
     meant = error.exceptions[1] if isinstance(error, ExceptionGroup) else error
     assert printed == f"{type(meant).__name__}: {meant}\n"
+
+
+def test_what_a_command_writes_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tmp_path / "transcripts" / "all.jsonl"
+
+    def write(*_: Any, **__: Any) -> int:
+        written.parent.mkdir()
+        return written.write_text("x") - 1
+
+    plant(monkeypatch, "rl_empathy.orchestration.run", run=write)
+    before = os.umask(0o022)
+    try:
+        assert code_of("train", "trial.yaml") == 0
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert [oct(path.stat().st_mode)[-3:] for path in (written.parent, written)] == ["700", "600"]
 
 
 STOPPED_AFTER_ITS_RESULT = """

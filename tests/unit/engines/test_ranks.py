@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rl_empathy.engines.microbatches import fed_tokens, micro_batches_of_rank, share_out
 from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.ranks import open_store
 from rl_empathy.engines.shared_prompt import Sample
 from tests.tiny_models import make_tiny_model
 from tests.unit.engines.rank_process import flat, go_on, run_case, run_rank
@@ -57,6 +59,16 @@ def test_every_rank_has_as_many_micro_batches_and_knows_where_its_tokens_stand(s
         at += sum(len(c) for batch in batches for _, c in completions(batch))
     assert len(counts) == 1
     assert at == sum(len(c) for _, c in completions(samples))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_the_store_of_the_ranks_listens_on_the_address_given_and_nowhere_else(address: str) -> None:
+    store = open_store(address, ranks=2)
+    listening = [s for s in psutil.Process().net_connections() if s.status == psutil.CONN_LISTEN]
+    assert [s.laddr.ip for s in listening if s.laddr.port == store.port] == [address]
+    client = dist.TCPStore(address, store.port, 2, is_master=False, wait_for_workers=False)
+    client.set("from rank 1", "hello")
+    assert store.get("from rank 1") == b"hello"
 
 
 @pytest.fixture(scope="module")
