@@ -16,7 +16,7 @@ from rl_empathy.config.sections import GRPOConfig, PolicyTrainerConfig
 from rl_empathy.data.rollouts import group_from_json, group_to_json, rollout_lines
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
 from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_metrics
-from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
@@ -185,11 +185,7 @@ class PolicyTrainer:
 
     def export(self, folder: str) -> None:
         """Write the policy as a transformers model with its tokenizer."""
-        weights = self._engine.weights()
-        if self._rank == 0:
-            save_language_model(
-                self._engine.model.language_model, weights, Path(folder), tokenizer_from=self._model_path
-            )
+        self._engine.export(Path(folder), tokenizer_from=self._model_path)
 
     def _write_rollouts(self, groups: list[RolloutGroup], rewards: list[GroupRewards]) -> None:
         with self._rollouts_of(self._version.number).open(

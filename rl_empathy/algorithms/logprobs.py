@@ -33,6 +33,23 @@ def token_logprobs(
     return logprobs, entropy
 
 
+def logits_logprobs(logits: Tensor, token_ids: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """The same from logits that a model has already made.
+
+    Args:
+        logits: [tokens, vocab], one row for each token to be predicted.
+        token_ids: [tokens] int, the tokens y.
+        temperature: T, as in sampling.
+
+    Returns:
+        [tokens] log-probs, nats, and [tokens] entropies without a gradient, nats.
+    """
+    every = logits.float().div(temperature).log_softmax(-1)
+    with torch.no_grad():
+        entropy = -(every.exp() * every.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+    return every.gather(-1, token_ids[:, None]).squeeze(-1), entropy
+
+
 class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -8,14 +8,15 @@ from rl_empathy.engines.shared_prompt import Layout, Sample
 def fed_tokens(sample: Sample, layout: Layout) -> int:
     """Tokens that a sample adds to a row."""
     completions = sum(len(c) - 1 for c in sample.completions)
-    copies = len(sample.completions) if layout == "packed" else 1
+    copies = 1 if layout == "shared_prompt" else len(sample.completions)
     return copies * len(sample.prompt) + completions
 
 
 def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layout) -> list[list[Sample]]:
     """Cut samples into micro-batches of at most `max_tokens`, in order; completions of a prompt may be divided.
 
-    A single completion that is longer than the budget gets a micro-batch of its own.
+    A single completion that is longer than the budget gets a micro-batch of its own, and in the layout
+    "one_sequence" every completion does.
 
     Args:
         samples: In the order in which their tokens are to be trained.
@@ -30,8 +31,8 @@ def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layou
     for prompt, completions in samples:
         piece: list[Sequence[int]] = []
         for completion in completions:
-            cost = len(completion) - 1 + (len(prompt) if not piece or layout == "packed" else 0)
-            if used and used + cost > max_tokens:
+            cost = len(completion) - 1 + (len(prompt) if not piece or layout != "shared_prompt" else 0)
+            if used and (layout == "one_sequence" or used + cost > max_tokens):
                 if piece:
                     batches[-1].append(Sample(prompt, piece))
                 batches.append([])
@@ -64,7 +65,7 @@ def share_out(samples: Sequence[Sample], *, ranks: int, layout: Layout) -> list[
     for prompt, completions in samples:
         pieces: dict[int, list[Sequence[int]]] = {}
         for number, completion in enumerate(completions):
-            cost = len(completion) - 1 + (len(prompt) if number == 0 or layout == "packed" else 0)
+            cost = len(completion) - 1 + (len(prompt) if number == 0 or layout != "shared_prompt" else 0)
             rank = min(ranks - 1, int((before + cost / 2) * ranks / max(1, total)))
             pieces.setdefault(rank, []).append(completion)
             before += cost

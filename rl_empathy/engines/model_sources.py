@@ -11,7 +11,7 @@ import torch
 from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.model_size import intermediate_size, package_file
 from rl_empathy.config.sections import FromScratchConfig, ModelConfig, OptimizerConfig
-from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TokenLoss, TrainingEngine
 from rl_empathy.errors import ModelError
@@ -214,7 +214,7 @@ def _model_language(
         json.dumps({"held_out_perplexity": perplexity, "texts": held_out})
     )
     trained = folder.with_name("language_model")
-    save_language_model(engine.model.language_model, engine.weights(), trained, tokenizer_from=str(folder))
+    engine.export(trained, tokenizer_from=str(folder))
     for path in trained.iterdir():
         path.replace(folder / path.name)
     trained.rmdir()

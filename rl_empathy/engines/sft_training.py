@@ -12,7 +12,7 @@ from torch import Tensor
 from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.sections import SFTConfig
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
-from rl_empathy.engines.policy_model import PolicyModel, save_language_model
+from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import TrainingError
@@ -116,9 +116,7 @@ def fine_tune(
         report(step, metrics, checkpoint)
         if stops:
             return
-    save_language_model(
-        engine.model.language_model, engine.weights(), folder / "model", tokenizer_from=model_path
-    )
+    engine.export(folder / "model", tokenizer_from=model_path)
 
 
 def held_out_loss(engine: TrainingEngine, samples: Sequence[Sample]) -> float:

@@ -87,14 +87,14 @@ class Shards:
             self._optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def whole(self, parameter: Tensor) -> Tensor:
-        """A weight: itself where every rank holds it, else a copy on the CPU, so that no GPU ever holds all of them."""
-        if self._zero_stage < 3:
-            return parameter.detach()
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A tensor: itself where every rank holds it, else a copy on the CPU, so that no GPU ever holds all of them."""
+        if self._zero_stage < 3 or not isinstance(tensor, nn.Parameter):
+            return tensor.detach()
         from deepspeed.runtime.zero import GatheredParameters
 
-        with GatheredParameters([parameter]):
-            return parameter.detach().to("cpu", copy=True)
+        with GatheredParameters([tensor]):
+            return tensor.detach().to("cpu", copy=True)
 
     def set_weight(self, parameter: Tensor, value: Tensor) -> None:
         """Overwrite a weight in place, so that optimizer and model keep sharing it."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-Layout = Literal["shared_prompt", "packed"]
+Layout = Literal["shared_prompt", "packed", "one_sequence"]
 ATTENTION = "shared_prompt"
 
 
@@ -110,7 +110,8 @@ def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | st
     Args:
         samples: Prompts of at least one token, with completions of at least one token.
         layout: "shared_prompt" as above; "packed" repeats the prompt before every completion, for models whose
-            attention cannot be shaped (sliding windows, recurrent layers).
+            attention cannot be shaped (sliding windows); "one_sequence" does the same with one completion in all,
+            for models in which one sequence of a row would change another (recurrent layers).
         device: Where the tensors are made.
 
     Returns:
@@ -143,7 +144,7 @@ def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | st
         trees.append(Tree(len(ids) - start, ()))
 
     for sample in samples:
-        if layout == "packed" or len(sample.completions) == 1:
+        if layout != "shared_prompt" or len(sample.completions) == 1:
             for completion in sample.completions:
                 add_sequence(sample.prompt, completion)
         else:
@@ -228,10 +229,9 @@ def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
 
 
-def install(model: Any) -> None:
-    """Make a transformers model use this attention; it then wants `row=` as a keyword of its forward pass."""
+def register() -> None:
+    """Make this attention known to transformers; a model that uses it wants `row=` as a keyword of its forward pass."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
-    model.set_attn_implementation(ATTENTION)

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
 from rl_empathy.config.sections import OptimizerConfig
+from rl_empathy.engines.language_models import probe_samples, save_language_model, tensors_of
 from rl_empathy.engines.microbatches import micro_batches_of_rank
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import from_every_rank, meet_alone
@@ -102,13 +104,33 @@ class TrainingEngine:
         return torch.cat(from_every_rank(torch.cat(parts).cpu())).to(parts[0].device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Every tensor by its name in transformers, a tied one once. All ranks call it, rank 0 gets them."""
+        """Every tensor by its name in transformers, buffers too, a tied one once. All ranks call, rank 0 gets them."""
         weights = {}
-        for name, parameter in self._named_parameters():
-            whole = self._shards.whole(parameter)  # let go at once on the other ranks
+        for name, tensor in tensors_of(self.model.language_model):
+            whole = self._shards.whole(tensor)  # let go at once on the other ranks
             if self.rank == 0:
                 weights[name] = whole
         return weights
+
+    def export(self, folder: Path, *, tokenizer_from: str) -> None:
+        """Write the model with its tokenizer in transformers' format, and prove that it is the one held here.
+
+        All ranks call it, rank 0 writes.
+
+        Args:
+            folder: Where to; replaced if it exists.
+            tokenizer_from: Folder that holds the tokenizer.
+
+        Raises:
+            ModelError: The written model, loaded anew, gives other log-probs; then nothing is written.
+        """
+        with self.model.computing_in("float32"):
+            logprobs = self.logprobs(probe_samples(self.model.language_model.config), temperature=1.0)
+        weights = self.weights()
+        if self.rank == 0:
+            save_language_model(
+                self.model.language_model, weights, folder, tokenizer_from=tokenizer_from, logprobs=logprobs
+            )
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them."""
@@ -125,8 +147,12 @@ class TrainingEngine:
         self.num_updates = int(optimizer["num_updates"])
         if self.num_updates and self._shards.makes_moments:
             self._change_nothing()
+        for name, tensor in tensors_of(self.model.language_model):
+            if isinstance(tensor, nn.Parameter):
+                self._shards.set_weight(tensor, policy[name])
+            else:
+                tensor.copy_(policy[name])
         for name, parameter in self._named_parameters():
-            self._shards.set_weight(parameter, policy[name])
             for key in MOMENTS if self.num_updates else ():
                 self._shards.set_moment(parameter, key, optimizer[f"{key}/{name}"])
         self._shards.set_step(self.num_updates)

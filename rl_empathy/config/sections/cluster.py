@@ -18,8 +18,9 @@ class PolicyTrainerConfig(Section):
     """Logical CPUs, and threads, of each rank."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of each rank."""
-    layout: Literal["shared_prompt", "packed"] = "shared_prompt"
-    """Row layout: one row a prompt with its completions, or one sequence after the other."""
+    layout: Literal["shared_prompt", "packed", "one_sequence"] = "shared_prompt"
+    """What a row of the trainer holds: prompts, each once with all of its completions; whole sequences side by side;
+    or one sequence. A model that the wanted layout does not compute exactly gets the next one, and the log says so."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
 

@@ -16,7 +16,7 @@ from rl_empathy.engines.shared_prompt import Sample
 from tests.tiny_models import make_tiny_model
 from tests.unit.engines.rank_process import flat, go_on, run_case, run_rank
 
-LAYOUTS = ("shared_prompt", "packed")
+LAYOUTS = ("shared_prompt", "packed", "one_sequence")
 shapes = st.lists(
     st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5)), max_size=5
 )

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rl_empathy.algorithms.logprobs import token_logprobs
 from rl_empathy.engines.microbatches import fed_tokens, split_by_tokens
-from rl_empathy.engines.shared_prompt import Sample, install, pack
+from rl_empathy.engines.shared_prompt import ATTENTION, Sample, pack, register
 
 VOCABULARY = 61
 
@@ -49,7 +49,8 @@ def padded_logprobs(model, samples):
 def row_logprobs(model, samples, layout):
     row = pack(samples, layout=layout)
     if layout == "shared_prompt":
-        install(model)
+        register()
+        model.set_attn_implementation(ATTENTION)
         shape = {"row": row}
     else:
         model.set_attn_implementation("sdpa")
@@ -113,10 +114,11 @@ def test_a_prompt_is_fed_once_and_last_tokens_are_not_fed():
 )
 def test_micro_batches_hold_every_completion_in_order_within_the_budget(shapes, max_tokens):
     samples = make_samples(*shapes)
-    for layout in ("shared_prompt", "packed"):
+    for layout in ("shared_prompt", "packed", "one_sequence"):
         batches = split_by_tokens(samples, max_tokens=max_tokens, layout=layout)
         flat = [(s.prompt, c) for batch in batches for s in batch for c in s.completions]
         assert flat == [(s.prompt, c) for s in samples for c in s.completions]
         for batch in batches:
             cost = sum(fed_tokens(sample, layout) for sample in batch)
-            assert cost <= max_tokens or sum(len(sample.completions) for sample in batch) == 1
+            count = sum(len(sample.completions) for sample in batch)
+            assert count == 1 or (cost <= max_tokens and layout != "one_sequence")

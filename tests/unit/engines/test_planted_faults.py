@@ -1,0 +1,169 @@
+"""Models that were built to deceive the trainer: each is computed right in another way, or refused by name."""
+
+import pytest
+import torch
+from torch.nn.functional import dropout
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from rl_empathy.config.sections import OptimizerConfig
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.errors import ModelError
+from tests.tiny_models import make_tiny_model, make_tiny_tokenizer
+
+SAMPLES = [Sample([11, 12, 13], [[14, 15, 16], [17, 18]]), Sample([21, 22], [[23, 24, 25]])]
+
+
+class TwistedConfig(LlamaConfig):
+    model_type = "twisted_llama"
+    fault: str = ""
+
+
+class TwistedBody(LlamaModel):
+    def forward(self, input_ids, **arguments):
+        output = super().forward(input_ids, **arguments)
+        hidden = output.last_hidden_state
+        if self.config.fault == "leak":
+            hidden = hidden + 0.1 * hidden.cumsum(1)  # a recurrent state that knows nothing of rows
+        if self.config.fault == "dropout":
+            hidden = dropout(hidden, 0.1, training=self.training)
+        if self.config.fault == "noise":
+            hidden = dropout(hidden, 0.1, training=True)
+        if self.config.fault == "future":
+            hidden = hidden + 0.1 * hidden.mean(1, keepdim=True)
+        output.last_hidden_state = hidden
+        return output
+
+
+class TwistedModel(LlamaForCausalLM):
+    config_class = TwistedConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = TwistedBody(config)
+        if config.fault in ("lost buffer", "kept buffer"):
+            shift = torch.linspace(-1, 1, config.vocab_size)
+            self.register_buffer("shift", shift, persistent=config.fault == "kept buffer")
+        self.post_init()
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self and "shift" in self._non_persistent_buffers_set:
+            self.shift.copy_(torch.linspace(-1, 1, len(self.shift)))
+
+    def forward(self, *arguments, **named):
+        output = super().forward(*arguments, **named)
+        if self.config.fault == "head":
+            output.logits = output.logits * 0.5
+        if hasattr(self, "shift"):
+            output.logits = output.logits + self.shift
+        return output
+
+
+AutoConfig.register(TwistedConfig.model_type, TwistedConfig)
+AutoModelForCausalLM.register(TwistedConfig, TwistedModel)
+
+
+def make_twisted_model(folder, fault):
+    tokenizer = make_tiny_tokenizer()
+    config = TwistedConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, fault=fault, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    TwistedModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def transformers_logprobs(folder):
+    """What transformers gives for each sequence alone, without any code of ours."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    parts = []
+    with torch.no_grad():
+        for prompt, completions in SAMPLES:
+            for completion in completions:
+                logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+                parts.append(logits.log_softmax(-1)[range(len(completion)), completion])
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("fault", ["head", "leak"])
+@pytest.mark.parametrize("wanted", ["shared_prompt", "packed"])
+def test_a_wrong_head_or_a_leak_between_sequences_leads_to_the_models_own_forward_pass(
+    tmp_path, caplog, fault, wanted
+):
+    folder = make_twisted_model(tmp_path, fault)
+    model = PolicyModel(folder, dtype="float32", layout=wanted)
+    assert model.layout == "one_sequence"
+    assert "TwistedModel: using the layout one_sequence" in caplog.text
+    with torch.no_grad():
+        torch.testing.assert_close(model.logprobs(SAMPLES), transformers_logprobs(folder))
+
+
+def test_dropout_that_only_training_shows_is_refused_where_the_model_is_in_training_mode(tmp_path):
+    folder = make_twisted_model(tmp_path, "dropout")
+    assert PolicyModel(folder, dtype="float32", layout="packed").layout == "packed"
+    with pytest.raises(ModelError, match="TwistedModel is not trained here"):
+        PolicyModel(folder, dtype="float32", layout="packed", gradient_checkpointing=True)
+
+
+def test_a_model_that_gives_other_logprobs_each_time_is_refused(tmp_path):
+    folder = make_twisted_model(tmp_path, "noise")
+    with pytest.raises(ModelError, match="TwistedModel gives other log-probs each time"):
+        PolicyModel(folder, dtype="float32", layout="shared_prompt")
+
+
+def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
+    folder = make_twisted_model(tmp_path, "future")
+    with pytest.raises(ModelError, match="TwistedModel sees the tokens that it is to predict"):
+        PolicyModel(folder, dtype="float32", layout="shared_prompt", frozen=True)
+
+
+def make_engine(folder):
+    model = PolicyModel(folder, dtype="float32", layout="shared_prompt")
+    return TrainingEngine(model, OptimizerConfig(), num_steps=10, microbatch_tokens=64)
+
+
+def test_a_buffer_that_the_files_lose_is_found_at_the_export_and_nothing_is_left(tmp_path):
+    folder = make_twisted_model(tmp_path / "start", "lost buffer")
+    engine = make_engine(folder)
+    engine.model.language_model.shift[:50] = 3.0
+    with pytest.raises(ModelError, match=r"TwistedModel: the exported model is not the trained one, .* \d+"):
+        engine.export(tmp_path / "model", tokenizer_from=folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["start"]
+
+
+def test_a_buffer_is_trained_with_published_kept_in_checkpoints_and_exported(tmp_path):
+    folder = make_twisted_model(tmp_path / "start", "kept buffer")
+    engine = make_engine(folder)
+    engine.model.language_model.shift[:50] = 3.0
+    engine.export(tmp_path / "model", tokenizer_from=folder)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            engine.logprobs(SAMPLES, temperature=1.0), transformers_logprobs(tmp_path / "model")
+        )
+    assert engine.weights()["shift"].tolist()[:50] == [3.0] * 50
+    resumed = make_engine(folder)
+    resumed.load(engine.weights(), engine.optimizer_state())
+    assert torch.equal(resumed.model.language_model.shift, engine.model.language_model.shift)
+
+
+def test_an_export_that_fails_leaves_the_one_before_alone(tmp_path):
+    folder = make_twisted_model(tmp_path / "start", "lost buffer")
+    engine = make_engine(folder)
+    engine.export(tmp_path / "model", tokenizer_from=folder)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    engine.model.language_model.shift[:50] = 3.0
+    with pytest.raises(ModelError):
+        engine.export(tmp_path / "model", tokenizer_from=folder)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_files_that_lack_a_tensor_are_refused_by_its_name(tmp_path):
+    folder = make_tiny_model(tmp_path, tied=False)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.save_pretrained(folder)  # the body alone: no head
+    with pytest.raises(ModelError, match=r"lack 1 of the model's tensors, among them lm_head\.weight"):
+        PolicyModel(str(folder), dtype="float32", layout="shared_prompt")
