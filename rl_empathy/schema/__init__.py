@@ -5,11 +5,13 @@ spans ──render──> text ──parse──> spans with offsets ──span_
 
 declaration   spans, delimiters and wrappers; `render`, `parse`, the instruction
 reading       the spans in a text and the kinds of error, by a compiled schema
+content       what the text of a span must be: words, others than in the other spans, no delimiter
 streaming     reasoning and answer told apart while the text arrives
 masks         from characters to tokens
 shipped       the schemas that come with the package, by name
 """
 
+from rl_empathy.schema.content import known_delimiter, letters
 from rl_empathy.schema.declaration import OutputSchema, SpanConfig, WrapperConfig
 from rl_empathy.schema.masks import offsets_of_ids, span_token_masks
 from rl_empathy.schema.reading import ERROR_KINDS, ParsedCompletion, Span
@@ -36,6 +38,8 @@ __all__ = [
     "SpanConfig",
     "StreamingSplitter",
     "WrapperConfig",
+    "known_delimiter",
+    "letters",
     "named_schema",
     "offsets_of_ids",
     "span_token_masks",

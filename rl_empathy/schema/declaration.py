@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rl_empathy.schema.content import content_errors
 from rl_empathy.schema.reading import (
     ERROR_KINDS,
     Grammar,
@@ -19,6 +20,7 @@ from rl_empathy.schema.reading import (
 )
 
 Name = Annotated[str, Field(pattern=r"^[\w\-]+$")]
+Letters = Annotated[int, Field(ge=1)]
 
 
 class _Declaration(BaseModel):
@@ -39,7 +41,9 @@ class SpanConfig(_Declaration):
     close: str = ""
     """Delimiter after the text."""
     hidden: bool = False
-    """Keep the span from the reader when serving."""
+    """Keep the span from the reader when serving, unless serve.show_reasoning is true."""
+    min_letters: Letters | None = None
+    """Fewest letters of the span; the schema's min_letters when left out."""
     description: str = ""
     """What the span holds, for the instruction."""
     description_zh: str = ""
@@ -62,6 +66,8 @@ class WrapperConfig(_Declaration):
 class OutputSchema(_Declaration):
     r"""Named spans in order, with their delimiters; strict parsing accepts exactly what `render` writes.
 
+    The name of a shipped schema without spans takes the spans and all other settings from it.
+
     Example: a heading before the analysis, the answer in tags:
         schema:
           name: headed
@@ -83,6 +89,11 @@ class OutputSchema(_Declaration):
     """White space between a delimiter and the text of its span."""
     between: Annotated[str, Field(pattern=r"^\s*$")] = "\n"
     """White space between spans, and between a wrapper's delimiters and its spans."""
+    min_letters: Letters = 3
+    """Fewest letters or digits of a span, of any script; a Chinese character counts as three."""
+    forbidden: tuple[Annotated[str, Field(min_length=2)], ...] = ()
+    """Delimiters that no span may contain, beside those of the shipped schemas and of the usual chat templates; a run
+    adds those of its model's own chat template."""
 
     @property
     def span_names(self) -> tuple[str, ...]:
@@ -102,6 +113,17 @@ class OutputSchema(_Declaration):
             pieces += [(span.name, span.open), ("", span.close)]
             pieces += [("", wrapper.close) for wrapper in self.wrappers if wrapper.last == span.name]
         return pieces
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_the_shipped_one(cls, declared: Any) -> Any:
+        """`{name: chain_of_empathy, min_letters: 40}` is the shipped schema of that name with another minimum."""
+        if isinstance(declared, dict) and "spans" not in declared:
+            from rl_empathy.schema.shipped import NAMED_SCHEMAS
+
+            if shipped := NAMED_SCHEMAS.get(declared.get("name", "")):
+                return shipped.model_dump() | declared
+        return declared
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -185,6 +207,8 @@ class OutputSchema(_Declaration):
                 raise ValueError(
                     f"the text of span {name!r} contains the delimiter {found.group()!r}; remove it there"
                 )
+        for problem in self._content_errors(texts).values():
+            raise ValueError(f"schema {self.name!r}: {problem}")
         rendered = self._layout(texts)
         if {name: span.text for name, span in self.parse(rendered, strict=True).spans.items()} != texts:
             raise ValueError(
@@ -208,28 +232,38 @@ class OutputSchema(_Declaration):
         Both modes find the same spans: delimiters in any case and order, the first of duplicates, and an
         unclosed span up to the next delimiter or the end. They differ in what they call an error. Lenient: a
         span was lost ("missing", "empty"). Strict: the text is not, to the letter, what `render` makes of the
-        spans; when only white space or the case of a delimiter differs, that is "text_outside".
+        spans; when only white space or the case of a delimiter differs, that is "text_outside". What a span holds
+        is looked at in strict mode, too: see `content`.
         """
         spans, delimiters, kinds = read_spans(text, self.grammar)
         if strict:
             kinds |= delimiter_errors(delimiters, self.grammar)
-            is_rendered = len(spans) == len(self.spans) and text == self._layout(
-                {n: s.text for n, s in spans.items()}
-            )
-            kinds = set() if is_rendered else kinds or {"text_outside"}
+            texts = {name: span.text for name, span in spans.items()}
+            is_laid_out = len(spans) == len(self.spans) and text == self._layout(texts)
+            kinds = set() if is_laid_out else kinds or {"text_outside"}
+            kinds |= self._content_errors(texts).keys()
         else:
             kinds &= {"missing", "empty"}
         return ParsedCompletion(spans=spans, errors=tuple(kind for kind in ERROR_KINDS if kind in kinds))
 
-    def reasoning(self, parsed: ParsedCompletion) -> str:
-        """The texts of all spans but the answer, one a line, in the order in which they were written."""
-        written = sorted(parsed.spans.items(), key=lambda item: item[1].start)
-        return "\n".join(span.text for name, span in written if name != self.answer)
+    def _content_errors(self, texts: Mapping[str, str]) -> dict[Any, str]:
+        fewest = {span.name: span.min_letters or self.min_letters for span in self.spans}
+        return content_errors(texts, fewest, self.forbidden)
 
-    def visible(self, parsed: ParsedCompletion) -> str:
-        """What a reader may see: the answer and the spans that are not hidden, in the order of the schema."""
-        shown = [parsed.text_of(span.name) for span in self.spans if not span.hidden]
-        return "\n\n".join(text for text in shown if text)
+    def reasoning(self, parsed: ParsedCompletion, *, with_hidden: bool = True) -> str:
+        """The texts of the spans but the answer, one a line, in the order in which they were written.
+
+        Args:
+            parsed: A completion that was read.
+            with_hidden: Give the hidden spans, too.
+        """
+        names = self.reasoning_names(with_hidden=with_hidden)
+        written = sorted(parsed.spans.items(), key=lambda item: item[1].start)
+        return "\n".join(span.text for name, span in written if name in names)
+
+    def reasoning_names(self, *, with_hidden: bool) -> tuple[str, ...]:
+        """The spans but the answer, with or without those that are hidden from the reader."""
+        return tuple(s.name for s in self.spans if s.name != self.answer and (with_hidden or not s.hidden))
 
     def instruction(self, language: Literal["en", "zh"]) -> str:
         """A system prompt that asks for this form, each span described where it goes."""

@@ -10,8 +10,11 @@ from itertools import pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, NamedTuple, get_args
 
-ErrorKind = Literal["missing", "order", "duplicate", "empty", "text_outside", "unclosed"]
-ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+from rl_empathy.schema.content import CONTENT_ERRORS, ContentError
+
+LayoutError = Literal["missing", "order", "duplicate", "empty", "text_outside", "unclosed"]
+ErrorKind = LayoutError | ContentError
+ERROR_KINDS: tuple[ErrorKind, ...] = (*get_args(LayoutError), *CONTENT_ERRORS)
 _ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 

@@ -15,9 +15,16 @@ class StreamingSplitter:
     `schema.reasoning(...)` of the lenient parse. A completion without any delimiter gives nothing.
     """
 
-    def __init__(self, schema: OutputSchema) -> None:
+    def __init__(self, schema: OutputSchema, *, with_hidden: bool = True) -> None:
+        """Begin a completion.
+
+        Args:
+            schema: Names the spans.
+            with_hidden: Give the text of hidden spans, too.
+        """
         self._grammar = schema.grammar
         self._answer = schema.answer
+        self._wanted = {schema.answer, *schema.reasoning_names(with_hidden=with_hidden)}
         self._held = ""
         self._space = ""
         self._span: str | None = None
@@ -53,7 +60,7 @@ class StreamingSplitter:
 
     def _enter(self, delimiter: str) -> None:
         name = self._grammar.opens.get(delimiter)
-        self._span = None if name in self._begun else name
+        self._span = name if name in self._wanted - self._begun else None
         self._space = ""
         if name is not None:
             self._begun.add(name)

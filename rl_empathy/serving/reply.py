@@ -19,15 +19,16 @@ class Piece:
 class Reply:
     """One reply under way.
 
-    The answer goes to `content`; the reasoning to `reasoning`, or nowhere. A completion without any delimiter is
-    not in the form the model was trained for: its whole text becomes the content at the end, and the metadata says
-    so. A completion that has delimiters and no answer gives an empty content: its reasoning is not passed off as one.
+    The answer goes to `content`; the reasoning to `reasoning`, its hidden spans only where they are shown. A completion
+    without any delimiter is not in the form the model was trained for: its whole text becomes the content at the end,
+    and the metadata says so. A completion that has delimiters and no answer gives an empty content: its reasoning is
+    not passed off as one.
     """
 
     def __init__(self, schema: OutputSchema, *, show_reasoning: bool, notice: str) -> None:
         self._schema = schema
-        self._splitter = StreamingSplitter(schema)
-        self._show_reasoning = show_reasoning
+        self._splitter = StreamingSplitter(schema, with_hidden=show_reasoning)
+        self._has_reasoning = bool(schema.reasoning_names(with_hidden=show_reasoning)) or show_reasoning
         self._notice = notice
         self._text = ""
         self._sent = dict[str, str]()
@@ -58,7 +59,7 @@ class Reply:
 
     @property
     def message(self) -> dict[str, Any]:
-        reasoning = {"reasoning": self._sent.get("reasoning", "")} if self._show_reasoning else {}
+        reasoning = {"reasoning": self._sent.get("reasoning", "")} if self._has_reasoning else {}
         return {"role": "assistant", "content": self._sent.get("content", ""), **reasoning}
 
     @property
@@ -76,7 +77,6 @@ class Reply:
         deltas = []
         for part, text in pieces:
             key = "content" if part == "answer" else "reasoning"
-            if key == "content" or self._show_reasoning:
-                deltas.append({key: text})
-                self._sent[key] = self._sent.get(key, "") + text
+            deltas.append({key: text})
+            self._sent[key] = self._sent.get(key, "") + text
         return deltas

@@ -19,6 +19,7 @@ from rl_empathy.schema import (
     SpanConfig,
     StreamingSplitter,
     WrapperConfig,
+    letters,
     named_schema,
     offsets_of_ids,
     span_token_masks,
@@ -69,7 +70,7 @@ def schema_and_text(draw: st.DrawFn) -> tuple[OutputSchema, str]:
     soup = draw(st.lists(piece, max_size=20).map("".join))
     if draw(st.booleans()):
         return schema, soup
-    rendered = schema.render(dict.fromkeys(schema.span_names, "x"))
+    rendered = schema.render({name: f"word {'abcde'[i]}" for i, name in enumerate(schema.span_names)})
     at, gone = draw(st.integers(0, len(rendered))), draw(st.integers(0, 12))
     return schema, rendered[:at] + draw(piece) + rendered[at + gone :]
 
@@ -81,7 +82,7 @@ def schema_and_spans(draw: st.DrawFn) -> tuple[OutputSchema, dict[str, str]]:
         str.strip
     )
     clean = text.filter(lambda t: t and not any(d.lower() in t.lower() for d in schema.delimiters))
-    return schema, {name: draw(clean) for name in schema.span_names}
+    return schema, {name: f"{'abcdefgh'[i] * 3} {draw(clean)}" for i, name in enumerate(schema.span_names)}
 
 
 def errors(text: str, schema: OutputSchema = CHAIN_OF_EMPATHY, *, strict: bool = True) -> tuple[str, ...]:
@@ -162,9 +163,84 @@ def test_an_unclosed_wrapper_is_unclosed() -> None:
 
 
 def test_errors_are_listed_once_in_the_order_of_the_kinds() -> None:
-    text = "x<L2>b</L2><L1></L1><L1>a</L1> y <answer>unclosed"
+    text = "x<L2>.</L2><L1></L1><L1>a</L1> y <L3>Why [INST]</L3><L4>why [inst]</L4><answer>unclosed"
     assert errors(text) == ERROR_KINDS
-    assert errors(text, strict=False) == ("missing", "empty")
+    assert errors(text, strict=False) == ("empty",)
+
+
+@pytest.mark.parametrize(
+    "text", [".", "…", "😀🙏", "\u200b", "\u2060\ufeff", "\u3164\u3164\u3164\u115f", "___", "ok", "1️⃣"]
+)
+def test_a_span_without_words_is_wordless(text: str) -> None:
+    completion = RENDERED.replace("共情", text)
+    assert errors(completion) == ("wordless",)
+    assert errors(completion, strict=False) == ()
+    with pytest.raises(ValueError, match="'L4' has fewer than 3 letters"):
+        CHAIN_OF_EMPATHY.render(SPANS | {"L4": text})
+
+
+@pytest.mark.parametrize(
+    "text", ["sad", "Ёлка", "悲", "かな", "슬픔", "حزن", "उदासी", "เศร้า", "911", "I’m ok"]
+)
+def test_words_of_any_script_are_words(text: str) -> None:
+    assert errors(RENDERED.replace("共情", text)) == ()
+
+
+def test_letters_are_counted_without_marks_and_a_han_character_as_three() -> None:
+    assert letters("I’m so sad!") == len("Imsosad")
+    assert letters("辛苦了。") == 9
+    assert letters("a\u200bb\u3164 — 😀 _") == 2
+
+
+@pytest.mark.parametrize("other", ["validation", "Validation!", " \u200bvalidation 2", "VALIDA\u200dTION 😀"])
+def test_spans_with_the_same_words_are_repeated(other: str) -> None:
+    assert errors(RENDERED.replace("共情", other.strip())) == ("repeated",)
+    with pytest.raises(ValueError, match="spans 'L3' and 'L4' hold the same words"):
+        CHAIN_OF_EMPATHY.render(SPANS | {"L4": other})
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<think>", "</THINK>", "<|im_start|>assistant", "<|im_end|>", "<|end|><|assistant|>", "<|eot_id|>",
+        "<start_of_turn>model", "<｜Assistant｜>", "[INST]", "<<SYS>>", "</s>", "<|emotion_end|>", "<thi\u200bnk>",
+    ],
+)  # fmt: skip
+def test_a_delimiter_of_a_template_or_of_another_schema_is_not_text(inside: str) -> None:
+    completion = RENDERED.replace("辛苦了。", f"辛苦了。{inside} More.")
+    assert errors(completion) == ("delimiter_inside",)
+    with pytest.raises(ValueError, match="'answer' contains the delimiter"):
+        CHAIN_OF_EMPATHY.render(SPANS | {"answer": f"辛苦了。{inside} More."})
+
+
+@pytest.mark.parametrize("text", ["I <3 you, a < b > c", "<name> said [it]", "5 < 6 || |x|", "[sic] <sigh>"])
+def test_angle_brackets_that_a_person_types_are_text(text: str) -> None:
+    assert errors(RENDERED.replace("共情", text)) == ()
+
+
+def test_thinking_is_no_answer_under_the_plain_schema() -> None:
+    assert errors("<think>She is sad.</think>I hear you.", PLAIN) == ("delimiter_inside",)
+
+
+@pytest.mark.parametrize("schema", NAMED_SCHEMAS.values(), ids=NAMED_SCHEMAS)
+def test_no_delimiter_of_a_shipped_schema_is_text_in_another(schema: OutputSchema) -> None:
+    assert [d for d in schema.delimiters if errors(f"I hear {d} you.", PLAIN) != ("delimiter_inside",)] == []
+
+
+def test_the_minimum_and_further_delimiters_are_declared() -> None:
+    spans = (
+        SpanConfig(name="mood", open="<mood>", min_letters=2),
+        SpanConfig(name="answer", open="<answer>"),
+    )
+    schema = OutputSchema(name="mine", spans=spans, between="", min_letters=12, forbidden=("USER:",))
+    assert errors("<mood>ok<answer>I hear you well.", schema) == ()
+    assert errors("<mood>ok<answer>I hear you.", schema) == ("wordless",)
+    assert errors("<mood>ok<answer>I hear you. User: I see.", schema) == ("delimiter_inside",)
+
+
+def test_a_shipped_schema_takes_other_settings_by_its_name() -> None:
+    schema = OutputSchema.model_validate({"name": "chain_of_empathy", "min_letters": 40})
+    assert schema == CHAIN_OF_EMPATHY.model_copy(update={"min_letters": 40})
 
 
 def test_plain_prose_misses_every_span() -> None:
@@ -183,7 +259,6 @@ def test_special_tokens_are_written_and_read() -> None:
     assert rendered.startswith("<|understanding_begin|>lost a job<|understanding_end|>\n<|reasoning_begin|>")
     assert errors(rendered, KARDIA) == ()
     assert errors(rendered.replace("<|emotion_end|>", ""), KARDIA) == ("unclosed",)
-    assert KARDIA.visible(KARDIA.parse(rendered, strict=True)) == "That is hard."
 
 
 def test_a_heading_span_ends_at_the_next_heading() -> None:
@@ -195,8 +270,8 @@ def test_a_heading_span_ends_at_the_next_heading() -> None:
         "intention": "comfort",
         "answer": "抱抱你。",
     }
-    assert HEADINGS.visible(parsed) == "comfort\n\n抱抱你。"
     assert HEADINGS.reasoning(parsed) == "工作压力\ncomfort"
+    assert HEADINGS.reasoning(parsed, with_hidden=False) == "comfort"
 
 
 def test_an_answer_without_delimiters_follows_the_thinking() -> None:
@@ -237,7 +312,7 @@ def test_render_rejects_a_missing_span() -> None:
 def test_render_rejects_a_text_that_runs_into_a_delimiter() -> None:
     schema = OutputSchema(name="bars", spans=(SpanConfig(name="answer", open="[[", close="||"),))
     with pytest.raises(ValueError, match="cannot read these spans back"):
-        schema.render({"answer": "a|"})
+        schema.render({"answer": "able|"})
 
 
 @pytest.mark.parametrize(
@@ -323,19 +398,20 @@ def test_parsing_a_rendered_text_gives_the_spans_back(case: tuple[OutputSchema, 
     assert {name: span.text for name, span in parsed.spans.items()} == spans
 
 
-@given(schema_and_text(), st.lists(st.integers(1, 7), max_size=60))
+@given(schema_and_text(), st.lists(st.integers(1, 7), max_size=60), st.booleans())
 def test_the_splitter_gives_the_parsed_text_however_it_is_cut(
-    case: tuple[OutputSchema, str], cuts: list[int]
+    case: tuple[OutputSchema, str], cuts: list[int], with_hidden: bool
 ) -> None:
     schema, text = case
-    splitter, pieces, rest = StreamingSplitter(schema), [], text
+    splitter, pieces, rest = StreamingSplitter(schema, with_hidden=with_hidden), [], text
     for size in cuts:
         pieces += splitter.feed(rest[:size])
         rest = rest[size:]
     pieces += splitter.feed(rest) + splitter.close()
     parsed = schema.parse(text, strict=False)
     assert "".join(piece for part, piece in pieces if part == "answer") == parsed.text_of(schema.answer)
-    assert "".join(piece for part, piece in pieces if part == "reasoning") == schema.reasoning(parsed)
+    reasoning = schema.reasoning(parsed, with_hidden=with_hidden)
+    assert "".join(piece for part, piece in pieces if part == "reasoning") == reasoning
 
 
 def test_the_splitter_writes_text_as_soon_as_it_cannot_be_a_delimiter() -> None:

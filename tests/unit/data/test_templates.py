@@ -39,7 +39,7 @@ def test_any_post_gives_layers_of_readable_length_that_render(
 def test_a_post_that_holds_delimiters_cannot_break_the_form() -> None:
     spans = template_trace(make_row("</L1><answer> I am sad </answer> because <L2>"), "en").spans
 
-    assert CHAIN_OF_EMPATHY.render({**spans, "answer": "x"})
+    assert CHAIN_OF_EMPATHY.render({**spans, "answer": "An answer."})
 
 
 def test_every_english_layer_takes_words_of_the_post() -> None:

@@ -25,7 +25,8 @@ def make_completion(row_id: str = "p", text: str = "", **fields) -> ScoredComple
 
 
 def rendered(answer: str, trace: str = "They are upset.") -> str:
-    return CHAIN_OF_EMPATHY.render({**dict.fromkeys(("L1", "L2", "L3", "L4"), trace), "answer": answer})
+    spans = {"L1": trace, "L2": f"So {trace}", "L3": f"And {trace}", "L4": f"But {trace}"}
+    return CHAIN_OF_EMPATHY.render({**spans, "answer": answer})
 
 
 def measured(

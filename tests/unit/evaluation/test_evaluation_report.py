@@ -27,7 +27,9 @@ ROWS = [
     )
     for i, worry in enumerate(("工作压力很大", "晚上睡不着觉", "和男朋友分手了", "考试成绩太差"))
 ]
-WHOLE = CHAIN_OF_EMPATHY.render(dict.fromkeys(CHAIN_OF_EMPATHY.span_names, "我知道你很辛苦。"))
+WHOLE = CHAIN_OF_EMPATHY.render(
+    {"L1": "很辛苦", "L2": "压力大", "L3": "想被理解", "L4": "先共情", "answer": "我知道你很辛苦。"}
+)
 
 
 def make_evaluation(name: str, *, rewards: list[float], text: str = WHOLE, rows=ROWS) -> ModelEvaluation:

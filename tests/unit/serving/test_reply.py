@@ -32,6 +32,17 @@ def test_reasoning_is_hidden_unless_shown():
     assert shown.end["metadata"] == {"notice": "AI, not a clinician.", "schema_valid": True}
 
 
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_span_that_is_not_hidden_is_always_shown(step):
+    spans = tuple(s.model_copy(update={"hidden": s.name == "L2"}) for s in CHAIN_OF_EMPATHY.spans)
+    schema = CHAIN_OF_EMPATHY.model_copy(update={"spans": spans})
+    hidden, deltas = make_reply(COMPLETION, schema=schema, step=step)
+    assert hidden.message["reasoning"] == "sad\nwants comfort\nlisten"
+    assert "".join(part.get("reasoning", "") for part in deltas) == "sad\nwants comfort\nlisten"
+    shown, _ = make_reply(COMPLETION, schema=schema, step=step, show_reasoning=True)
+    assert shown.message["reasoning"] == "sad\nalone\nwants comfort\nlisten"
+
+
 def test_completion_without_delimiters_becomes_the_content_and_is_announced():
     reply, deltas = make_reply(" just text ")
     assert (reply.message["content"], deltas) == ("just text", [{"content": "just text"}])
