@@ -255,7 +255,7 @@ def _smile_row(record: Record) -> Row:
 def _smile_turns(record: Record) -> tuple[tuple[Message, ...], str]:
     turns = _dicts(record, "turns")
     for turn in turns:
-        if turn.get("role") not in _TURN_ROLES:
+        if turn.get("role") not in tuple(_TURN_ROLES):
             raise DataError(
                 f"{record.where}: turns.role: must be one of {', '.join(_TURN_ROLES)}, got {shown(turn.get('role'))}"
             )

@@ -6,6 +6,7 @@ DataError is raised that says how much of the file is unread, whatever `data.on_
 """
 
 import csv
+import itertools
 import json
 import re
 import sys
@@ -21,7 +22,10 @@ from rl_empathy.errors import DataError
 MAX_DEPTH = 100
 """Levels of lists and objects in one record."""
 _NOT_DECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is not UTF-8
-_JSON_MARK = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
+_MARKS = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
+"""Strings, and what structures a JSON text; a string ends on its line, as JSON says."""
+_MARKS_OVER_LINES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+_BETWEEN = re.compile(r'"(?:[\s:,\[\]{}\d.+-]|true|false|null|NaN)*"')
 _SPACE = re.compile(r"\s*")
 _CLOSER = {"[": "]", "{": "}"}
 
@@ -57,15 +61,16 @@ def json_list_records(path: Path) -> Records:
     while True:
         start = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
         line, counted = line + text.count("\n", counted, start), start
-        end = _json_item_end(text, start)
-        if end < 0:
+        found = _json_item(text, start, f"{path}:{line}")
+        if found is None:
             raise DataError(
-                f"{path}:{line}: not a JSON list: the item that begins here has no end (a quote or a bracket is "
-                f"left open, or closed twice); {_unread(text, line, start)}, after {num_items} items"
+                f"{path}:{line}: not a JSON list: a quote or a bracket of the item that begins here is left open, or "
+                f"closed twice; {_unread(text, line, start)}, after {num_items} items"
             )
+        item, end = found
         if text[start:end].strip() or text[end] == ",":
             num_items += 1
-            yield _json_record(text[start:end], f"{path}:{line}")
+            yield item
         if text[end] == "]":
             break
     if rest := text[end + 1 :].strip():
@@ -92,8 +97,10 @@ def csv_records(path: Path) -> Records:
             try:
                 fields = next(reader, None)
                 # A quote that is left open takes whole rows into its field, up to the next quote of the file.
-                if fields and len(fields) < len(header) and reader.line_num > first:
-                    raise csv.Error(f"{len(fields)} of {len(header)} fields")
+                if fields and header and len(fields) != len(header) and reader.line_num > first:
+                    raise csv.Error(
+                        f"{len(fields)} fields up to line {reader.line_num}, wanted {len(header)}"
+                    )
             except csv.Error as error:
                 last = reader.line_num + sum(1 for _ in file)
                 raise DataError(
@@ -182,10 +189,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _json_item_end(text: str, start: int) -> int:
+def _json_item(text: str, start: int, where: str) -> tuple[Record | DataError, int] | None:
+    """The item of a list that begins at `start`, and where the comma or the bracket after it stands.
+
+    None: it is broken, and nobody can say where it ends.
+    """
+    for marks in (_MARKS, _MARKS_OVER_LINES):
+        end = _json_item_end(marks, text, start)
+        if end >= 0:
+            item = _json_record(text[start:end], where)
+            if isinstance(item, Record) or not _swaps_quotes(marks, text[start:end]):
+                return item, end
+    return None
+
+
+def _json_item_end(marks: re.Pattern[str], text: str, start: int) -> int:
     """Where the comma or the bracket after a list's item stands; -1 when its brackets do not pair."""
     closers: list[str] = []
-    for match in _JSON_MARK.finditer(text, start):
+    for match in marks.finditer(text, start):
         mark = match.group()
         if mark in _CLOSER:
             closers.append(_CLOSER[mark])
@@ -199,12 +220,21 @@ def _json_item_end(text: str, start: int) -> int:
     return -1
 
 
+def _swaps_quotes(marks: re.Pattern[str], text: str) -> bool:
+    """Whether a string of a broken item holds what stands between two strings: a quote too many or too few.
+
+    From such a quote on, what is outside a string is taken for its inside, the next items' brackets, too.
+    """
+    strings = (mark for mark in marks.findall(text) if mark[0] == '"')
+    return any(("," in string or ":" in string) and _BETWEEN.fullmatch(string) for string in strings)
+
+
 def _csv_record(where: str, header: Sequence[str], fields: Sequence[str]) -> Record | DataError:
-    if len(fields) != len(header):
-        return DataError(f"{where}: wanted {len(header)} fields, got {len(fields)}")
-    for name, value in zip(header, fields, strict=True):
+    for name, value in itertools.zip_longest(header, fields, fillvalue=""):
         if problem := _undecoded(value):
             return DataError(f"{where}: {name}: {problem}")
+    if len(fields) != len(header):
+        return DataError(f"{where}: wanted {len(header)} fields, got {len(fields)}")
     return _checked(where, dict(zip(header, fields, strict=True)))
 
 

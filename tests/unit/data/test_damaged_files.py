@@ -151,6 +151,10 @@ def test_a_windows_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
             r":2: .*lines 2 to 2 \(11 of 41 characters\).* 1 items",
         ),
         ('[{"ask": "One", "say": ["A"}\n, {}]', r":1: .*lines 1 to 2 .* 0 items"),
+        (
+            '[{"ask": "One", "say": "A}, {"ask": "Two", "say": "B"},\n{"ask": "Three, "say": "C"}]',
+            r":1: .* 0 items",
+        ),
         ('[{"ask": "One", "say": "A"}]\n[{"ask": "Two", "say": "B"}]', r":2: the JSON list ends.* 1 items"),
     ],
 )
@@ -223,7 +227,7 @@ def test_what_is_written_never_fails_on_half_an_emoji(tmp_path: Path) -> None:
     name=st.sampled_from(["t.jsonl", "t.json", "t.csv"]),
     format=st.sampled_from(["rows", "columns", "counselchat", "smile", "psyqa"]),
 )
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_bytes_make_a_reader_fail(tmp_path: Path, name: str, format: str, content: bytes) -> None:
     source = make_source(tmp_path / name, content)
 
@@ -233,6 +237,56 @@ def test_no_bytes_make_a_reader_fail(tmp_path: Path, name: str, format: str, con
         found = str(error)
 
     assert str(tmp_path) in found if isinstance(found, str) else found
+
+
+KEYS = [
+    "id",
+    "prompt",
+    "messages",
+    "references",
+    "metadata",
+    "trace",
+    "text",
+    "role",
+    "content",
+    "ask",
+    "say",
+    "topic",
+    "question_id",
+    "questionID",
+    "question",
+    "answer",
+    "answers",
+    "answer_text",
+    "keywords",
+    "turns",
+    "upvotes",
+]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "client"]),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(KEYS), values, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6), min_size=1, max_size=4),
+    format=st.sampled_from(["rows", "columns", "smile", "psyqa"]),
+)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_value_in_any_field_is_a_row_or_an_error(
+    tmp_path: Path, rows: list[dict[str, object]], format: str
+) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+
+    num_rows, errors = skipping(make_source(tmp_path / "t.jsonl", lines), format)
+
+    assert num_rows + len(errors) == len(rows)
 
 
 @given(
