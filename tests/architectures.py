@@ -1,10 +1,18 @@
-"""Tiny random models of every family of causal language models that transformers holds and that may be trained."""
+"""Tiny random models of transformers' families of language models, and how the trainer's numbers differ from theirs.
+
+Needs torch and transformers alone.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.shared_prompt import Layout, Sample
+from rl_empathy.errors import ModelError
 
 VOCABULARY = 96
 SIZES: dict[str, Any] = {
@@ -81,6 +89,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "Granite": ("granite", {"logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5}),
+    "Granite, wide": (
+        "granite",
+        {
+            "logits_scaling": 4.0,
+            "tie_word_embeddings": False,
+            "vocab_size": 512,
+            "max_position_embeddings": 512,
+        },
+    ),
     "GraniteSWA": ("granite_swa", SHORT),
     "Cohere": ("cohere", {"logit_scale": 0.25}),
     "Cohere2": ("cohere2", {"logit_scale": 0.25, **SHORT, **LAYERS}),
@@ -98,7 +115,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "OPT": ("opt", {}),
     "BLOOM": ("bloom", {}),
     "Falcon, rotary": ("falcon", {}),
-    "Falcon, ALiBi": ("falcon", {"alibi": True, "multi_query": False, "new_decoder_architecture": False}),
+    "Falcon, ALiBi": (
+        "falcon",
+        {"alibi": True, "num_kv_heads": 2, "multi_query": False, "new_decoder_architecture": False},
+    ),
     "MPT": ("mpt", {}),
     "StarCoder2": ("starcoder2", SHORT),
     "SmolLM3": ("smollm3", {}),
@@ -199,19 +219,71 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "BERT": ("bert", {"is_decoder": False, "pad_token_id": 0}),
     "RoBERTa decoder": ("roberta", {"is_decoder": True, "pad_token_id": 0}),
     "Mixtral": ("mixtral", {}),
-    "BART": ("bart", {"pad_token_id": 0, "encoder_layers": 1, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64}),
+    "BART": (
+        "bart",
+        {
+            "is_encoder_decoder": True,
+            "pad_token_id": 0,
+            "encoder_layers": 1,
+            "decoder_ffn_dim": 64,
+            "encoder_ffn_dim": 64,
+        },
+    ),
 }
 """By name: transformers' model type, and the keys that make it small or special."""
+
+
+NOT_TRAINED = {
+    "Doge": "mixture of experts",
+    "Mixtral": "mixture of experts",
+    "BERT": "sees the tokens that it is to predict",
+    "BART": "encoder-decoder",
+}
+"""Families that are refused, and words of the reason."""
+NOT_CHECKPOINTED = {"GPT-NeoX Japanese", "GPT", "CTRL"}
+"""Families without gradient checkpointing in transformers."""
+SAMPLES = (
+    Sample(
+        [11, 29, 3, 62, 71, 38, 54, 5, 17, 80, 44, 23], [[9, 31, 66, 2, 90, 47, 12, 58, 20, 33], [75, 8, 41]]
+    ),
+    Sample([50, 7, 26], [[61, 14, 88, 35, 70, 19, 4, 93, 56, 28, 13, 82, 40]]),
+)
+"""Two prompts, the first with two completions: three sequences that share a row where the layout allows it."""
+
+
+class Difference(NamedTuple):
+    """From transformers in float32, one sequence alone."""
+
+    largest: float
+    """Of log-probs, nats."""
+    mean: float
+    """Of log-probs, nats."""
+    gradient: float
+    """Norm of the difference over the norm of transformers' gradient."""
+
+
+class Finding(NamedTuple):
+    """What became of one family."""
+
+    layout: str | None
+    float32: Difference | None
+    checkpointed: Difference | None
+    """With gradient checkpointing."""
+    bfloat16: Difference | None
+    frozen_bfloat16: Difference | None
+    """Weights held in bfloat16, as the reference model's."""
+    transformers_bfloat16: Difference
+    """Transformers itself, loaded in bfloat16."""
+    refused: str | None
 
 
 def make_config(name: str) -> Any:
     """The configuration of a family's tiny model."""
     model_type, special = FAMILIES[name]
     kind = CONFIG_MAPPING[model_type]
-    known = vars(kind())
-    return kind(
-        **{key: value for key, value in SIZES.items() if key in known or key in kind.attribute_map} | special
-    )
+    known, other_names = vars(kind()), kind.attribute_map
+    sizes = {other_names.get(key, key): value for key, value in SIZES.items()}
+    return kind(**{key: value for key, value in sizes.items() if key in known} | special)
 
 
 def make_architecture(name: str, folder: Path, *, seed: int = 0) -> Path:
@@ -236,3 +308,67 @@ def make_architecture(name: str, folder: Path, *, seed: int = 0) -> Path:
                     parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return folder
+
+
+def find(name: str, folder: Path, *, layout: Layout = "shared_prompt", device: str = "cpu") -> Finding:
+    """Make a family's tiny model and compare the trainer with transformers, loaded with eager attention.
+
+    Args:
+        name: A key of `FAMILIES`.
+        folder: Where to make the model.
+        layout: That the run file would ask for.
+        device: Where both compute.
+
+    Returns:
+        The differences, or why the model is refused.
+    """
+    path = str(make_architecture(name, folder))
+    exact = _transformers(path, torch.float32, device)
+    coarse = _difference(_transformers(path, torch.bfloat16, device), exact)
+
+    def trained(dtype: str, **settings: bool) -> tuple[Layout, Difference]:
+        model = PolicyModel(path, dtype=dtype, layout=layout, **settings).to(device)
+        return model.layout, _difference(_with_gradient(model.language_model, model.logprobs(SAMPLES)), exact)
+
+    try:
+        found_layout, float32 = trained("float32")
+    except ModelError as error:
+        return Finding(None, None, None, None, None, coarse, str(error))
+    checkpointed = None if name in NOT_CHECKPOINTED else trained("float32", gradient_checkpointing=True)[1]
+    frozen = trained("bfloat16", frozen=True)[1]
+    return Finding(found_layout, float32, checkpointed, trained("bfloat16")[1], frozen, coarse, None)
+
+
+def is_wrong(found: Finding) -> bool:
+    """Whether a family is neither computed as transformers does, up to rounding, nor refused."""
+    in_float32 = [d for d in (found.float32, found.checkpointed) if d is not None]
+    in_bfloat16 = [d for d in (found.bfloat16, found.frozen_bfloat16) if d is not None]
+    bound = [0.02 + 2 * error for error in found.transformers_bfloat16[1:]]
+    return any(not max(d.largest, d.gradient) < 1e-4 for d in in_float32) or any(
+        not (d.mean < bound[0] and d.gradient < bound[1]) for d in in_bfloat16
+    )
+
+
+def _difference(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> Difference:
+    error = (found[0] - exact[0]).abs()
+    relative = (found[1] - exact[1]).norm() / exact[1].norm()
+    return Difference(error.max().item(), error.mean().item(), relative.item())
+
+
+def _transformers(path: str, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """Log-probs and the gradient of their weighted sum, without any code of the trainer."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager").to(device)
+    parts = []
+    for prompt, completions in SAMPLES:
+        for completion in completions:
+            ids = torch.tensor([[*prompt, *completion]], device=device)
+            logits = model(ids).logits[0, len(prompt) - 1 : -1].float()
+            parts.append(logits.log_softmax(-1)[range(len(completion)), completion])
+    return _with_gradient(model, torch.cat(parts))
+
+
+def _with_gradient(model: Any, logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    weights = torch.linspace(-1, 2, len(logprobs), device=logprobs.device)
+    (weights * logprobs).sum().backward()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return logprobs.detach().cpu(), torch.cat([gradient.float().flatten().cpu() for gradient in gradients])

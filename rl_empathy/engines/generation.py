@@ -373,7 +373,9 @@ def _start_vllm(model_path: str, **arguments: Any) -> Any:
                 **arguments,
             )
         )
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ModelError(f"vLLM cannot load the model {model_path}: {error}") from error
+    except Exception as error:  # what a family lacks in vLLM shows as an error of any kind
+        raise ModelError(
+            f"vLLM cannot load the model {model_path}: {type(error).__name__}: {error}"
+        ) from error
     engine.set_weight_version(str(PolicyVersion(0, 0)))
     return engine

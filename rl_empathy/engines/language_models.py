@@ -175,7 +175,7 @@ def save_language_model(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model.save_pretrained(temporary, state_dict=dict(weights))
-        _compare_saved(temporary, logprobs, architecture(model))
+        compare_saved(temporary, logprobs, architecture(model))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -185,7 +185,12 @@ def save_language_model(
     temporary.rename(folder)
 
 
-def _compare_saved(folder: Path, logprobs: Tensor, name: str) -> None:
+def compare_saved(folder: Path, logprobs: Tensor, name: str) -> None:
+    """Load a saved model anew and compare its log-probs of `probe_samples` with those of the model that was saved.
+
+    Raises:
+        ModelError: They differ by more than rounding.
+    """
     from transformers import AutoModelForCausalLM
 
     saved = AutoModelForCausalLM.from_pretrained(
@@ -195,5 +200,5 @@ def _compare_saved(folder: Path, logprobs: Tensor, name: str) -> None:
         fault = rounding_exceeded(own_logprobs(saved, probe_samples(saved.config)), logprobs)
     if fault:
         raise ModelError(
-            f"{name}: the exported model is not the trained one, {fault}; the export is deleted, the checkpoint stays"
+            f"{name}: the saved model is not the one that was to be saved, {fault}; it is deleted again"
         )

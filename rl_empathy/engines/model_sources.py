@@ -11,6 +11,7 @@ import torch
 from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.model_size import intermediate_size, package_file
 from rl_empathy.config.sections import FromScratchConfig, ModelConfig, OptimizerConfig
+from rl_empathy.engines.language_models import compare_saved, own_logprobs, probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TokenLoss, TrainingEngine
@@ -151,7 +152,12 @@ def convert_gguf(file: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(type(loaded.config)(**settings), dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
+    with torch.no_grad():
+        logprobs = own_logprobs(loaded, probe_samples(loaded.config))
+    del loaded
     model.save_pretrained(folder)
+    del model
+    compare_saved(folder, logprobs, file.name)
     tokenizer.save_pretrained(folder)
 
 

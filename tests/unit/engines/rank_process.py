@@ -1,12 +1,14 @@
 """What a rank does in `test_ranks`: the same updates, as one of several processes or alone."""
 
 import random
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
 from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step
+from rl_empathy.engines.language_models import probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet
 from rl_empathy.engines.shared_prompt import Sample
@@ -94,6 +96,19 @@ def go_on(folder: str, zero_stage: int, saved: tuple) -> dict:
     engine = make_engine(folder, zero_stage)
     engine.load(*saved)
     return {"metrics": train(engine, range(3, STEPS)), "weights": flat(engine.weights())}
+
+
+def run_and_export(_folder: str, zero_stage: int, other: str, export_to: str) -> dict:
+    """Two steps of another model, and its export."""
+    engine = make_engine(other, zero_stage)
+    metrics = train(engine, range(2))
+    engine.export(Path(export_to), tokenizer_from=other)
+    samples = probe_samples(engine.model.language_model.config)
+    return {
+        "layout": engine.model.layout,
+        "metrics": metrics,
+        "logprobs": engine.logprobs(samples, temperature=1.0),
+    }
 
 
 def run_rank(rank: int, ranks: int, port: int, folder: str, work: list[tuple], results) -> None:

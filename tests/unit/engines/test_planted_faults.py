@@ -130,7 +130,9 @@ def test_a_buffer_that_the_files_lose_is_found_at_the_export_and_nothing_is_left
     folder = make_twisted_model(tmp_path / "start", "lost buffer")
     engine = make_engine(folder)
     engine.model.language_model.shift[:50] = 3.0
-    with pytest.raises(ModelError, match=r"TwistedModel: the exported model is not the trained one, .* \d+"):
+    with pytest.raises(
+        ModelError, match=r"TwistedModel: the saved model is not the one that was to be saved, .* \d+"
+    ):
         engine.export(tmp_path / "model", tokenizer_from=folder)
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
 

@@ -8,13 +8,16 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
+from rl_empathy.engines.language_models import own_logprobs, probe_samples
 from rl_empathy.engines.microbatches import fed_tokens, micro_batches_of_rank, share_out
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import open_store
 from rl_empathy.engines.shared_prompt import Sample
-from tests.tiny_models import make_tiny_model
-from tests.unit.engines.rank_process import flat, go_on, run_case, run_rank
+from tests.architectures import make_architecture
+from tests.tiny_models import make_tiny_model, make_tiny_tokenizer
+from tests.unit.engines.rank_process import flat, go_on, run_and_export, run_case, run_rank
 
 LAYOUTS = ("shared_prompt", "packed", "one_sequence")
 shapes = st.lists(
@@ -77,16 +80,25 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def granite(tmp_path_factory):
+    """A model that is computed by its own forward pass, one sequence a row, and whose head is its own."""
+    path = make_architecture("Granite, wide", tmp_path_factory.mktemp("granite"))
+    make_tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def alone(folder):
     return run_case(folder, 0)
 
 
 @pytest.fixture(scope="module")
-def together(folder, alone, tmp_path_factory):
+def together(folder, alone, granite, tmp_path_factory):
     """By ZeRO stage: what two ranks did, and how they went on from what one rank saved."""
     results = tmp_path_factory.mktemp("results") / "result"
     store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
     work = [piece for stage in (0, 2, 3) for piece in ((run_case, stage), (go_on, stage, alone["saved"]))]
+    work.append((run_and_export, 3, str(granite), str(granite.with_name("exported"))))
     start = multiprocessing.get_context("spawn").Process
     processes = [
         start(target=run_rank, args=(rank, 2, store.port, folder, work, results)) for rank in range(2)
@@ -100,7 +112,7 @@ def together(folder, alone, tmp_path_factory):
         torch.load(results.with_name("result" + "+" * number), weights_only=False)
         for number in range(len(work))
     ]
-    return dict(zip((0, 2, 3), zip(loaded[::2], loaded[1::2], strict=True), strict=True))
+    return {0: loaded[0:2], 2: loaded[2:4], 3: loaded[4:6], "granite": loaded[6]}
 
 
 def start_weights(folder):
@@ -151,3 +163,16 @@ def test_one_rank_goes_on_from_the_checkpoint_of_two(folder, alone, together):
     case, _ = together[3]
     gone_on = go_on(folder, 0, case["saved"])
     assert movement_apart(alone["weights"], gone_on["weights"], start_weights(folder)) < 1e-5
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_trained_one_sequence_a_row_and_exported_as_they_are(granite, together):
+    case = together["granite"]
+    alone = run_and_export("", 0, str(granite), str(granite.with_name("alone")))
+    assert case["layout"] == alone["layout"] == "one_sequence"
+    for ours, theirs in zip(case["metrics"], alone["metrics"], strict=True):
+        assert ours["policy/loss"] == pytest.approx(theirs["policy/loss"], rel=1e-3, abs=1e-5)
+    exported = AutoModelForCausalLM.from_pretrained(granite.with_name("exported"))
+    with torch.no_grad():
+        wanted = own_logprobs(exported, probe_samples(exported.config))
+    torch.testing.assert_close(case["logprobs"], wanted, atol=1e-4, rtol=0)
