@@ -3,6 +3,7 @@
 # make check        format, lint, types, import floors, quick unit tests (< 60 s)
 # make test         check, and every test on real Ray, vLLM and DeepSpeed
 # make test-long    what kills, starves or waits longer
+# make test-gpu     agreement, memory and speed on a GPU; needs PYTHON with torch and transformers, no set-up
 # make bench        the benchmarks; results in benchmarks/out/
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 LOCAL_TORCH := $(if $(PIP_FIND_LINKS),$(wildcard $(PIP_FIND_LINKS)/torch-*+cpu*.whl))
 TORCH_FROM := $(if $(LOCAL_TORCH),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
 
-.PHONY: setup quickstart check format test test-long bench constraints clean
+.PHONY: setup quickstart check format test test-long test-gpu bench constraints clean
 
 setup: .venv/installed
 
@@ -55,6 +56,9 @@ test: check
 
 test-long: setup
 	$(BIN)/python -m pytest -q tests -m "long"
+
+test-gpu:
+	$(PYTHON) -m tests.gpu.measurements
 
 bench: setup
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done

@@ -228,6 +228,8 @@ class Resumed:
     """Groups that waited for the trainer."""
     damaged: tuple[str, ...] = ()
     """What is wrong with each newer checkpoint, which was passed over."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how the model is computed."""
 
 
 def conversation_text(messages: Sequence[Message]) -> str:

@@ -64,7 +64,16 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemma": ("gemma", {}),
     "Gemma2": ("gemma2", {**SHORT, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}),
     "Gemma3 text": ("gemma3_text", SHORT | LAYERS),
-    "Gemma4 text": ("gemma4_text", {}),
+    "Gemma4 text": (
+        "gemma4_text",
+        {
+            **SHORT,
+            **LAYERS,
+            "vocab_size_per_layer_input": 96,
+            "hidden_size_per_layer_input": 16,
+            "final_logit_softcapping": 5.0,
+        },
+    ),
     "VaultGemma": ("vaultgemma", {**SHORT, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}),
     "RecurrentGemma": (
         "recurrent_gemma",

@@ -99,7 +99,7 @@ class PolicyTrainer:
         if self._rank == 0:
             self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:
-            return self._version, Resumed()
+            return self._version, Resumed(notes=self._notes())
         self._engine.load(checkpoint.tensors("policy"), checkpoint.tensors("optimizer"))
         torch.set_rng_state(checkpoint.tensors("rng")["torch"])
         self._version = PolicyVersion(self._version.attempt, checkpoint.step)
@@ -107,7 +107,12 @@ class PolicyTrainer:
             driver=checkpoint.document("driver"),
             finished=tuple(group_from_json(item) for item in checkpoint.document("finished")),
             damaged=checkpoint.damaged,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        note = self._engine.model.note
+        return (note,) if note else ()
 
     def update(
         self,

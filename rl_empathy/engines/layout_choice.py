@@ -49,14 +49,15 @@ class Way(NamedTuple):
     attention: str
 
 
-def choose_way(model: "PolicyModel", wanted: Layout) -> None:
+def choose_way(model: "PolicyModel", wanted: Layout) -> str | None:
     """Put a model into the fastest way, from the wanted layout on, that gives transformers' log-probs.
-
-    The log says which, with the reasons, when it is not the wanted one.
 
     Args:
         model: Whole, and in the mode (training or evaluation) in which it will be used.
         wanted: The layout that the run file asks for.
+
+    Returns:
+        None when that layout is right, else which one is used and why; the log says it too.
 
     Raises:
         ModelError: No way is right, or the model does not predict the next token from those before it alone.
@@ -72,9 +73,11 @@ def choose_way(model: "PolicyModel", wanted: Layout) -> None:
         for way in ways[[way.layout for way in ways].index(wanted) :]:
             fault = comparison.fault(way)
             if fault is None:
-                if reasons:
-                    log.warning("%s: using the layout %s (%s)", name, way.layout, "; ".join(reasons))
-                return
+                if not reasons:
+                    return None
+                note = f"{name} is computed in the layout {way.layout}: {'; '.join(reasons)}"
+                log.warning(note)
+                return note
             reasons.append(f"{way.layout} with {way.attention} attention: {fault}")
     raise ModelError(f"{name} is not trained here, since no way to compute it is right: {'; '.join(reasons)}")
 

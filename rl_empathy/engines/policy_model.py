@@ -55,7 +55,8 @@ class PolicyModel(nn.Module):
                 )
             self.language_model.gradient_checkpointing_enable()
             self.language_model.train()  # transformers recomputes in training mode only; there is no dropout
-        choose_way(self, layout)
+        self.note = choose_way(self, layout)
+        """Why the layout is another one than was asked for; None when it is not."""
 
     def forward(self, row: PackedRow, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the row's completion tokens.

@@ -76,6 +76,7 @@ def fine_tune(
     seed: int,
     folder: Path,
     report: Report,
+    tell: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> None:
     """Train, evaluate, checkpoint, and export the model to `folder/model`; goes on from the last checkpoint.
@@ -88,6 +89,7 @@ def fine_tune(
         seed: The run's.
         folder: Of the stage.
         report: Told of every step.
+        tell: Told what the user should know.
         should_stop: When it says so, a checkpoint is written and the training ends without an export.
     """
     torch.manual_seed(seed)
@@ -96,6 +98,8 @@ def fine_tune(
     engine = TrainingEngine(
         model, config.optimizer, num_steps=len(batches), microbatch_tokens=config.microbatch_tokens
     )
+    if model.note:
+        tell(model.note)
     start = _resume(engine, folder)
     if start == 0:
         report(0, {"sft/held_out_loss": held_out_loss(engine, data.held_out)})

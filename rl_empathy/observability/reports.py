@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 
+def append_note(path: Path, note: str) -> None:
+    """Leave a sentence for the user in the file that holds the metrics."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"note": note}) + "\n")
+
+
 def append_report(path: Path, step: int, metrics: Mapping[str, float]) -> None:
     """Leave the metrics of a step for whoever follows the file."""
     with path.open("a", encoding="utf-8") as file:

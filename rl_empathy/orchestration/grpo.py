@@ -52,6 +52,8 @@ async def run_attempts(
     while True:
         try:
             resumed = await fleet.trainer.resume()
+            for note in resumed.notes:
+                tell(note)
             for problem in resumed.damaged:
                 tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
             finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log, tell=tell)

@@ -46,6 +46,8 @@ class TrainJob:
     """Of the stage, absolute, readable by its owner only and shared by the nodes."""
     num_cpus: float
     num_gpus: float
+    tell: Callable[[str], None] = print
+    """Gets what the worker has to say to the user."""
 
 
 def fit(
@@ -101,6 +103,9 @@ def _fit_once(
         running.join(POLL_S)
         alive = running.is_alive()
         for report in reports.new():
+            if "note" in report:
+                job.tell(report["note"])
+                continue
             step = int(report.pop("step"))
             if last_step < 0:  # a worker before this one went further than its last checkpoint
                 log.cut_back(job.stage, step - 1)

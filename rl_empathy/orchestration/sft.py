@@ -14,10 +14,11 @@ from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.errors import DataError, Stopped
+from rl_empathy.observability.reports import append_note
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet.savings import SFT_MICROBATCH
-from rl_empathy.orchestration.ray_train import LOG_FILE, STOP_FILE, Reporter, TrainJob, fit
+from rl_empathy.orchestration.ray_train import LOG_FILE, REPORTS_FILE, STOP_FILE, Reporter, TrainJob, fit
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stop import on_a_thread
 from rl_empathy.types import Row
@@ -79,6 +80,7 @@ def _job(context: RunContext, settings: Mapping[str, Any]) -> TrainJob:
         folder=settings["folder"],
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
+        tell=context.progress.warning,
     )
 
 
@@ -94,6 +96,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
         seed=run_file.run.seed,
         folder=folder,
         report=Reporter(folder),
+        tell=lambda note: append_note(folder / REPORTS_FILE, note),
         should_stop=(folder / STOP_FILE).exists,
     )
 

@@ -97,7 +97,7 @@ def test_a_wrong_head_or_a_leak_between_sequences_leads_to_the_models_own_forwar
     folder = make_twisted_model(tmp_path, fault)
     model = PolicyModel(folder, dtype="float32", layout=wanted)
     assert model.layout == "one_sequence"
-    assert "TwistedModel: using the layout one_sequence" in caplog.text
+    assert "TwistedModel is computed in the layout one_sequence: " in caplog.text
     with torch.no_grad():
         torch.testing.assert_close(model.logprobs(SAMPLES), transformers_logprobs(folder))
 

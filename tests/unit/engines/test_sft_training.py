@@ -24,7 +24,7 @@ def make_samples(count, seed):
 def test_the_reported_held_out_loss_is_that_of_the_saved_model(name, tmp_path):
     start = make_architecture(name, tmp_path / "start")
     make_tiny_tokenizer().save_pretrained(start)
-    reported = {}
+    reported, told = {}, []
     held_out = make_samples(3, seed=1)
     fine_tune(
         str(start),
@@ -36,8 +36,10 @@ def test_the_reported_held_out_loss_is_that_of_the_saved_model(name, tmp_path):
         seed=0,
         folder=tmp_path / "sft",
         report=lambda step, metrics, checkpoint=None: reported.update(metrics),
+        tell=told.append,
         should_stop=lambda: False,
     )
+    assert len(told) == (name != "OPT"), "the user is told once of a slower layout"
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "sft" / "model", attn_implementation="eager")
     nll = []
     for prompt, (completion,) in held_out:

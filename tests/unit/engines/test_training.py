@@ -199,4 +199,4 @@ def test_a_model_whose_attention_has_a_window_gets_the_packed_layout(folder, tmp
     config = json.loads(path.read_text()) | {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
     path.write_text(json.dumps(config | {"sliding_window": 4096}))
     assert PolicyModel(str(path.parent), dtype="float32", layout="shared_prompt").layout == "packed"
-    assert "MistralForCausalLM: using the layout packed (shared_prompt with" in caplog.text
+    assert "MistralForCausalLM is computed in the layout packed: shared_prompt with" in caplog.text
