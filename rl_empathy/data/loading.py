@@ -110,15 +110,19 @@ def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "ski
     """Read all rows; returns them and the number of bad rows that were skipped.
 
     Raises:
-        DataError: Rows are wrong and `on_bad_row` is stop (names the first ten), or there is no row at all.
+        DataError: Rows are wrong and `on_bad_row` is stop (names the first ten), the rest of the source cannot be
+            read, or there is no row at all.
     """
     rows: list[Row] = []
     errors: list[str] = []
-    for item in read(source, format):
-        if isinstance(item, Row):
-            rows.append(item)
-        else:
-            errors.append(str(item))
+    try:
+        for item in read(source, format):
+            if isinstance(item, Row):
+                rows.append(item)
+            else:
+                errors.append(str(item))
+    except OSError as error:
+        raise DataError(f"data: {source.name} could not be read after {len(rows)} rows: {error}") from error
     listed = "".join(f"\n  {error}" for error in errors[:10]) + ("\n  …" if len(errors) > 10 else "")
     if errors and on_bad_row == "stop":
         raise DataError(

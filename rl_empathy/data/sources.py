@@ -6,6 +6,7 @@ such as owner/name.
 
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,9 +62,10 @@ def locate(
         DataError: There is no such file, and the name is none of a hub's; names the file nearest to it.
     """
     path = BUNDLED / f"{language}.jsonl" if name is None else Path(name).expanduser()
-    if path.is_file() or (folder and path.is_dir() and any(path.glob("*.json"))):
+    # os.path, since Path.is_file raises when the name is too long for a file
+    if os.path.isfile(path) or (folder and os.path.isdir(path) and any(path.glob("*.json"))):
         return Source(name=str(path), path=path, language=language, columns=columns)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"data: {path.absolute()} is a folder; name a file in it: {_some_files(path)}")
     assert name is not None, f"the bundled set of {language} is missing from the installed package"
     if hub and _looks_like_hub(name):
@@ -123,7 +125,7 @@ def _looks_like_hub(name: str) -> bool:
 
 
 def _missing(path: Path) -> str:
-    folder = next(parent for parent in path.parents if parent.is_dir())
+    folder = next(parent for parent in path.parents if os.path.isdir(parent))
     if folder != path.parent:
         return (
             f"data: there is no file {path}: the folder {folder} has no {path.relative_to(folder).parts[0]}"

@@ -11,7 +11,7 @@ from rl_empathy.config.sections import ColumnsConfig, DataConfig
 from rl_empathy.data.loading import load_data, read_source
 from rl_empathy.data.readers import read
 from rl_empathy.data.rows import write_json_lines
-from rl_empathy.data.sources import Source
+from rl_empathy.data.sources import Source, locate
 from rl_empathy.data.text import shown
 from rl_empathy.errors import DataError
 from rl_empathy.types import Row
@@ -237,6 +237,21 @@ def test_no_bytes_make_a_reader_fail(tmp_path: Path, name: str, format: str, con
         found = str(error)
 
     assert str(tmp_path) in found if isinstance(found, str) else found
+
+
+def test_a_disk_that_fails_is_told_with_the_name_of_the_file() -> None:
+    memory = Path("/proc/self/mem")  # opens, and gives an error when it is read
+    if not memory.exists():
+        pytest.skip("needs /proc")
+
+    with pytest.raises(DataError, match=r"/proc/self/mem could not be read after 0 rows: .*Input/output"):
+        read_source(Source(name=str(memory), path=memory), "rows", on_bad_row="skip")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, f"{'x' * 300}/rows.jsonl"])
+def test_a_name_that_is_too_long_for_a_file_is_a_missing_file(name: str) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        locate(name, language="en", hub=False)
 
 
 KEYS = [
