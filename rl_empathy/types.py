@@ -213,6 +213,12 @@ class GroupRewards:
         """Whether some completion is better than another; rounding of an encoder is no preference."""
         return self.spread > MIN_SPREAD
 
+    def term_has_spread(self, name: str) -> bool:
+        """Whether one term calls some valid completion better than another."""
+        pairs = zip(self.terms[name], self.totals, strict=True)
+        scores = [score for score, total in pairs if score is not None and total is not None]
+        return bool(scores) and max(scores) - min(scores) > MIN_SPREAD
+
     @property
     def valid(self) -> list[float]:
         return [total for total in self.totals if total is not None]

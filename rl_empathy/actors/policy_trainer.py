@@ -15,7 +15,8 @@ import torch.distributed as dist
 from rl_empathy.config.sections import GRPOConfig, PolicyTrainerConfig
 from rl_empathy.data.rollouts import group_from_json, group_to_json, rollout_lines
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
-from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_metrics
+from rl_empathy.engines.grpo_batch import ScoredGroup
+from rl_empathy.engines.grpo_update import grpo_step, staleness_metrics
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.engines.training import TrainingEngine

@@ -1,14 +1,10 @@
 """One GRPO step on the trainer: groups and their rewards in, updates and metrics out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rl_empathy.algorithms.advantages import group_advantages
 from rl_empathy.algorithms.corrections import (
     Weights,
     decoupled_weights,
@@ -17,115 +13,24 @@ from rl_empathy.algorithms.corrections import (
     sequence_mask_weights,
     tis_weights,
 )
-from rl_empathy.algorithms.kl import k3_plain, kl_estimate
+from rl_empathy.algorithms.kl import k1_to_go, k3_plain, kl_estimate
 from rl_empathy.algorithms.losses import policy_loss
 from rl_empathy.algorithms.masking import masked_sum
 from rl_empathy.config.sections import GRPOConfig
+from rl_empathy.engines.grpo_batch import (
+    ScoredGroup,
+    TrainingBatch,
+    length_quarters,
+    step_advantages,
+    training_batch,
+)
 from rl_empathy.engines.ranks import from_every_rank
-from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine, UpdateReport
 from rl_empathy.errors import TrainingError
-from rl_empathy.types import Completion, GroupRewards, PolicyVersion, RolloutGroup
+from rl_empathy.types import Completion, PolicyVersion, RolloutGroup
 
 LARGEST_RATIO = "largest ratio"
 """The one quantity of a step that is no sum over its tokens."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredGroup:
-    """A group as the trainer gets it."""
-
-    group: RolloutGroup
-    rewards: GroupRewards
-    reference_logprobs: np.ndarray | None
-    """[completion tokens of the whole group] nats; None without a KL term."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingBatch:
-    """Groups flattened: everything but `samples` is aligned with the tokens of their completions, in order."""
-
-    samples: list[Sample]
-    rollout_logprobs: Tensor
-    """[predicted] nats"""
-    reference_logprobs: Tensor | None
-    """[predicted] nats"""
-    advantages: Tensor
-    """[predicted]"""
-    loss_mask: Tensor
-    """[predicted] bool"""
-    completion_index: Tensor
-    """[predicted] int, which completion of the batch a token belongs to"""
-    length_quarter: Tensor
-    """[predicted] int, see `length_quarters`"""
-
-    def to(self, device: torch.device) -> Self:
-        """The same on another device; samples are no tensors."""
-        reference = self.reference_logprobs
-        return replace(
-            self,
-            rollout_logprobs=self.rollout_logprobs.to(device),
-            reference_logprobs=None if reference is None else reference.to(device),
-            advantages=self.advantages.to(device),
-            loss_mask=self.loss_mask.to(device),
-            completion_index=self.completion_index.to(device),
-            length_quarter=self.length_quarter.to(device),
-        )
-
-    @property
-    def num_trained_tokens(self) -> int:
-        return int(self.loss_mask.sum())
-
-
-def training_batch(groups: Sequence[ScoredGroup], config: GRPOConfig) -> TrainingBatch:
-    """Set advantages group by group, leave out completions whose reward failed, and flatten."""
-    samples: list[Sample] = []
-    rollout: list[float] = []
-    reference: list[Tensor] = []
-    advantages: list[Tensor] = []
-    mask: list[Tensor] = []
-    per_group: list[Tensor] = []
-    for scored in groups:
-        kept = [i for i, total in enumerate(scored.rewards.totals) if total is not None]
-        completions = [scored.group.completions[i] for i in kept]
-        samples.append(Sample(scored.group.prompt.token_ids, [c.token_ids for c in completions]))
-        rewards = torch.tensor([[scored.rewards.totals[i] for i in kept]], dtype=torch.float64)
-        per_completion = group_advantages(
-            rewards, torch.ones_like(rewards, dtype=torch.bool), kind=config.advantage
-        )
-        lengths = torch.tensor([len(c.token_ids) for c in completions])
-        per_group.append(lengths)
-        advantages.append(per_completion[0].float().repeat_interleave(lengths))
-        trained = torch.tensor([_is_trained(c, config) for c in completions])
-        mask.append(trained.repeat_interleave(lengths))
-        rollout.extend(logprob for c in completions for logprob in c.rollout_logprobs)
-        if scored.reference_logprobs is not None:
-            reference.append(_of_completions(scored.reference_logprobs, scored.group.completions, kept))
-    all_lengths = torch.cat(per_group)
-    return TrainingBatch(
-        samples=samples,
-        rollout_logprobs=torch.tensor(rollout, dtype=torch.float32),
-        reference_logprobs=torch.cat(reference) if reference else None,
-        advantages=torch.cat(advantages),
-        loss_mask=torch.cat(mask),
-        completion_index=torch.arange(len(all_lengths)).repeat_interleave(all_lengths),
-        length_quarter=length_quarters(all_lengths).repeat_interleave(all_lengths),
-    )
-
-
-def length_quarters(lengths: Tensor) -> Tensor:
-    """Which quarter of the completions each one is in by its length: 0 the shortest, 3 the longest.
-
-    Completions as long as the edge of a quarter are in the shorter one, so that of equal lengths all are in one.
-
-    Args:
-        lengths: [completions] tokens.
-
-    Returns:
-        [completions] int.
-    """
-    edges = torch.quantile(lengths.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-    return torch.bucketize(lengths, edges)
 
 
 def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRPOConfig) -> dict[str, float]:
@@ -144,7 +49,11 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
     """
     size = len(groups) // config.updates_per_step
     device = engine.model.language_model.device
-    parts = [training_batch(groups[i : i + size], config).to(device) for i in range(0, len(groups), size)]
+    advantages = step_advantages(groups, config)
+    parts = [
+        training_batch(groups[i : i + size], advantages.per_group[i : i + size], config).to(device)
+        for i in range(0, len(groups), size)
+    ]
     start_logprobs = (
         [engine.logprobs(part.samples, temperature=config.sampling.temperature) for part in parts]
         if config.updates_per_step > 1
@@ -159,7 +68,8 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
             f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row "
             "(grpo.max_skipped_updates); lower grpo.optimizer.learning_rate, or look at rollouts/ for what was trained"
         )
-    return _metrics(reports, _over_ranks(sums))
+    shares = {f"reward/{name}/advantage_share": share for name, share in advantages.shares.items()}
+    return _metrics(reports, _over_ranks(sums)) | shares
 
 
 def staleness_metrics(groups: Sequence[RolloutGroup], trained: PolicyVersion) -> dict[str, float]:
@@ -221,7 +131,7 @@ def _update(
             logprobs,
             rollout if config.correction == "clip" else started,
             _weights(started, rollout, batch.completion_index[part], mask, config),
-            batch.advantages[part],
+            _advantages_of(batch, part, started, config),
             mask,
             clip_low=config.clip_low,
             clip_high=config.clip_high,
@@ -241,11 +151,22 @@ def _update(
         if batch.reference_logprobs is None:
             return surrogate.loss
         reference = batch.reference_logprobs[part]
-        kl = kl_estimate(logprobs, reference, rollout, estimator=config.kl_estimator)
         add("kl_reference", masked_sum(k3_plain(now, reference), mask))
+        if config.kl_estimator == "k1_in_reward":
+            return surrogate.loss
+        kl = kl_estimate(logprobs, reference, rollout, estimator=config.kl_estimator)
         return surrogate.loss + config.kl_coef * masked_sum(kl, mask) / count
 
     return engine.update(batch.samples, loss, temperature=config.sampling.temperature)
+
+
+def _advantages_of(batch: TrainingBatch, part: slice, start_logprobs: Tensor, config: GRPOConfig) -> Tensor:
+    """[tokens] of a micro-batch, which holds whole completions; `k1_in_reward` takes the KL from them."""
+    if batch.kl_baseline is None or batch.reference_logprobs is None:
+        return batch.advantages[part]
+    index = batch.completion_index[part]
+    charged = k1_to_go(start_logprobs, batch.reference_logprobs[part], index) - batch.kl_baseline[part]
+    return batch.advantages[part] - config.kl_coef * charged
 
 
 def _weights(
@@ -303,12 +224,3 @@ def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[st
     if "kl_reference" in sums:
         metrics["policy/kl_reference"] = sums["kl_reference"] / tokens
     return metrics
-
-
-def _is_trained(completion: Completion, config: GRPOConfig) -> bool:
-    return config.truncated == "train" or completion.finish_reason == "stop"
-
-
-def _of_completions(logprobs: np.ndarray, completions: Sequence[Completion], kept: Sequence[int]) -> Tensor:
-    pieces = torch.tensor(logprobs).split([len(c.token_ids) for c in completions])
-    return torch.cat([pieces[i] for i in kept])

@@ -118,7 +118,7 @@ async def run_grpo(
         ledger=ledger,
         in_rounds=in_rounds,
     )
-    worth = drop_reason if config.keep_groups == "all" else drop_reason_with_spread
+    worth = partial(drop_reason, config=config)
     async with asyncio.TaskGroup() as tasks:
         publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks, stop)
         await publisher.publish()
@@ -162,22 +162,22 @@ def slots(config: GRPOConfig) -> int:
     return (config.max_staleness + 1) * config.groups_per_step - config.look_ahead + 1
 
 
-def drop_reason(group: GroupHandle) -> str | None:
-    """Why a group cannot be trained at all; None when it can."""
+def drop_reason(group: GroupHandle, *, config: GRPOConfig) -> str | None:
+    """Why a group is not trained; None when it is. A group that teaches nothing goes with its KL term."""
     if group.rewards is None:
         return "scorer_lost"
-    return "reward_failed" if len(group.rewards.valid) < 2 else None
+    if len(group.rewards.valid) < 2:
+        return "reward_failed"
+    if config.keep_groups == "with_reward_spread" and not _has_spread(group.rewards, config):
+        return "no_reward_spread"
+    return None
 
 
-def drop_reason_with_spread(group: GroupHandle) -> str | None:
-    """As `drop_reason`; and a group whose rewards are all equal teaches nothing, so it goes with its KL term."""
-    return drop_reason(group) or (None if rewards_of(group).has_spread else "no_reward_spread")
-
-
-def rewards_of(group: GroupHandle) -> GroupRewards:
-    """The rewards of a group that was scored."""
-    assert group.rewards is not None, "a group without them is dropped first"
-    return group.rewards
+def _has_spread(rewards: GroupRewards, config: GRPOConfig) -> bool:
+    """Whether the advantages differ: `gdpo` scales each term alone, so there two terms never cancel each other."""
+    if config.advantage == "gdpo":
+        return any(rewards.term_has_spread(term.name) for term in config.rewards if term.weight)
+    return rewards.has_spread
 
 
 def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupRewards]]:

@@ -145,8 +145,9 @@ class GRPOConfig(Section):
     """
     shuffle_rewards: bool = False
     """Permute the rewards within each group: the control run that must not learn."""
-    advantage: Literal["group_std", "group_mean", "rloo"] = "group_std"
-    """Baseline and scale of the advantages, per group."""
+    advantage: Literal["group_std", "group_mean", "rloo", "gdpo"] = "group_std"
+    """Baseline and scale of the advantages, per group. gdpo scales each reward term within its group and their sum
+    over the step, so that a rare failure of one term does not shrink the others."""
     loss: Literal["clip", "tis", "mask", "sequence_mask", "decoupled"] | None = None
     """Correction for stale tokens; left out: clip at max_staleness 0, tis above."""
     clip_low: Fraction = 0.2
@@ -161,8 +162,10 @@ class GRPOConfig(Section):
     """mask, sequence_mask: the same above."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.005
     """Coefficient of the KL term to the reference model; 0 starts no reference model."""
-    kl_estimator: Literal["k3_ratio", "k3_plain"] = "k3_ratio"
-    """Unbiased off policy (k3 times the importance ratio), or plain k3 for parity with other systems."""
+    kl_estimator: Literal["k3_ratio", "k3_plain", "k1_in_reward"] = "k3_ratio"
+    """k3_ratio: k3 times the importance ratio, in the loss, unbiased for each token given its prefix and not over whole
+    sequences. k1_in_reward: the log-ratio of policy and reference taken from the advantages, unbiased over whole
+    sequences on policy, with more variance. k3_plain: for parity with other systems."""
     keep_groups: Literal["with_reward_spread", "all"] = "with_reward_spread"
     """Which groups are trained; the others are dropped by name, with their KL term, and counted."""
     truncated: Literal["train", "mask"] = "train"

@@ -39,7 +39,7 @@ class RewardModelHandle:
 
 
 class ShuffledRewards:
-    """The control that must not learn: a reward model whose totals are permuted within each group."""
+    """The control that must not learn: a reward model whose scores and totals are permuted within each group."""
 
     def __init__(self, rewards: RewardModelHandle, *, seed: int) -> None:
         self._rewards = rewards
@@ -47,9 +47,13 @@ class ShuffledRewards:
 
     async def score(self, group: GroupHandle) -> GroupRewards:
         rewards = await self._rewards.score(group)
-        totals = list(rewards.totals)
-        random.Random(f"{self._seed}/shuffle/{group.header.occurrence}").shuffle(totals)
-        return replace(rewards, totals=tuple(totals))
+        order = list(range(len(rewards.totals)))
+        random.Random(f"{self._seed}/shuffle/{group.header.occurrence}").shuffle(order)
+        return replace(
+            rewards,
+            totals=tuple(rewards.totals[i] for i in order),
+            terms={name: tuple(scores[i] for i in order) for name, scores in rewards.terms.items()},
+        )
 
 
 class ReferenceModelHandle:

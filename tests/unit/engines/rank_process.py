@@ -1,13 +1,16 @@
 """What a rank does in `test_ranks`: the same updates, as one of several processes or alone."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
-from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step
+from rl_empathy.engines.grpo_batch import ScoredGroup
+from rl_empathy.engines.grpo_update import grpo_step
 from rl_empathy.engines.language_models import probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet
@@ -16,7 +19,12 @@ from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.types import Occurrence, PolicyVersion, Prompt, RolloutGroup
 from tests.fakes import make_completion, make_rewards, make_row
 
-CONFIG = GRPOConfig(groups_per_step=3, updates_per_step=1, kl_coef=0.0, max_staleness=0, num_steps=10)
+COMMON = {"groups_per_step": 3, "max_staleness": 0, "num_steps": 10}
+CONFIGS = (
+    GRPOConfig(**COMMON, kl_coef=0.0),
+    GRPOConfig(**COMMON, kl_coef=0.01, kl_estimator="k1_in_reward", advantage="gdpo", updates_per_step=3),
+)
+"""Of even and of odd steps."""
 MICROBATCH_TOKENS = 96
 STEPS = 5
 
@@ -28,18 +36,26 @@ def make_groups(step: int, *, groups: int = 3, size: int = 3) -> list[ScoredGrou
     def ids(least: int, most: int) -> tuple[int, ...]:
         return tuple(dice.randrange(3, 200) for _ in range(dice.randint(least, most)))
 
-    return [
-        ScoredGroup(
-            group=RolloutGroup(
-                prompt=Prompt(occurrence=Occurrence(0, i), row=make_row(i), token_ids=ids(5, 40)),
-                completions=tuple(make_completion(*ids(1, 60)) for _ in range(size)),
-                admitted=PolicyVersion(1, step),
-            ),
-            rewards=make_rewards(*(float(number) for number in range(size))),
-            reference_logprobs=None,
-        )
-        for i in range(groups)
-    ]
+    return [_scored(i, step, ids(5, 40), [ids(1, 60) for _ in range(size)], dice) for i in range(groups)]
+
+
+def _scored(
+    number: int, step: int, prompt: tuple[int, ...], completions: list[tuple[int, ...]], dice: random.Random
+) -> ScoredGroup:
+    terms = {"format": tuple(range(len(completions))), "answer": tuple(dice.random() for _ in completions)}
+    totals = [sum(scores) for scores in zip(*terms.values(), strict=True)]
+    tokens = sum(len(completion) for completion in completions)
+    return ScoredGroup(
+        group=RolloutGroup(
+            prompt=Prompt(occurrence=Occurrence(0, number), row=make_row(number), token_ids=prompt),
+            completions=tuple(make_completion(*completion) for completion in completions),
+            admitted=PolicyVersion(1, step),
+        ),
+        rewards=replace(make_rewards(*totals), terms=terms),
+        reference_logprobs=np.array([dice.gauss(-5, 0.5) for _ in range(tokens)], dtype=np.float32)
+        if CONFIGS[step % 2].kl_coef
+        else None,
+    )
 
 
 def make_engine(folder: str, zero_stage: int) -> TrainingEngine:
@@ -55,7 +71,7 @@ def make_engine(folder: str, zero_stage: int) -> TrainingEngine:
 
 
 def train(engine: TrainingEngine, steps: range) -> list[dict[str, float]]:
-    return [grpo_step(engine, make_groups(step), CONFIG) for step in steps]
+    return [grpo_step(engine, make_groups(step), CONFIGS[step % 2]) for step in steps]
 
 
 def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:

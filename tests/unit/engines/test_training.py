@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
-from rl_empathy.engines.grpo_update import ScoredGroup, grpo_step, staleness_metrics, training_batch
+from rl_empathy.engines.grpo_batch import ScoredGroup, step_advantages, training_batch
+from rl_empathy.engines.grpo_update import grpo_step, staleness_metrics
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
@@ -114,10 +115,63 @@ def scored(*totals, reference=None):
     )
 
 
+def batch_of(*groups, config):
+    return training_batch(groups, step_advantages(groups, config).per_group, config)
+
+
 def test_a_failed_reward_takes_its_completion_out_of_the_batch():
-    batch = training_batch([scored(0.0, None, 2.0)], GRPOConfig(advantage="group_mean"))
+    batch = batch_of(scored(0.0, None, 2.0), config=GRPOConfig(advantage="group_mean"))
     assert [len(sample.completions) for sample in batch.samples] == [2]
     assert batch.advantages.tolist() == [-1, -1, 1, 1]  # two tokens each
+
+
+def two_terms(answers, *, index=0, reference=None):
+    """A group whose format term is all ones, and whose answer term is as given."""
+    terms = {"format": (1.0,) * len(answers), "answer": tuple(answers)}
+    rewards = replace(make_rewards(*(1 + answer for answer in answers)), terms=terms)
+    group = make_group(make_prompt(index), size=len(answers))
+    return ScoredGroup(group=group, rewards=rewards, reference_logprobs=reference)
+
+
+def test_gdpo_is_normalised_over_the_step_whatever_the_number_of_updates():
+    groups = [two_terms([0.0, 1.0, 2.0]), two_terms([0.1, 0.4, 0.1])]
+    config = GRPOConfig(advantage="gdpo", groups_per_step=2, updates_per_step=2)
+    advantages = torch.cat(list(step_advantages(groups, config).per_group))
+    assert float(advantages.std()) == pytest.approx(1)
+    assert float(advantages.mean()) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["group_std", "group_mean", "rloo", "gdpo"])
+def test_a_step_tells_each_terms_share_in_the_advantages(folder, kind):
+    config = GRPOConfig(groups_per_step=1, kl_coef=0.0, max_staleness=0, advantage=kind)
+    metrics = grpo_step(make_engine(folder), [two_terms([0.0, 1.0])], config)
+    assert metrics["reward/format/advantage_share"] == 0
+    assert metrics["reward/answer/advantage_share"] == 1
+
+
+def test_k1_in_reward_draws_the_policy_to_the_reference_and_micro_batches_change_nothing(folder):
+    group = two_terms([0.5, 0.5])
+    sample = Sample(group.group.prompt.token_ids, [c.token_ids for c in group.group.completions])
+    sampled = make_engine(folder).logprobs([sample], temperature=1.0)
+    completions = tuple(
+        replace(c, rollout_logprobs=tuple(sampled[2 * i : 2 * i + 2].tolist()))
+        for i, c in enumerate(group.group.completions)
+    )
+    reference = sampled + torch.tensor([1.0, 0.0, -1.0, 0.0])  # the first completion is likelier there
+    group = replace(
+        group, group=replace(group.group, completions=completions), reference_logprobs=reference.numpy()
+    )
+    config = GRPOConfig(
+        groups_per_step=1, max_staleness=0, kl_coef=1.0, kl_estimator="k1_in_reward", keep_groups="all"
+    )
+    changes = []
+    for tokens in (4096, 5):
+        engine = make_engine(folder, microbatch_tokens=tokens)
+        metrics = grpo_step(engine, [group], config)
+        changes.append(engine.logprobs([sample], temperature=1.0) - sampled)
+        assert metrics["policy/kl_reference"] > 0
+    assert changes[0][0] > 0 > changes[0][2]
+    assert torch.allclose(changes[0], changes[1], atol=1e-5)
 
 
 def test_truncated_completions_are_masked_when_the_run_file_says_so():
@@ -125,13 +179,9 @@ def test_truncated_completions_are_masked_when_the_run_file_says_so():
     cut = make_completion(5, 6, finish="length")
     group = type(group)(prompt=group.prompt, completions=(group.completions[0], cut), admitted=group.admitted)
     one = ScoredGroup(group=group, rewards=make_rewards(0.0, 1.0), reference_logprobs=None)
-    assert training_batch([one], GRPOConfig(truncated="mask")).loss_mask.tolist() == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert training_batch([one], GRPOConfig(truncated="train")).loss_mask.all()
+    masked, trained = (batch_of(one, config=GRPOConfig(truncated=how)) for how in ("mask", "train"))
+    assert masked.loss_mask.tolist() == [True, True, False, False]
+    assert trained.loss_mask.all()
 
 
 def test_a_grpo_step_makes_good_completions_likelier_than_bad_ones(folder):

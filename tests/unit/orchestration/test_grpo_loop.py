@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import RoleDiedError, Stopped, TrainerLostError, TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.orchestration.fleet import ShuffledRewards
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.grpo import Checkpoints, run_grpo, take_up
 from rl_empathy.orchestration.stop import StopSignal
@@ -29,6 +31,7 @@ from tests.fakes import (
     make_fleet,
     make_group,
     make_prompt,
+    make_rewards,
     make_row,
 )
 
@@ -97,6 +100,45 @@ def test_they_are_trained_when_the_run_file_says_all(tmp_path):
     fleet = make_fleet(rewards=AlternatingRewards(flat_every=3))
     run_loop(tmp_path, fleet, keep_groups="all")
     assert any(occurrence.index % 3 == 0 for step in fleet.trainer.trained for occurrence in step)
+
+
+class OpposedRewards:
+    """Two terms that cancel each other, so that the totals are equal; every third prompt's terms are flat as well."""
+
+    async def score(self, group):
+        size = len(group.header.completion_tokens)
+        up = tuple(float(i) if group.header.occurrence.index % 3 else 0.0 for i in range(size))
+        terms = {"format": up, "answer": tuple(1 - score for score in up)}
+        return replace(make_rewards(*[1.0] * size), terms=terms)
+
+
+def test_gdpo_drops_a_group_only_when_all_its_terms_lack_spread(tmp_path):
+    fleet = make_fleet(rewards=OpposedRewards())
+    run_loop(tmp_path, fleet, advantage="gdpo")
+    trained = {occurrence.index % 3 for step in fleet.trainer.trained for occurrence in step}
+    assert trained == {1, 2}
+    assert lines(tmp_path)[-1]["ledger/dropped/no_reward_spread"] > 0
+
+
+def test_a_term_of_weight_zero_is_no_spread_for_gdpo(tmp_path):
+    rewards = [{"function": "format", "weight": 0.0}, {"function": "answer", "weight": 0.0}]
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, make_fleet(rewards=OpposedRewards()), advantage="gdpo", rewards=rewards)
+    assert caught.group_contains(TrainingError, match="no_reward_spread")
+
+
+def test_the_shuffled_control_permutes_terms_and_totals_together():
+    class Rewards:
+        async def score(self, group):
+            return replace(
+                make_rewards(*(2.0 * i for i in range(8))),
+                terms={"format": tuple(float(i) for i in range(8))},
+            )
+
+    group = make_fleet().adopt(make_group(size=8))
+    shuffled = asyncio.run(ShuffledRewards(Rewards(), seed=0).score(group))
+    assert shuffled.totals == tuple(2 * score for score in shuffled.terms["format"])
+    assert sorted(shuffled.totals) == [2.0 * i for i in range(8)] != list(shuffled.totals)
 
 
 def test_a_step_that_gets_only_flat_groups_ends_the_run_and_says_why(tmp_path):
