@@ -77,7 +77,12 @@ class RewardModel:
         if term.function == "answer":
             assert self._embedding is not None, "the run gives a reward model to every run with this term"
             arguments = {"mode": "raw", "threshold": self._embedding.threshold} | term.arguments
-            answer = AnswerReward(self._embedding.similarity, self._schema, **arguments)  # type: ignore[arg-type]
+            answer = AnswerReward(
+                self._embedding.similarity,
+                self._schema,
+                weight=term.weight,
+                **arguments,  # type: ignore[arg-type]
+            )
             return RewardTerm(name=name, function=answer, weight=term.weight)
         function = functools.partial(load_function(term.function), **term.arguments)  # type: ignore[arg-type]
         return RewardTerm(name=name, function=function, weight=term.weight)

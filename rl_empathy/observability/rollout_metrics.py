@@ -24,6 +24,7 @@ def rollout_metrics(trained: Sequence[Scored], dropped: Sequence[Scored]) -> dic
     groups = [*trained, *dropped]
     headers, rewards = zip(*groups, strict=True)
     totals = [total for reward in rewards for total in reward.valid]
+    failed = [total is None for reward in rewards for total in reward.totals]
     errors = [kinds for reward in rewards for kinds in reward.errors]
     valid = [
         not kinds and reason == "stop"
@@ -35,6 +36,7 @@ def rollout_metrics(trained: Sequence[Scored], dropped: Sequence[Scored]) -> dic
     return {
         "reward/mean": fmean(totals) if totals else float("nan"),
         "reward/std": pstdev(totals) if totals else float("nan"),
+        "reward/failed_fraction": fmean(failed),
         "reward/zero_spread_fraction": fmean(not reward.has_spread for reward in rewards),
         "schema/valid_fraction": fmean(valid),
         "rollout/completion_length_tokens": fmean(lengths),
@@ -56,6 +58,8 @@ def _term_means(rewards: Sequence[GroupRewards]) -> dict[str, float]:
     for name in rewards[0].terms:
         scores = [score for reward in rewards for score in reward.terms[name] if score is not None]
         means[f"reward/{name}/mean"] = fmean(scores) if scores else float("nan")
+        asked = sum(len(reward.terms[name]) for reward in rewards)
+        means[f"reward/{name}/failed_fraction"] = 1 - len(scores) / asked
     return means
 
 

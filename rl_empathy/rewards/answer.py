@@ -17,14 +17,25 @@ class AnswerReward:
         raw     cos                     gated   cos if cos ≥ τ else 0                     binary   1 if cos ≥ τ else 0
 
     r_answer of Empathy-R1 (arXiv:2509.14851, sec. 3.3.2): "cosine threshold"; the paper's form is most likely binary.
-    Sees the answer's span only, so reasoning cannot buy reward; a completion without an answer gets 0.
+    Sees the answer's span only, so reasoning cannot buy reward. A completion without an answer gets the worst score of
+    the term's range: the lowest, or the highest where the weight is negative. So no answer never beats a bad one.
     """
 
-    def __init__(self, similarity: Similarity, schema: OutputSchema, *, mode: Mode, threshold: float) -> None:
+    def __init__(
+        self,
+        similarity: Similarity,
+        schema: OutputSchema,
+        *,
+        mode: Mode,
+        threshold: float,
+        weight: float = 1.0,
+    ) -> None:
         self._similarity = similarity
         self._answer = schema.answer
         self._mode = mode
         self._threshold = threshold
+        lowest, highest = score_range(mode, threshold)
+        self._missing = lowest if weight >= 0 else highest
 
     def __call__(
         self, group: RolloutGroup, parsed: Sequence[ParsedCompletion], **_: Any
@@ -33,10 +44,16 @@ class AnswerReward:
         answers = [p.text_of(self._answer) for p in parsed]
         present = [answer for answer in answers if answer]
         cosines = iter(self._similarity(group.prompt.row.post, present) if present else [])
-        return [self._reward(next(cosines)) if answer else 0.0 for answer in answers]
+        return [self._reward(next(cosines)) if answer else self._missing for answer in answers]
 
     def _reward(self, cosine: float) -> float:
         if self._mode == "raw":
             return cosine
         passed = cosine >= self._threshold
         return float(passed) if self._mode == "binary" else cosine * passed
+
+
+def score_range(mode: Mode, threshold: float) -> tuple[float, float]:
+    """The lowest and the highest score of a mode; a threshold below 0 lets negative cosines through the gate."""
+    lowest = {"raw": -1.0, "gated": max(-1.0, min(0.0, threshold)), "binary": 0.0}[mode]
+    return lowest, 1.0

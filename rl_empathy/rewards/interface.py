@@ -1,15 +1,19 @@
 """What a reward function is, and how the terms of a group become its rewards."""
 
+import asyncio
+import functools
 import importlib
+import inspect
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tenacity import Retrying, stop_after_attempt, wait_exponential
+from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
 from rl_empathy.errors import ConfigError, RewardError
+from rl_empathy.rewards.scores import WANTED, NotScoresError, items_of, score_of
 from rl_empathy.schema import OutputSchema, ParsedCompletion, offsets_of_ids, span_token_masks
 from rl_empathy.types import GroupRewards, RolloutGroup
 
@@ -22,12 +26,15 @@ class RewardFunction(Protocol):
     Example, a term that wants short answers (my_project/rewards.py, `function: my_project.rewards.brevity`):
 
         def brevity(group, parsed, *, limit: int = 600):
-            return [max(0.0, 1 - len(p.text_of("answer")) / limit) for p in parsed]
+            answers = [p.text_of("answer") for p in parsed]
+            return [max(0.0, 1 - len(answer) / limit) if answer else 0.0 for answer in answers]
+
+    A missing answer gets the least that the term can give, or it would beat a bad one. `async def` works as well.
     """
 
     def __call__(
         self, group: RolloutGroup, parsed: Sequence[ParsedCompletion], **arguments: Any
-    ) -> Sequence[float | None]:
+    ) -> Iterable[float | None]:
         """Score every completion.
 
         Args:
@@ -36,7 +43,8 @@ class RewardFunction(Protocol):
             **arguments: From the run file.
 
         Returns:
-            One number a completion; None where it could not be scored, which is never a 0 (C3).
+            One number a completion, in their order; None where it could not be scored, which is never a 0. A number
+            that is not finite counts as None.
         """
         ...
 
@@ -46,7 +54,7 @@ class RewardTerm:
     """A reward function with its name and weight."""
 
     name: str
-    function: Callable[[RolloutGroup, Sequence[ParsedCompletion]], Sequence[float | None]]
+    function: Callable[[RolloutGroup, Sequence[ParsedCompletion]], Any]
     weight: float
 
 
@@ -58,7 +66,10 @@ def load_function(path: str) -> RewardFunction:
     """
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        function = getattr(importlib.import_module(module), name)
+        if not callable(function):
+            raise ValueError(f"it is a {type(function).__name__}, which cannot be called")
+        return function  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"grpo.rewards: function {path!r} cannot be loaded ({error}); "
@@ -106,8 +117,8 @@ class RewardScorer:
             Raw terms, totals, schema errors and span lengths, completion by completion.
 
         Raises:
-            RewardError: A term raised that has not worked yet, or gave a wrong number of scores; the text names term
-                and prompt.
+            RewardError: A term raised, or gave something that is no number, and has not worked yet; or it gave anything
+                but one score a completion. The text names term and prompt, and says what came.
         """
         parsed = [self._schema.parse(completion.text, strict=True) for completion in group.completions]
         scores = {term.name: self._scores(term, group, parsed) for term in self._terms}
@@ -136,19 +147,49 @@ class RewardScorer:
     ) -> tuple[float | None, ...]:
         where = f"reward term {term.name}, prompt {group.prompt.row.id}"
         asking = Retrying(
-            stop=stop_after_attempt(1 + self._retries), wait=wait_exponential(0.5, max=30), reraise=True
+            retry=retry_if_not_exception_type(NotScoresError),
+            stop=stop_after_attempt(1 + self._retries),
+            wait=wait_exponential(0.5, max=30),
+            reraise=True,
         )
         try:
-            scores = asking(term.function, group, parsed)
+            given = asking(self._given, term, group, parsed)
+        except NotScoresError as error:
+            raise RewardError(f"{where}: {error}") from None
         except Exception as error:
             if term.name not in self._worked:
                 raise RewardError(f"{where}: {type(error).__name__}: {error}") from error
             log.warning("%s has no scores after %d attempts", where, 1 + self._retries, exc_info=True)
             return (None,) * len(parsed)
-        if len(scores) != len(parsed):
-            raise RewardError(f"{where}: {len(scores)} scores for {len(parsed)} completions")
+        scores = tuple(self._score(item, f"{where}, completion {n}", term) for n, item in enumerate(given))
         self._worked.add(term.name)
-        return tuple(None if score is None or not math.isfinite(score) else float(score) for score in scores)
+        return scores
+
+    def _given(self, term: RewardTerm, group: RolloutGroup, parsed: Sequence[ParsedCompletion]) -> list[Any]:
+        given = term.function(group, parsed)
+        if inspect.isawaitable(given):
+            given = self._loop.run_until_complete(given)
+        return items_of(given, len(parsed))
+
+    def _score(self, item: Any, where: str, term: RewardTerm) -> float | None:
+        """One that is no number is a mistake as long as the term has not worked; later it has no score."""
+        try:
+            score = score_of(item)
+        except NotScoresError as error:
+            if term.name not in self._worked:
+                raise RewardError(f"{where}: {error}; {WANTED}") from None
+            log.warning("%s has no score: %s", where, error)
+            return None
+        if score is None and item is not None:
+            log.warning("%s has no score: it gave %s", where, item)
+        return score
+
+    @functools.cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """One for all calls: what a coroutine keeps (a client, a pool of connections) belongs to its loop."""
+        loop = asyncio.new_event_loop()
+        weakref.finalize(self, loop.close)
+        return loop
 
 
 def _span_tokens(
