@@ -1,6 +1,7 @@
 """Every call to an actor or a task ends: with an answer, with the error that was raised, or at its deadline."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -13,9 +14,10 @@ import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.sections import DeadlinesConfig
-from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError
+from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, VoidedError
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_role
+from rl_empathy.orchestration import fleet
+from rl_empathy.orchestration.fleet.calls import Resources, hear_errors, run_task, start_role
 from rl_empathy.types import Pulse
 
 ONE = Resources(num_cpus=1, num_gpus=0)
@@ -56,6 +58,9 @@ class Steady:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def give_up(self) -> None:
+        raise VoidedError("it was given up")
 
 
 class Logging(Steady):
@@ -129,3 +134,47 @@ def test_a_task_raises_what_it_raised() -> None:
 
     with pytest.raises(ModelError, match="no tokenizer"):
         asyncio.run(run_task(fail, resources=ONE, seconds=60, doing="convert"))
+
+
+@pytest.mark.parametrize("cancelled_at", ["once", "work", "never"])
+def test_the_error_of_a_call_that_nobody_waits_for_any_more_is_not_printed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cancelled_at: str
+) -> None:
+    async def run() -> None:
+        role = await start_role("worker", Steady, resources=ONE, logs=tmp_path, deadlines=DEADLINES)
+
+        async def ask() -> None:
+            header, payload = role.actor.give_up.options(num_returns=2).remote()
+            hear_errors(header, payload)
+            await role.answer(header, seconds=30, doing="give up")
+
+        async def ask_for_one() -> None:
+            await role.answer(role.actor.give_up.remote(), seconds=30, doing="give up")
+
+        before = role.actor.sleep.remote(0.5)  # the role takes one call after the other
+        calls = [asyncio.create_task(ask()), asyncio.create_task(ask_for_one())]
+        if cancelled_at != "never":
+            await asyncio.sleep(0 if cancelled_at == "once" else 0.1)
+            for call in calls:
+                call.cancel()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        wanted = VoidedError if cancelled_at == "never" else asyncio.CancelledError
+        assert [type(error) for error in ended] == [wanted, wanted]
+        await before
+        await role.answer(role.actor.pid.remote(), seconds=30, doing="say its pid")  # so they have failed
+        role.kill()
+
+    logging.getLogger("ray._private.worker").addHandler(caplog.handler)
+    try:
+        asyncio.run(run())
+        gc.collect()
+    finally:
+        logging.getLogger("ray._private.worker").removeHandler(caplog.handler)
+    assert "Unhandled error" not in caplog.text
+
+
+def test_every_call_that_returns_several_objects_has_its_errors_heard() -> None:
+    for path in Path(fleet.__file__).parent.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        definition = source.count("def hear_errors(")
+        assert source.count("num_returns=2") == source.count("hear_errors(") - definition, path

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError
 
 from rl_empathy.config.sections import DeadlinesConfig
@@ -142,7 +143,7 @@ class Role:
             PayloadLostError: What it should work on is gone.
             RlEmpathyError: What the actor raised, in its constructor too.
         """
-        call = asyncio.ensure_future(reference)
+        call = _future_of(reference)
         try:
             with self._listened() as pulse:
                 await asyncio.wait((call, *pulse), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -185,7 +186,7 @@ class Role:
         stacks = self.actor.__ray_call__.options(concurrency_group=HEALTH).remote(_write_stacks)
         with suppress(TimeoutError, RayError):
             async with asyncio.timeout(STACKS_S):
-                await asyncio.ensure_future(stacks)
+                await _future_of(stacks)
                 return True
         return False
 
@@ -233,11 +234,38 @@ class Role:
             async with asyncio.timeout(
                 seconds
             ):  # wait_for would swallow a cancellation that comes with the answer
-                pulse = await asyncio.ensure_future(alive)
+                pulse = await _future_of(alive)
         except TimeoutError:
             return False
         self.pulse, self.asked_to_go = pulse, pulse.asked_to_go
         return True
+
+
+def hear_errors(answer: "ObjectRef[Any]", *others: "ObjectRef[Any]") -> None:
+    """Hear the error of a call that returns several objects, also when nobody waits for it any more.
+
+    When the call fails each of its objects holds the error, and Ray prints one that is let go unheard, as if the run
+    had failed. An object that holds a value is not fetched.
+
+    Args:
+        answer: The first object of the call, which is small.
+        *others: The other ones.
+    """
+
+    def hear(future: Any) -> None:
+        if future.exception() is not None:
+            for other in others:
+                other.future()
+
+    if isinstance(answer, ObjectRef):
+        answer.future().add_done_callback(hear)
+
+
+def _future_of(reference: "Awaitable[Any]") -> "asyncio.Future[Any]":
+    """Ask for a result at once, and not when the loop comes to it: a caller that is cancelled before has asked too."""
+    if isinstance(reference, ObjectRef):
+        return asyncio.wrap_future(reference.future())
+    return asyncio.ensure_future(reference)
 
 
 def _room_for(resources: Resources) -> str:

@@ -9,7 +9,7 @@ from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import OutOfMemoryError, PayloadLostError, TrainerLostError
-from rl_empathy.orchestration.fleet.calls import BESIDE
+from rl_empathy.orchestration.fleet.calls import BESIDE, hear_errors
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
@@ -92,6 +92,7 @@ class PolicyTrainerHandle:
 
         def make(actor: Any) -> "ObjectRef[Any]":
             done, held = actor.weights.options(num_returns=2).remote()
+            hear_errors(done, held)
             weights.append(held)
             return done  # type: ignore[no-any-return]
 

@@ -19,7 +19,7 @@ from rl_empathy.errors import (
     VoidedError,
     WeightSyncError,
 )
-from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
+from rl_empathy.orchestration.fleet.calls import Role, draining_nodes, hear_errors
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
@@ -127,6 +127,7 @@ class RolloutWorkers:
                 header, payload = worker.role.actor.sample.options(num_returns=2).remote(
                     prompt, sampling, group_size, self._request_seed(prompt), together
                 )
+                hear_errors(header, payload)
                 header = await worker.role.answer(header, seconds=self._deadlines.sample_s, doing=doing)
                 return GroupHandle(header=header, payload=payload)
             except LOST as error:

@@ -7,7 +7,7 @@ from typing import Any
 from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig
-from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.calls import Role, hear_errors
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.restarts import RestartableRole
 from rl_empathy.types import GroupRewards
@@ -69,6 +69,7 @@ class ReferenceModelHandle:
             done, logprobs = role.actor.logprobs.options(num_returns=2).remote(
                 group.payload, self._temperature
             )
+            hear_errors(done, logprobs)
             doing = f"give the reference log-probs of prompt {group.header.row_id}"
             await role.answer(done, seconds=self._deadlines.score_s, doing=doing)
             return logprobs
