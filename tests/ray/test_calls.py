@@ -17,7 +17,8 @@ from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, VoidedError
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration import fleet
-from rl_empathy.orchestration.fleet.calls import Resources, hear_errors, run_task, start_role
+from rl_empathy.orchestration.fleet.calls import Resources, run_task, start_role
+from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.types import Pulse
 
 ONE = Resources(num_cpus=1, num_gpus=0)

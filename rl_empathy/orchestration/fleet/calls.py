@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import RoleDiedError, RoleTimeoutError
 from rl_empathy.observability.memory import GIB, KernelKills
 from rl_empathy.orchestration.fleet.deaths import in_our_words
+from rl_empathy.orchestration.fleet.references import first_of, future_of
 from rl_empathy.types import Pulse
 
 HEALTH = "health"
@@ -124,6 +124,10 @@ class Role:
     """Its process got SIGTERM, and works on; known from its pulse."""
     pulse: Pulse = field(default_factory=partial(Pulse, ""))
     """The last one."""
+    one_by_one: bool = False
+    """It takes one call after the other, in their order, and while one waits at its door no deadline runs."""
+    _calls: "list[asyncio.Future[Any]]" = field(default_factory=list)
+    """Of a role that takes them one by one: those that it has not answered, given up or not."""
     _waiting: int = 0
     _pulse: "asyncio.Task[None] | None" = None
 
@@ -143,10 +147,11 @@ class Role:
             PayloadLostError: What it should work on is gone.
             RlEmpathyError: What the actor raised, in its constructor too.
         """
-        call = _future_of(reference)
+        call = future_of(reference)
+        ahead = self._line_up(call)
         try:
             with self._listened() as pulse:
-                await asyncio.wait((call, *pulse), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                await first_of(call, pulse, ahead, seconds)
                 silent = any(task.done() for task in pulse)
             if call.done():
                 return call.result()
@@ -157,7 +162,8 @@ class Role:
                 raise
             raise ours from error
         finally:
-            call.cancel()
+            if not self.one_by_one:
+                call.cancel()
         if silent:
             raise RoleDiedError(
                 f"{self}, while it was to {doing}, did not answer within {self.health_s:g} s that it is alive "
@@ -179,6 +185,15 @@ class Role:
             f"the kernel ended it, since memory was full; it last held {self.pulse.held_bytes / GIB:.1f} GiB"
         )
 
+    def _line_up(self, call: "asyncio.Future[Any]") -> "list[asyncio.Future[Any]]":
+        """The calls that the role takes before this one; one that nobody waits for any more is taken as well."""
+        if not self.one_by_one:
+            return []
+        ahead = [other for other in self._calls if not other.done()]
+        self._calls = [*ahead, call]
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, if it was given up
+        return ahead
+
     async def _wrote_stacks(self) -> bool:
         """Have a role that is late, but alive, write into its log where its threads are."""
         if self.health_s is None:
@@ -186,7 +201,7 @@ class Role:
         stacks = self.actor.__ray_call__.options(concurrency_group=HEALTH).remote(_write_stacks)
         with suppress(TimeoutError, RayError):
             async with asyncio.timeout(STACKS_S):
-                await _future_of(stacks)
+                await future_of(stacks)
                 return True
         return False
 
@@ -234,38 +249,11 @@ class Role:
             async with asyncio.timeout(
                 seconds
             ):  # wait_for would swallow a cancellation that comes with the answer
-                pulse = await _future_of(alive)
+                pulse = await future_of(alive)
         except TimeoutError:
             return False
         self.pulse, self.asked_to_go = pulse, pulse.asked_to_go
         return True
-
-
-def hear_errors(answer: "ObjectRef[Any]", *others: "ObjectRef[Any]") -> None:
-    """Hear the error of a call that returns several objects, also when nobody waits for it any more.
-
-    When the call fails each of its objects holds the error, and Ray prints one that is let go unheard, as if the run
-    had failed. An object that holds a value is not fetched.
-
-    Args:
-        answer: The first object of the call, which is small.
-        *others: The other ones.
-    """
-
-    def hear(future: Any) -> None:
-        if future.exception() is not None:
-            for other in others:
-                other.future()
-
-    if isinstance(answer, ObjectRef):
-        answer.future().add_done_callback(hear)
-
-
-def _future_of(reference: "Awaitable[Any]") -> "asyncio.Future[Any]":
-    """Ask for a result at once, and not when the loop comes to it: a caller that is cancelled before has asked too."""
-    if isinstance(reference, ObjectRef):
-        return asyncio.wrap_future(reference.future())
-    return asyncio.ensure_future(reference)
 
 
 def _room_for(resources: Resources) -> str:

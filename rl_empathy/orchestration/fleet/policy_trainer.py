@@ -9,9 +9,10 @@ from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import OutOfMemoryError, PayloadLostError, TrainerLostError
-from rl_empathy.orchestration.fleet.calls import BESIDE, hear_errors
+from rl_empathy.orchestration.fleet.calls import BESIDE
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.ranks import Ranks
+from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
 from rl_empathy.types import PolicyVersion, Resumed
 

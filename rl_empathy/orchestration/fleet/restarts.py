@@ -25,9 +25,7 @@ NOT_UP = (*LOST, ModelError)
 way now (memory, a file system) may pass.
 """
 AT_ONCE = 4
-"""Calls to a role at a time. It takes one after the other, and one that waits at its door uses up its deadline; a few
-do, so that it never stands still.
-"""
+"""Calls to a role at a time. It takes one after the other; a few wait at its door, so that it never stands still."""
 
 
 class RestartBudget:
@@ -149,6 +147,7 @@ class RestartableRole:
             retries: How often a call that was lost with the role is made again.
         """
         self._role = role
+        self._role.one_by_one = True
         self._start = start
         self._budget = budget
         self._retries = retries
@@ -196,6 +195,7 @@ class RestartableRole:
     async def _start_anew(self, error: Exception) -> None:
         try:
             self._role = await start_anew(self._role, self._start, self._budget, error)
+            self._role.one_by_one = True
         finally:
             self._restart = None
 

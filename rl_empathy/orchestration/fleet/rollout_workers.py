@@ -19,8 +19,9 @@ from rl_empathy.errors import (
     VoidedError,
     WeightSyncError,
 )
-from rl_empathy.orchestration.fleet.calls import Role, draining_nodes, hear_errors
+from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
 from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup

@@ -7,8 +7,9 @@ from typing import Any
 from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig
-from rl_empathy.orchestration.fleet.calls import Role, hear_errors
+from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import RestartableRole
 from rl_empathy.types import GroupRewards
 

@@ -47,6 +47,66 @@ def test_a_call_that_is_given_up_leaves_its_place():
     run_virtually(run())
 
 
+class OneByOne:
+    """An actor's door: it takes one call after the other, and works on when nobody waits any more."""
+
+    def __init__(self):
+        self._last = None
+
+    def work(self, seconds):
+        """The answer to a call that comes now and takes so long."""
+        before, answer = self._last, asyncio.get_running_loop().create_future()
+        self._last = asyncio.create_task(self._do(before, seconds, answer))
+        return answer
+
+    async def _do(self, before, seconds, answer):
+        if before is not None:
+            await before
+        await asyncio.sleep(seconds)
+        if not answer.cancelled():
+            answer.set_result(seconds)
+
+
+def asked(door, seconds, *, deadline):
+    return lambda role: role.answer(door.work(seconds), seconds=deadline, doing="score")
+
+
+def test_a_slow_and_healthy_role_is_not_restarted_for_the_time_that_its_calls_waited_at_its_door():
+    """12 calls of 8 s with a deadline of 10 s: each is late by three calls before it."""
+
+    async def run():
+        role, door = restartable(None), OneByOne()
+        assert await asyncio.gather(*(role.call(asked(door, 8, deadline=10)) for _ in range(12))) == [8] * 12
+        assert asyncio.get_running_loop().time() == 96
+
+    run_virtually(run())
+
+
+def test_a_call_that_was_given_up_and_is_still_worked_on_costs_the_next_one_no_time():
+    async def run():
+        role, door = restartable(None), OneByOne()
+        given_up = asyncio.create_task(role.call(asked(door, 8, deadline=10)))
+        await asyncio.sleep(1)
+        given_up.cancel()
+        assert await role.call(asked(door, 8, deadline=10)) == 8
+        assert asyncio.get_running_loop().time() == 16
+
+    run_virtually(run())
+
+
+def test_a_call_that_never_ends_costs_those_behind_it_no_more_than_its_own_deadline():
+    async def run():
+        role = restartable(None, each_role=0)
+        door = OneByOne()
+        calls = [role.call(asked(door, seconds, deadline=10)) for seconds in (1, 1000, 1, 1)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert ended[0] == 1
+        assert all("within 10 s" in str(error) for error in ended[1:])
+        assert asyncio.get_running_loop().time() == 11
+
+    run_virtually(run())
+
+
 def test_calls_that_a_role_took_with_it_are_made_again_on_its_one_successor():
     lost = endless("the first")
 
