@@ -13,7 +13,7 @@ from rl_empathy.algorithms.corrections import (
     sequence_mask_weights,
     tis_weights,
 )
-from rl_empathy.algorithms.kl import k1_to_go, k3_plain, kl_estimate
+from rl_empathy.algorithms.kl import RATIO_CAP, k1_to_go, k3_plain, kl_estimate
 from rl_empathy.algorithms.losses import policy_loss
 from rl_empathy.algorithms.masking import masked_sum
 from rl_empathy.config.sections import GRPOConfig
@@ -154,6 +154,7 @@ def _update(
         add("kl_reference", masked_sum(k3_plain(now, reference), mask))
         if config.kl_estimator == "k1_in_reward":
             return surrogate.loss
+        add("kl_capped", (ratios > RATIO_CAP).sum() if config.kl_estimator == "k3_ratio" else 0.0)
         kl = kl_estimate(logprobs, reference, rollout, estimator=config.kl_estimator)
         return surrogate.loss + config.kl_coef * masked_sum(kl, mask) / count
 
@@ -223,4 +224,6 @@ def _metrics(reports: Sequence[UpdateReport], sums: dict[str, float]) -> dict[st
     }
     if "kl_reference" in sums:
         metrics["policy/kl_reference"] = sums["kl_reference"] / tokens
+    if "kl_capped" in sums:
+        metrics["policy/kl_capped_fraction"] = sums["kl_capped"] / tokens
     return metrics

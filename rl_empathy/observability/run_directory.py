@@ -5,29 +5,27 @@ runs/counselchat_cpu/        0700
   config.yaml                the run file as resolved by the last attempt
   data.sha256                of the data that it read
   logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
-  sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished
+  sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished;
+                             trained_with.yaml, the run file of its last training
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any, Self
 
-from rl_empathy.config.loading import difference, dump_run_file, load_run_file
+from rl_empathy.config.changes import Reopened, refused_changes, reopened, require_same_base
+from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, RunDirectoryError
+from rl_empathy.observability.disk import disk_errors, write_durably
 from rl_empathy.observability.run_lock import RunLock
 
-CONFIG, RESULT, DATA = "config.yaml", "result.json", "data.sha256"
-_FREE_TO_CHANGE = ("run.name:", "run.directory:", "logging.", "serve.")
-_FREE_CLUSTER = ("cluster.",)
-_FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.", "cluster.restarts.")
+CONFIG, RESULT, DATA, TRAINED_WITH = "config.yaml", "result.json", "data.sha256", "trained_with.yaml"
 _FOLDERS = {"evaluate": "evaluation"}
+_OF_GRPO = ("rollouts", "ledger.jsonl")
+"""What stage grpo writes beside its folder."""
 _OWN_NAMES = {".lock", f"{CONFIG}.tmp", "logs"}
 
 
@@ -41,6 +39,8 @@ class RunDirectory:
         self.path = path
         self.resumed = resumed
         """Whether an earlier attempt was here."""
+        self.told: tuple[str, ...] = ()
+        """What a changed configuration means for the stages that are there, a line each."""
         self._run_file, self._lock = run_file, lock
         before = [folder.name.removeprefix("attempt_") for folder in path.glob("logs/attempt_*")]
         self.attempt = max((int(number) for number in before if number.isdecimal()), default=0) + 1
@@ -58,30 +58,55 @@ class RunDirectory:
         Args:
             run_file: As `load_run_file` gives it, so with a name.
             fresh: Rename what is there to `<name>.set-aside-<UTC time>`, and begin anew.
-            allow_config_change: Go on although the configuration is another one.
+            allow_config_change: Go on although the configuration is another one. A finished stage that is asked for
+                more steps goes on from its last checkpoint; those that took its model are set aside and begun anew.
 
         Raises:
-            RunDirectoryError: A living run holds the directory, the configuration differs, the folder is
-                something else, or the disk is full or read-only.
+            RunDirectoryError: A living run holds the directory, the configuration differs or asks for a training that
+                would not happen, the folder is something else, or the disk is full or read-only.
         """
         assert run_file.run.name is not None
         path = Path(run_file.run.directory).expanduser().absolute() / run_file.run.name
-        with _disk_errors(path):
+        with disk_errors(path):
             lock = _taken(path, fresh=fresh)
             try:
-                if not allow_config_change:
-                    _require_same_config(path, run_file)
+                before = _config_before(path, run_file, allow_config_change=allow_config_change)
+                change = _reopened(path, before, run_file) if before else Reopened()
                 resumed = (path / CONFIG).exists()
                 write_durably(path / CONFIG, dump_run_file(run_file))
                 made = cls(path, run_file, lock, resumed=resumed)
+                made._reopen(change)
             except BaseException:
                 lock.release()
                 raise
         return made
 
+    def _reopen(self, change: Reopened) -> None:
+        """In an order in which a kill at any moment leaves the same to be done."""
+        self.told = change.told
+        for stage in change.set_aside:
+            if stage == "grpo":
+                for name in filter(lambda name: (self.path / name).exists(), _OF_GRPO):
+                    (self.path / name).rename(self._folder(stage) / name)
+            folder = self._folder(stage)
+            folder.rename(_set_aside_name(folder))
+        for stage in (*change.again, *change.goes_on):
+            (self._folder(stage) / RESULT).unlink()
+
+    def begin_stage(self, name: str) -> None:
+        """Put down the run file with which a stage is trained from here on."""
+        with disk_errors(self.path):
+            write_durably(self.stage(name) / TRAINED_WITH, dump_run_file(self._run_file))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no stage is left to do, nor the model to be copied to `model/`."""
+        stages = self._run_file.run.stages
+        return all(self.stage_result(s) is not None for s in stages) and (self.path / "model").is_dir()
+
     def begin_attempt(self) -> None:
         """Count on: weights made from here on have other names, and logs go to a folder of their own."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             self.attempt += 1
             self.logs = self._log_folder()
 
@@ -103,8 +128,13 @@ class RunDirectory:
             RunDirectoryError: An earlier attempt read something else.
         """
         path = self.path / DATA
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             before = path.read_text(encoding="utf-8").strip() if path.exists() else sha256
+            if before != sha256 and allow_change and self.is_finished:
+                raise RunDirectoryError(
+                    f"the data of run {self._run_file.run.name}, {source}, has changed since it was finished, and "
+                    "nothing would be trained on it; begin anew with --fresh or under another run.name"
+                )
             if before != sha256 and not allow_change:
                 raise RunDirectoryError(
                     f"the data of run {self._run_file.run.name}, {source}, has changed since its last attempt "
@@ -116,7 +146,7 @@ class RunDirectory:
     def stage(self, name: str) -> Path:
         """The folder of a stage, which exists; that of evaluate is called evaluation."""
         folder = self._folder(name)
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             folder.mkdir(exist_ok=True)
         return folder
 
@@ -129,7 +159,7 @@ class RunDirectory:
         path = self._folder(name) / RESULT
         if not path.exists():
             return None
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             text = path.read_text(encoding="utf-8", errors="replace")
         try:
             result = json.loads(text)
@@ -142,7 +172,7 @@ class RunDirectory:
     def finish_stage(self, name: str, result: Mapping[str, Any]) -> None:
         """Put down that a stage is finished; from now on a resume skips it."""
         text = json.dumps(dict(result), indent=1, ensure_ascii=False) + "\n"
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             write_durably(self.stage(name) / RESULT, text)
 
     def summary(self) -> list[str]:
@@ -173,21 +203,6 @@ class RunDirectory:
         if steps:
             return f"goes on from its {checkpoints}"
         return "begins anew: no checkpoint" if folder.exists() else "not begun"
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file so that a kill leaves the old or the new content, on disk before this returns."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _taken(path: Path, *, fresh: bool) -> RunLock:
@@ -224,9 +239,10 @@ def _set_aside_name(path: Path) -> Path:
     return next(candidate for candidate in candidates if not candidate.exists())
 
 
-def _require_same_config(path: Path, run_file: RunFile) -> None:
+def _config_before(path: Path, run_file: RunFile, *, allow_config_change: bool) -> RunFile | None:
+    """The configuration of the attempt before; None when there was none, or one that cannot be read and need not."""
     if not (path / CONFIG).exists():
-        return
+        return None
     ways = (
         "start with --allow-config-change to go on with the new one, with --fresh to begin anew (what is "
         "there is set aside), or under another run.name"
@@ -234,28 +250,29 @@ def _require_same_config(path: Path, run_file: RunFile) -> None:
     try:
         before = load_run_file(path / CONFIG, check_paths=False)
     except ConfigError as error:
+        if allow_config_change:
+            return None
         text = f"the configuration of run {run_file.run.name} cannot be read: {error}\n{ways}"
         raise RunDirectoryError(text) from None
-    cluster = _FREE_CLUSTER_IF_DETERMINISTIC if run_file.run.deterministic else _FREE_CLUSTER
-    free = (*_FREE_TO_CHANGE, *cluster)
-    changed = [line for line in difference(before, run_file) if not line.startswith(free)]
-    if changed:
+    changed = refused_changes(before, run_file)
+    if changed and not allow_config_change:
         lines = [f"  {line}" for line in changed]
         headline = f"run {run_file.run.name} in {path} was started with another configuration (old -> new)"
         raise RunDirectoryError("\n".join([headline, *lines, ways]))
+    return before
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Say in our words what the disk said."""
-    try:
-        yield
-    except OSError as error:
-        what = f"run directory {path}: {error.strerror} ({error.filename or path})"
-        if error.errno in (ENOSPC, EDQUOT):
-            existing = next(folder for folder in (path, *path.parents) if folder.exists())
-            free = shutil.disk_usage(existing).free >> 20
-            advice = f"{free} MiB are free there; make room, then start the run again: it goes on"
-        else:
-            advice = "set run.directory to a folder that you may write"
-        raise RunDirectoryError(f"{what}; {advice}") from error
+def _reopened(path: Path, before: RunFile, run_file: RunFile) -> Reopened:
+    """What becomes of the stages that are there; nothing is changed yet."""
+    if (path / "base" / "config.json").exists():
+        require_same_base(before, run_file)
+    folders = {stage: path / _FOLDERS.get(stage, stage) for stage in run_file.run.stages}
+    trained = {
+        stage: load_run_file(folder / TRAINED_WITH, check_paths=False)
+        if (folder / TRAINED_WITH).exists()
+        else before
+        for stage, folder in folders.items()
+        if folder.exists()
+    }
+    finished = {stage for stage, folder in folders.items() if (folder / RESULT).exists()}
+    return reopened(run_file, trained, finished)

@@ -50,6 +50,10 @@ async def run_evaluation(
     """
     config = context.run_file.evaluate
     prompts = context.prompts(context.data.held_out)[: config.num_prompts]
+    if len(prompts) < config.num_prompts:
+        context.progress.warning(
+            f"evaluate has {len(prompts)} held-out prompts, fewer than evaluate.num_prompts ({config.num_prompts})"
+        )
     rows = [row for row, _ in prompts]
     asked = held_out_prompts(prompts)
     context.progress.stage_started("evaluate", num_steps=len(models))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import START, PromptStream
 from rl_empathy.errors import Stopped, TrainerLostError
@@ -48,12 +49,14 @@ async def run_attempts(
     Raises:
         Stopped: `stop` was set; a checkpoint of the last whole step was written.
         RoleDiedError: Restarts are spent.
+        RunDirectoryError: The checkpoint is of a later step than the last one wanted.
     """
     while True:
         try:
             resumed = await fleet.trainer.resume()
             for note in resumed.notes:
                 tell(note)
+            require_steps_to_come("grpo", fleet.trainer.version.number, config.num_steps)
             for problem in resumed.damaged:
                 tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
             finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log, tell=tell)

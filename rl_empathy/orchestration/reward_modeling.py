@@ -8,7 +8,8 @@ from typing import Any
 
 import ray.train.torch
 
-from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig
+from rl_empathy.config.changes import require_steps_to_come
+from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, Stage
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import TripletSource
 from rl_empathy.engines.checkpoints import latest_checkpoint
@@ -33,7 +34,7 @@ from rl_empathy.orchestration.ray_train import (
     fit,
 )
 
-STAGE = "reward_modeling"
+STAGE: Stage = "reward_modeling"
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def run_reward_modeling(
         model (relative to the parent of `folder`), threshold, num_steps, and the held-out metrics without their area.
 
     Raises:
+        RunDirectoryError: It has trained for more steps than the run file says.
         Stopped: It was asked to; the checkpoint is written.
         RoleTimeoutError: The worker did not report in time.
         RoleDiedError: The worker died twice, or ran out of memory.
@@ -79,6 +81,7 @@ def run_reward_modeling(
     """
     if not _is_finished(folder, config):
         checkpoint = latest_checkpoint(folder)
+        require_steps_to_come(STAGE, checkpoint.step if checkpoint else 0, config.num_steps)
         log.cut_back(STAGE, checkpoint.step if checkpoint else -1)
         job = TrainJob(
             stage=STAGE,

@@ -48,7 +48,7 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
         RlEmpathyError: With the exit code of its class; Stopped (75) when it was asked to stop.
     """
     with _running(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
-        if not _is_finished(context.directory, run_file):
+        if not context.directory.is_finished:
             for line in advice(run_file):
                 context.progress.warning(line)
             plan = make_plan(run_file)
@@ -60,11 +60,6 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
             synced = ""
         _say_what_is_next(context, synced)
     return 0
-
-
-def _is_finished(directory: RunDirectory, run_file: RunFile) -> bool:
-    stages = run_file.run.stages
-    return all(directory.stage_result(s) is not None for s in stages) and (directory.path / "model").is_dir()
 
 
 async def _carried_out(context: RunContext, plan: Plan, *, may_grow: bool) -> str:
@@ -129,6 +124,8 @@ def _running(
         with Progress() as progress:
             for line in directory.summary() if directory.resumed else ():
                 progress.message(line)
+            for line in directory.told:
+                progress.warning(line)
             directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
             progress.message(f"data: {data_summary(data)}")
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
@@ -217,6 +214,7 @@ async def _stages(context: RunContext) -> None:
         if context.stop.is_set:
             raise Stopped(f"stopped before stage {stage}; the same command goes on")
         if result is None:
+            directory.begin_stage(stage)
             result = await _run_stage(context, stage, models, reward_model)
             directory.finish_stage(stage, result)
         else:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rl_empathy.errors import RunDirectoryError
-from rl_empathy.observability.run_directory import RESULT, write_durably
+from rl_empathy.observability.disk import write_durably
+from rl_empathy.observability.run_directory import RESULT
 
 BY_HAND = "rollout_workers.json"
 """In the run directory: the number that `rl-empathy scale` asks for."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_empathy.config.advice import warm_up_advice
+from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.data.conversations import completion_token_ids, target_text
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
@@ -36,6 +37,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
 
     Raises:
         DataError: No training row has a reference and a trace.
+        RunDirectoryError: It has trained for more steps than the run file says.
         Stopped: It was asked to; the checkpoint is written.
     """
     run_file, folder = context.run_file, context.directory.stage("sft")
@@ -43,13 +45,20 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     if not train:
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
     data = SFTData(train=train, held_out=held_out)
-    num_steps = len(step_batches(train, run_file.sft, seed=run_file.run.seed))
+    batches = step_batches(train, run_file.sft, seed=run_file.run.seed)
+    num_steps = len(batches)
+    used = len({index for batch in batches for index in batch})
+    context.progress.message(
+        f"sft: {num_steps} steps train {used} of {len(context.data.train)} rows; "
+        f"{len(context.data.train) - len(train)} have no reference, no trace or too long a prompt"
+    )
     if not run_file.sft.num_steps and (line := warm_up_advice("sft", run_file.sft.optimizer, num_steps)):
         context.progress.warning(
             line
         )  # with num_epochs the data tells the number of steps, and not the run file
     context.progress.stage_started("sft", num_steps=num_steps)
     checkpoint = latest_checkpoint(folder)
+    require_steps_to_come("sft", checkpoint.step if checkpoint else 0, num_steps)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
     shutil.rmtree(folder / "model", ignore_errors=True)  # an export of another configuration, if any
     settings = {"model": str(model), "data": data, "run_file": run_file, "folder": folder}

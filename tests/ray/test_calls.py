@@ -178,4 +178,4 @@ def test_every_call_that_returns_several_objects_has_its_errors_heard() -> None:
     for path in Path(fleet.__file__).parent.glob("*.py"):
         source = path.read_text(encoding="utf-8")
         definition = source.count("def hear_errors(")
-        assert source.count("num_returns=2") == source.count("hear_errors(") - definition, path
+        assert source.count("num_returns=2") <= source.count("hear_errors(") - definition, path

@@ -99,6 +99,14 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     again = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
     assert "schema/valid_fraction" in again.stdout, "a finished run prints its result"
     assert len(metrics(folder)) == 3
+    before = (record / "model" / "model.safetensors").read_bytes()
+    more = run(folder, stages, rewards, "grpo.num_steps=5", "logging.wandb=offline", "--allow-config-change")
+    assert "stage grpo is trained further from its last checkpoint: grpo.num_steps: 3 -> 5" in more.stderr
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
+    assert (record / "model" / "model.safetensors").read_bytes() != before
+    assert len(metrics(folder, "evaluate")) == 3
+    for ended in (done, again, more):
+        assert "Unhandled error" not in ended.stderr
 
 
 @pytest.mark.long

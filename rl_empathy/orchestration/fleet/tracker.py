@@ -10,6 +10,7 @@ import ray
 from rl_empathy.actors.tracker import Tracker
 from rl_empathy.errors import RoleDiedError, RoleTimeoutError
 from rl_empathy.orchestration.fleet.calls import Role
+from rl_empathy.orchestration.fleet.references import hear_errors
 
 TRACKER_S = 60
 """How long the tracker may take to start, and the end of a run waits for its files, seconds."""
@@ -39,7 +40,7 @@ class TrackerHandle:
         return cls(actor.options(num_cpus=0).remote(str(folder), name, project, mode, dict(config)), tell)
 
     def __call__(self, line: Mapping[str, Any]) -> None:
-        self._role.actor.log.remote(dict(line))
+        hear_errors(self._role.actor.log.remote(dict(line)))  # `_tell_problem` tells of them
 
     async def finish(self) -> str:
         """The directory to sync; empty when nothing was recorded or the tracker is late (it never ends a run)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import RunDirectoryError
@@ -18,6 +19,7 @@ from rl_empathy.observability.run_directory import RunDirectory
 HOLD = """
 import sys
 from pathlib import Path
+from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.observability.run_directory import RunDirectory
 run_file = load_run_file(sys.argv[1], sys.argv[2:])
@@ -253,3 +255,128 @@ def test_changed_data_is_refused_until_allowed() -> None:
         again.require_same_data("b" * 64, "posts.jsonl", allow_change=False)
     again.require_same_data("b" * 64, "posts.jsonl", allow_change=True)
     again.require_same_data("b" * 64, "posts.jsonl", allow_change=False)
+
+
+def finished(
+    *overrides: str, stages: tuple[str, ...] = ("sft", "reward_modeling", "grpo", "evaluate")
+) -> Path:
+    """A run whose stages are finished, as an attempt leaves it."""
+    held = opened(*overrides)
+    for stage in stages:
+        held.begin_stage(stage)
+        held.finish_stage(stage, {"of": stage})
+    (held.path / "model").mkdir()
+    (held.path / "rollouts").mkdir()
+    (held.path / "base").mkdir()
+    (held.path / "base" / "config.json").write_text("{}")
+    held.close()
+    return held.path
+
+
+def left(held: RunDirectory) -> list[str]:
+    """Stages that are still to be done."""
+    return [s for s in ("sft", "reward_modeling", "grpo", "evaluate") if held.stage_result(s) is None]
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "to_do"),
+    [
+        ("sft", 200, ["sft", "grpo", "evaluate"]),
+        ("reward_modeling", 200, ["reward_modeling", "grpo", "evaluate"]),
+        ("grpo", 200, ["grpo", "evaluate"]),
+    ],
+)
+def test_a_finished_stage_that_is_asked_for_more_steps_goes_on_and_what_took_its_model_is_done_again(
+    stage: str, steps: int, to_do: list[str]
+) -> None:
+    finished("sft.num_steps=100")
+    held = opened("sft.num_steps=100", f"{stage}.num_steps={steps}", allow_config_change=True)
+    assert left(held) == to_do
+    assert not held.is_finished
+    assert held.told[0].startswith(
+        f"stage {stage} is trained further from its last checkpoint: {stage}.num_steps"
+    )
+
+
+def test_what_took_a_model_that_is_trained_further_is_set_aside_with_its_rollouts() -> None:
+    path = finished("sft.num_steps=100")
+    (path / "grpo" / "latest").write_text("step_000100\n")
+    (path / "ledger.jsonl").write_text("{}\n")
+    held = opened("sft.num_steps=200", allow_config_change=True)
+    (aside,) = held.path.glob("grpo.set-aside-*")
+    assert sorted(entry.name for entry in aside.iterdir()) == [
+        "latest", "ledger.jsonl", "result.json", "rollouts", "trained_with.yaml"
+    ]  # fmt: skip
+    assert not (held.path / "grpo").exists()
+    assert not (held.path / "ledger.jsonl").exists()
+
+
+def test_more_steps_are_not_forgotten_when_the_attempt_that_was_asked_for_them_is_killed_at_once() -> None:
+    finished("sft.num_steps=100")
+    opened("sft.num_steps=100", "grpo.num_steps=200", allow_config_change=True).close()
+    assert left(opened("sft.num_steps=100", "grpo.num_steps=200")) == ["grpo", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "grpo.num_steps=50",
+        "grpo.optimizer.learning_rate=0.5",
+        "sft.num_epochs=9",
+        "reward_modeling.margin=0.7",
+        "data.language=zh",
+        "run.seed=7",
+        "model.dtype=bfloat16",
+        "schema=think_answer",
+        "run.stages=[reward_modeling,grpo,evaluate]",
+    ],
+)
+def test_a_finished_run_is_never_said_to_be_what_it_was_not_trained_with(override: str) -> None:
+    path = finished()
+    before = (path / "config.yaml").read_text()
+    with pytest.raises(RunDirectoryError, match=r"--fresh"):
+        opened(override, allow_config_change=True)
+    assert (path / "config.yaml").read_text() == before
+
+
+def test_a_change_for_the_stages_to_come_leaves_a_finished_one_with_the_run_file_that_it_was_trained_with() -> (
+    None
+):
+    path = finished(stages=("sft",))
+    held = opened("data.max_prompt_tokens=99", "grpo.group_size=4", allow_config_change=True)
+    assert left(held) == ["reward_modeling", "grpo", "evaluate"]
+    assert held.told == (
+        "stage sft is finished and stays as it was trained: data.max_prompt_tokens: 512 -> 99",
+    )
+    assert load_run_file(path / "sft/trained_with.yaml").data.max_prompt_tokens == 512
+    assert load_run_file(path / "config.yaml").data.max_prompt_tokens == 99
+
+
+@pytest.mark.parametrize(
+    "override", ["evaluate.num_prompts=9", "run.stages=[sft,reward_modeling,grpo,evaluate]"]
+)
+def test_an_evaluation_that_is_asked_for_other_prompts_is_done_again(override: str) -> None:
+    stages = ("sft", "reward_modeling", "grpo")
+    finished("run.stages=[sft,reward_modeling,grpo]", stages=stages)
+    held = opened("run.stages=[sft,reward_modeling,grpo,evaluate]", allow_config_change=True)
+    assert left(held) == ["evaluate"]
+    held.begin_stage("evaluate")
+    held.finish_stage("evaluate", {})
+    held.close()
+    assert left(opened(override, allow_config_change=True)) == (["evaluate"] if "prompts" in override else [])
+
+
+def test_other_rows_for_a_finished_run_are_refused_since_nothing_would_be_trained_on_them() -> None:
+    finished()
+    held = opened()
+    held.require_same_data("a" * 64, "posts.jsonl", allow_change=True)
+    with pytest.raises(RunDirectoryError, match="has changed since it was finished"):
+        held.require_same_data("b" * 64, "posts.jsonl", allow_change=True)
+
+
+def test_fewer_steps_than_were_trained_are_refused_with_the_way_out() -> None:
+    with pytest.raises(
+        RunDirectoryError, match=r"grpo has trained for 60 steps .* asks for 50; ask for 60 or more"
+    ):
+        require_steps_to_come("grpo", 60, 50)
+    require_steps_to_come("grpo", 60, 60)
