@@ -8,7 +8,7 @@ from typing import Any
 
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import OutOfMemoryError
-from rl_empathy.observability.run_directory import write_durably
+from rl_empathy.observability.disk import write_durably
 
 FILE = "memory.json"
 MICROBATCH, SEQUENCES = "grpo.microbatch_tokens", "cluster.rollout_workers.max_running_sequences"
