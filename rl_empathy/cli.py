@@ -16,6 +16,7 @@ import typer
 
 from rl_empathy.config.advice import advice
 from rl_empathy.config.loading import dump_run_file, load_run_file
+from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.reference import reference_text
 from rl_empathy.config.run_file import RunFile
@@ -55,6 +56,7 @@ def train(
 ) -> int:
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
     run_file = _run_file(arguments)
+    require_what_stages_need(run_file)
     if check:
         print(dump_run_file(run_file), end="")
         print("\n".join(f"# {line}" for line in make_plan(run_file).lines()))

@@ -7,6 +7,8 @@ source      run file and overrides as plain data that knows its lines
 loading     load, dump and compare run files; all problems at once
 reference   the page of all keys
 model_size  parameters of a model, without loading it
+changes     a run that goes on with another run file: what becomes of its stages
+needs       what a stage needs of another one
 advice      what is allowed and hardly meant
 plan        stages, roles and resources, before anything is started
 """

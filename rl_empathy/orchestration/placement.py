@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import RayError
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
+from rl_empathy.actors.cluster_address import is_local, join_ray
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan, RolePlan
 from rl_empathy.config.sections import ClusterConfig
@@ -32,23 +32,13 @@ def join_cluster(config: ClusterConfig, plan: Plan) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
         return True
-    joins = config.address not in ("auto", "local") or (
-        config.address == "auto" and "RAY_ADDRESS" in os.environ
-    )
-    if not joins:
+    if is_local(config.address):
         workers = config.rollout_workers
         more = ((workers.max or workers.min) - workers.min) * workers.num_cpus
         start_local_ray(config.num_cpus or math.ceil(plan.total_cpus + more), logging_level=logging.ERROR)
         return False
-    try:
-        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-        return True
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        # Nobody answers, or it is no address, another version of Ray or Python, no token.
-        raise ResourceError(
-            f"the Ray cluster at cluster.address {config.address} "
-            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}) cannot be joined: {error}"
-        ) from error
+    join_ray(config.address, logging_level=logging.ERROR)
+    return True
 
 
 async def find_room(

@@ -152,6 +152,11 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     run_file = context.run_file
     settings = run_file.cluster.reward_model
     terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
+    if len(terms) < len(run_file.grpo.rewards):
+        context.progress.warning(
+            "the reward term answer is left out of the evaluation, and of its reward/mean: no stage reward_modeling "
+            "has made a reward model"
+        )
 
     def have_worked() -> bool:
         scored = context.reward_model is not None and context.reward_model.has_answered

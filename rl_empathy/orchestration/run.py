@@ -229,12 +229,6 @@ async def _stages(context: RunContext) -> None:
 async def _run_stage(
     context: RunContext, stage: str, models: dict[str, Path], reward_model: Path | None
 ) -> dict[str, Any]:
-    wants_encoder = any(term.function == "answer" for term in context.run_file.grpo.rewards)
-    if stage == "grpo" and wants_encoder and reward_model is None:
-        raise ConfigError(
-            "grpo.rewards has the term answer, but no stage reward_modeling ran before grpo; add it to run.stages, "
-            "or set grpo.rewards: [{function: format}]"
-        )
     policy = list(models.values())[-1]
     if stage == "sft":
         made = await run_sft(context, policy)

@@ -122,25 +122,23 @@ class RewardScorer:
         """
         parsed = [self._schema.parse(completion.text, strict=True) for completion in group.completions]
         scores = {term.name: self._scores(term, group, parsed) for term in self._terms}
-        totals = tuple(
-            None
-            if any(score is None for score in column)
-            else sum(
-                term.weight * score
-                for term, score in zip(self._terms, column, strict=True)
-                if score is not None
-            )
-            for column in zip(*scores.values(), strict=True)
-        )
+        columns = zip(*scores.values(), strict=True) if scores else [(None,)] * len(parsed)
         return GroupRewards(
             terms=scores,
-            totals=totals,
+            totals=tuple(self._total(column) for column in columns),
             errors=tuple(tuple(p.errors) for p in parsed),
             span_tokens=tuple(
                 _span_tokens(completion.token_ids, completion.finish_reason == "stop", p, self._decode)
                 for completion, p in zip(group.completions, parsed, strict=True)
             ),
         )
+
+    def _total(self, scores: Sequence[float | None]) -> float | None:
+        """None where a term has no score, or where there are no terms: in an evaluation without a reward model."""
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
+            return None
+        return sum(term.weight * score for term, score in zip(self._terms, known, strict=True))
 
     def _scores(
         self, term: RewardTerm, group: RolloutGroup, parsed: Sequence[ParsedCompletion]

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rl_empathy.errors import ResourceError
@@ -57,29 +56,17 @@ def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iter
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
+    from rl_empathy.actors.cluster_address import is_local, join_ray
     from rl_empathy.actors.local_ray import start_local_ray
 
-    is_ours = address == "local" or (address == "auto" and not _is_announced())
+    is_ours = is_local(address)
     if is_ours:
         room = max(os.cpu_count() or 1, math.ceil(num_cpus))
         context: Any = start_local_ray(room, logging_level=logging.CRITICAL)
     else:
-        try:
-            context = ray.init(
-                address=None if address == "auto" else address,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
-        except ConnectionError as error:
-            raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
+        context = join_ray(address, logging_level=logging.CRITICAL)
     _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM
     try:
         yield Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
     finally:
         ray.shutdown()
-
-
-def _is_announced() -> bool:
-    """Whether RAY_ADDRESS or `ray start` names a cluster; Ray's own "auto" would join any that it finds running."""
-    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return bool(os.environ.get("RAY_ADDRESS")) or current.is_file()

@@ -97,6 +97,28 @@ def test_check_prints_a_file_that_loads_again_and_the_plan(capsys: pytest.Captur
     assert sorted(path.name for path in Path().iterdir()) == ["resolved.yaml", "trial.yaml"]
 
 
+@pytest.mark.parametrize("stages", ["[sft,grpo]", "[grpo]", "[grpo,reward_modeling]"])
+def test_check_refuses_a_stage_that_lacks_what_another_would_give_it(
+    stages: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code_of("train", "trial.yaml", f"run.stages={stages}", "--check") == 2
+    told = capsys.readouterr().err
+    assert "no stage reward_modeling before grpo; add it, or set grpo.rewards: [{function: format}]" in told
+    assert (
+        code_of("train", "trial.yaml", f"run.stages={stages}", "grpo.rewards=[{function: format}]", "--check")
+        == 0
+    )
+
+
+def test_check_takes_the_answer_term_without_a_stage_that_rewards() -> None:
+    assert (
+        code_of(
+            "train", "trial.yaml", "run.stages=[sft,evaluate]", "grpo.rewards=[{function: answer}]", "--check"
+        )
+        == 0
+    )
+
+
 def test_a_misspelled_key_exits_2_with_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("trial.yaml").write_text("model: {from_scratch: {}}\ngrpo:\n  num_stpes: 3\n")
     assert code_of("train", "trial.yaml") == 2

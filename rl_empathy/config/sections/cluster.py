@@ -97,7 +97,8 @@ class ClusterConfig(Section):
     """Where the roles run."""
 
     address: str = "auto"
-    """auto: the cluster that this process belongs to, else a local one; local: always a new local one."""
+    """auto: the cluster that RAY_ADDRESS names, as in a Ray job, else a new local one; local: always a new local one;
+    or the address of a cluster, host:port. The same for training and for serving."""
     num_cpus: Annotated[int, Field(ge=1)] | None = None
     """Logical CPUs of a local cluster; left out: as many as the plan needs."""
     policy_trainer: PolicyTrainerConfig = PolicyTrainerConfig()

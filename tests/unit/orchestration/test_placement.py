@@ -1,7 +1,11 @@
 """Joining a cluster, and what its autoscaler is asked for."""
 
+from pathlib import Path
+
 import pytest
 
+import rl_empathy
+from rl_empathy.actors.cluster_address import is_local
 from rl_empathy.config.plan import Plan, RolePlan, StagePlan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
@@ -41,3 +45,34 @@ def test_what_is_no_address_of_a_cluster_is_said_and_no_traceback(address, monke
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ResourceError, match=f"cluster.address {address}.*cannot be joined"):
         join_cluster(ClusterConfig(address=address), plan())
+
+
+@pytest.mark.parametrize(
+    ("address", "ray_address", "local"),
+    [
+        ("auto", None, True),
+        ("auto", "", True),
+        ("auto", "10.0.0.1:6379", False),
+        ("local", "10.0.0.1:6379", True),
+        ("10.0.0.2:6379", None, False),
+    ],
+)
+def test_an_address_means_the_same_to_training_and_to_serving(
+    address, ray_address, local, tmp_path, monkeypatch
+):
+    """Also where `ray start` has left the name of a cluster that runs here, and may be somebody else's."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.9:6379")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if ray_address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    assert is_local(address) is local
+
+
+@pytest.mark.parametrize("module", ["orchestration/placement.py", "serving/cluster.py"])
+def test_nobody_else_decides_what_an_address_means(module):
+    source = (Path(rl_empathy.__file__).parent / module).read_text(encoding="utf-8")
+    assert "is_local(" in source
+    for word in ("RAY_ADDRESS", "ray.init(", "current_cluster"):
+        assert word not in source

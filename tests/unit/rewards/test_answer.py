@@ -20,9 +20,8 @@ def parsed(cosine):
     """A completion whose answer has this cosine; None: it has no answer."""
     if cosine is None:
         return SCHEMA.parse("I am sorry to hear that.", strict=True)
-    spans = {span.name: f"This is step {span.name}." for span in SCHEMA.spans} | {
-        SCHEMA.answer: f"I hear you {cosine}"
-    }
+    words = iter(("sorrow", "distance", "a friend", "patience", "listening"))
+    spans = {span.name: next(words) for span in SCHEMA.spans} | {SCHEMA.answer: f"I hear you {cosine}"}
     return SCHEMA.parse(SCHEMA.render(spans), strict=True)
 
 

@@ -155,6 +155,10 @@ def test_an_asynchronous_generator_is_no_list_of_scores():
         scorer((asynchronous_generator, 1.0)).score(make_group())
 
 
+def test_without_terms_no_completion_has_a_reward():
+    assert scorer().score(make_group()).totals == (None, None)
+
+
 def test_a_term_that_raises_once_is_asked_again():
     judge = Judge(1)
     assert scorer((judge, 1.0), retries=1).score(make_group()).totals == (1.0, 1.0)

@@ -1,0 +1,42 @@
+"""What `cluster.address` means, for training and for serving."""
+
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from rl_empathy.errors import ResourceError
+
+
+def is_local(address: str) -> bool:
+    """Whether an address means a new cluster of this machine.
+
+    A cluster that merely runs here, started with `ray start`, may be somebody else's: it is joined by its address.
+
+    Args:
+        address: local, always; auto, unless RAY_ADDRESS names a cluster, as it does in a Ray job; or an address.
+    """
+    return address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
+
+
+def join_ray(address: str, *, logging_level: int) -> Any:
+    """Connect to a cluster that runs.
+
+    Args:
+        address: Not a local one, see `is_local`.
+        logging_level: Of Ray's own messages.
+
+    Returns:
+        Ray's context.
+
+    Raises:
+        ResourceError: Nobody answers there, it is no address, or Ray, Python or token are not those of the cluster.
+    """
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging_level)
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise ResourceError(
+            f"the Ray cluster at cluster.address {address} "
+            f"(RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'not set')}) cannot be joined: {error}"
+        ) from error
