@@ -82,7 +82,8 @@ def require_template_schema(schema: OutputSchema) -> None:
     if reasoning_names(schema) != LAYERS:
         raise ConfigError(
             f"the templates write the spans {', '.join(LAYERS)}; schema {schema.name} has "
-            f"{', '.join(reasoning_names(schema)) or 'no reasoning'}. Use teacher openai, or chain_of_empathy"
+            f"{', '.join(reasoning_names(schema)) or 'no reasoning'}. Use teacher openai "
+            "without on_risk template, or chain_of_empathy"
         )
 
 
