@@ -60,7 +60,10 @@ def train(
     if check:
         print(dump_run_file(run_file), end="")
         print("\n".join(f"# {line}" for line in make_plan(run_file).lines()))
-        print("".join(f"# warning: {line}\n" for line in advice(run_file)), end="")
+        from rl_empathy.engines.chat_sources import check_chat
+
+        remarks = [*advice(run_file), *check_chat(run_file)]
+        print("".join(f"# warning: {line}\n" for line in remarks), end="")
         return 0
     prepare_environment()
     try:

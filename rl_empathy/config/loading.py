@@ -29,6 +29,7 @@ _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("run", "directory"),
     ("data", "train"),
     ("model", "path"),
+    ("model", "chat_template"),
     ("reward_modeling", "encoder"),
     ("evaluate", "second_encoder"),
 )

@@ -2,18 +2,16 @@
 
 import json
 import math
-import mmap
 import struct
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rl_empathy.config.gguf import gguf_header
 from rl_empathy.config.sections import FromScratchConfig, ModelConfig
 from rl_empathy.errors import ConfigError
 
-_PACKAGE_SCHEME = "package://"
-_GGUF_STRING, _GGUF_ARRAY = 8, 9
-_GGUF_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+PACKAGE_SCHEME = "package://"
 
 
 def intermediate_size(hidden_size: int) -> int:
@@ -43,14 +41,14 @@ def model_parameters(model: ModelConfig) -> int | None:
     if model.from_scratch is not None:
         return from_scratch_parameters(model.from_scratch)
     path = model.path or ""
-    if path.startswith(_PACKAGE_SCHEME):
-        return _gguf_parameters(package_file(path))
+    if path.startswith(PACKAGE_SCHEME):
+        return gguf_header(package_file(path)).parameters
     return folder_parameters(Path(path).expanduser())
 
 
 def package_file(path: str) -> Path:
     """The file that package://<package>/<file> names; the package is found, not imported."""
-    package, _, name = path.removeprefix(_PACKAGE_SCHEME).partition("/")
+    package, _, name = path.removeprefix(PACKAGE_SCHEME).partition("/")
     if not package.isidentifier() or not name or ".." in Path(name).parts:
         raise ConfigError(f"model.path {path!r} must look like package://<package>/<file.gguf>")
     spec = find_spec(package)
@@ -69,7 +67,7 @@ def package_file(path: str) -> Path:
 def folder_parameters(path: Path) -> int | None:
     """Parameters of a local GGUF file or transformers folder; None when neither is there."""
     if path.is_file():
-        return _gguf_parameters(path)
+        return gguf_header(path).parameters
     if weights := sorted(path.glob("*.safetensors")):
         return sum(_safetensors_parameters(file) for file in weights)
     return _config_parameters(path / "config.json") if (path / "config.json").is_file() else None
@@ -132,46 +130,3 @@ def _json(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"model.path: {path} is damaged; a JSON object was expected")
     return value
-
-
-def _gguf_parameters(path: Path) -> int:
-    """Sum over the tensors that the header of a GGUF file (version 2 or 3) lists."""
-    damaged = ConfigError(f"model.path: {path} is not a whole GGUF file of version 2 or 3")
-    if path.stat().st_size < 24:
-        raise damaged
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        magic, version, num_tensors, num_entries = struct.unpack_from("<4sIQQ", content)
-        if magic != b"GGUF" or version not in (2, 3):
-            raise damaged
-        try:
-            at = 24
-            for _ in range(num_entries):
-                at = _after_gguf_string(content, at)
-                at = _after_gguf_value(content, at + 4, struct.unpack_from("<I", content, at)[0])
-            total = 0
-            for _ in range(num_tensors):
-                at = _after_gguf_string(content, at)
-                (rank,) = struct.unpack_from("<I", content, at)
-                total += math.prod(struct.unpack_from(f"<{rank}Q", content, at + 4))
-                at += 4 + 8 * rank + 12  # rank, shape, then type and offset
-        except (struct.error, KeyError):
-            raise damaged from None
-    return total
-
-
-def _after_gguf_string(content: mmap.mmap, at: int) -> int:
-    return at + 8 + int(struct.unpack_from("<Q", content, at)[0])
-
-
-def _after_gguf_value(content: mmap.mmap, at: int, kind: int) -> int:
-    if kind == _GGUF_STRING:
-        return _after_gguf_string(content, at)
-    if kind != _GGUF_ARRAY:
-        return at + _GGUF_SCALAR_BYTES[kind]
-    inner, length = struct.unpack_from("<IQ", content, at)
-    at += 12
-    if inner in _GGUF_SCALAR_BYTES:
-        return at + int(length) * _GGUF_SCALAR_BYTES[inner]
-    for _ in range(length):
-        at = _after_gguf_value(content, at, inner)
-    return at

@@ -17,7 +17,7 @@ from rl_empathy.config.sections import (
     ServeConfig,
     SFTConfig,
 )
-from rl_empathy.schema import OutputSchema, named_schema
+from rl_empathy.schema import CHAIN_OF_EMPATHY, OutputSchema, named_schema
 
 
 class RunFile(Section):
@@ -56,6 +56,20 @@ class RunFile(Section):
         if isinstance(schema, str):
             named_schema(schema)
         return schema
+
+    @model_validator(mode="after")
+    def _templates_can_write_the_reasoning(self) -> Self:
+        schema = self.schema_declaration
+        templated = CHAIN_OF_EMPATHY.reasoning_names(with_hidden=True)
+        other = [name for name in schema.reasoning_names(with_hidden=True) if name not in templated]
+        if other and "sft" in self.run.stages and self.data.missing_trace == "template":
+            raise ValueError(
+                f"data.missing_trace template writes the spans of chain_of_empathy ({', '.join(templated)}); schema "
+                f"{schema.name} has {', '.join(other)}. Set data.missing_trace: drop, for data whose rows bring their "
+                "traces (rl-empathy annotate writes some), or take stage sft out of run.stages, or choose schema "
+                "chain_of_empathy or plain"
+            )
+        return self
 
     @model_validator(mode="after")
     def _deterministic_runs_keep_their_workers(self) -> Self:

@@ -6,6 +6,8 @@ records.py         the records of a file, each with its line; a damaged one cost
 readers.py         one reader a format: rows, counselchat, smile, psyqa, columns
 text.py            cleaning, folding for comparison, shortening for error texts
 markup.py          HTML as the reader of a page sees it
+conversations.py   conversations and targets to token ids; text is never structure
+targets.py         rows whose fine-tuning target cannot be written, before anything starts
 triplets.py        a question with a right and a wrong answer; corruptions.py spoils answers
 risk.py            lexicon of acute risk, and the fixed safe reply
 loading.py         read, screen, de-duplicate, filter, split by prompt: `load_data`

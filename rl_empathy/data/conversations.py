@@ -1,11 +1,35 @@
-"""Conversations to token ids by the model's own chat template."""
+"""Conversations to token ids by the model's own chat template, in which text is never structure.
 
-from collections.abc import Sequence
-from typing import Any, Literal
+What people wrote is content. Where it holds a token or a marker of the template (<|im_start|>, [INST], <think>), the
+marker is broken up, so that the model reads the characters and not the role. Everything else has exactly the ids of
+`tokenizer.apply_chat_template`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from rl_empathy.data.templates import template_trace
-from rl_empathy.schema import OutputSchema
+from rl_empathy.errors import DataError
+from rl_empathy.schema import OutputSchema, is_marker, known_delimiter
 from rl_empathy.types import Message, Row
+
+_BREAK = "\ufdd0"
+"""Breaks a token up; no text holds it, and its own ids are taken out again."""
+_WRITTEN_MARKER = re.compile(r"<[^<>\s'\"{}%]{1,60}>|\[/?[A-Z][A-Z_]{1,40}\]")
+
+
+class Markers(NamedTuple):
+    """What stands for structure in a model's prompts."""
+
+    tokens: tuple[str, ...]
+    """Markers that are one token each."""
+    words: tuple[str, ...]
+    """Markers that the chat template writes in plain characters."""
+    ids: frozenset[int]
+    """Ids of `tokens`, but for that of unknown characters."""
 
 
 def prompt_messages(row: Row, system_prompt: str) -> list[Message]:
@@ -15,28 +39,135 @@ def prompt_messages(row: Row, system_prompt: str) -> list[Message]:
     return list(row.messages)
 
 
-def prompt_token_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def prompt_token_ids(tokenizer: Any, messages: Sequence[Message], *, system_prompt: str = "") -> list[int]:
     """Render a prompt up to where the assistant begins to write.
 
     Args:
         tokenizer: A transformers tokenizer with a chat template.
-        messages: The conversation; the last message is the user's.
+        messages: The conversation as people wrote it; the last message is the user's.
+        system_prompt: The run's own instruction, put before a conversation that brings none. It may name the
+            delimiters of the schema, which stay tokens.
 
     Returns:
         Token ids, special tokens included once.
+
+    Raises:
+        DataError: The chat template refuses the conversation, or a text would become structure.
     """
-    return list(
-        tokenizer.apply_chat_template(
-            [{"role": message.role, "content": message.content} for message in messages],
-            add_generation_prompt=True,
-            return_dict=False,
-        )
-    )
+    instruction = system_prompt if system_prompt and messages[0].role != "system" else ""
+    markers = markers_of(tokenizer)
+    texts = [_broken(message.content, markers) for message in messages]
+    chat = [{"role": m.role, "content": text} for m, text in zip(messages, texts, strict=True)]
+    ids = _ids(tokenizer, instruction, chat)
+    if any(_BREAK in text for text in texts) or _may_hold_structure(texts):
+        plain = [{"role": m.role, "content": "x"} for m in messages]
+        surplus = _structure(ids, markers) - _structure(_ids(tokenizer, instruction, plain), markers)
+        if surplus:
+            raise DataError(f"its text becomes the token {tokenizer.convert_ids_to_tokens(min(surplus))!r}")
+    return ids
 
 
 def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a written completion, with the end token that sampling would have ended on."""
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def markers_of(tokenizer: Any) -> Markers:
+    """The tokens and written markers that make structure in the prompts of this tokenizer."""
+    template = tokenizer.chat_template
+    return _markers(tokenizer, template if isinstance(template, str) else "")
+
+
+def schema_beside(schema: OutputSchema, tokenizer: Any) -> OutputSchema:
+    """The schema, which takes no token or written marker of this tokenizer's prompts as the text of a span."""
+    markers = markers_of(tokenizer)
+    others = [
+        m
+        for m in (*markers.tokens, *markers.words)
+        if is_marker(m) and m not in schema.delimiters and not known_delimiter(m)
+    ]
+    if not others:
+        return schema
+    declared = schema.model_dump() | {"forbidden": tuple(dict.fromkeys([*schema.forbidden, *others]))}
+    return OutputSchema.model_validate(declared)
+
+
+@lru_cache(maxsize=8)
+def _markers(tokenizer: Any, template: str) -> Markers:
+    added = tokenizer.added_tokens_decoder
+    tokens = {i: str(t) for i, t in added.items() if (t.special or is_marker(str(t))) and len(str(t)) > 1}
+    written = set(_WRITTEN_MARKER.findall(template + _example(tokenizer))) - set(tokens.values())
+    return Markers(
+        tuple(tokens.values()), tuple(sorted(written)), frozenset(tokens) - {tokenizer.unk_token_id}
+    )
+
+
+def _example(tokenizer: Any) -> str:
+    """A conversation as the template writes it: markers that it puts together from pieces are seen here."""
+    from jinja2 import TemplateError
+
+    talk = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
+    for chat in (talk, talk[1:], talk[1:2]):
+        try:
+            return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+        except TemplateError:
+            continue
+    return ""
+
+
+@lru_cache(maxsize=16)
+def _pattern(markers: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(markers, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)", re.IGNORECASE)
+
+
+def _broken(text: str, markers: Markers) -> str:
+    """The text with every marker broken after its first character."""
+    return _parted(_parted(text, markers.words, " "), markers.tokens, _BREAK)
+
+
+def _parted(text: str, names: tuple[str, ...], gap: str) -> str:
+    pattern = _pattern(names)
+
+    def parted(found: re.Match[str]) -> str:
+        return found.group()[0] + gap + found.group()[1:]
+
+    while pattern.search(text):  # what is left of a marker may be one, too
+        text = pattern.sub(parted, text)
+    return text
+
+
+def _may_hold_structure(texts: Sequence[str]) -> bool:
+    """Whether a tokenizer that normalises its input (width, case) could find a marker."""
+    return any(not text.isascii() and re.search("[<＜﹤\\[［|｜]", text) for text in texts)
+
+
+def _ids(tokenizer: Any, instruction: str, chat: Sequence[Mapping[str, str]]) -> list[int]:
+    from jinja2 import TemplateError
+
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    try:
+        text = tokenizer.apply_chat_template([*system, *chat], add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise DataError(f"the chat template refuses the conversation: {error}") from error
+    if _BREAK not in text:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _without_breaks(tokenizer, text)
+
+
+def _without_breaks(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text, those of the breaks left out; a space in their place where they cannot be told apart."""
+    if tokenizer.is_fast:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        pieces = [text[start:end] for start, end in encoded["offset_mapping"]]
+        if all(_BREAK not in piece or not piece.strip(_BREAK) for piece in pieces):
+            ids = zip(encoded["input_ids"], pieces, strict=True)
+            return [i for i, piece in ids if _BREAK not in piece]
+    return list(tokenizer(text.replace(_BREAK, " "), add_special_tokens=False)["input_ids"])
+
+
+def _structure(ids: Sequence[int], markers: Markers) -> Counter[int]:
+    return Counter(i for i in ids if i in markers.ids)
 
 
 def target_text(
@@ -56,6 +187,9 @@ def target_text(
 
     Returns:
         The completion's text; None for a row without a reference, or without a trace that may be made.
+
+    Raises:
+        DataError: The trace lacks a span, or a text cannot be written in this form.
     """
     if not row.references:
         return None
@@ -63,5 +197,10 @@ def target_text(
     reasoning = [name for name in schema.span_names if name != schema.answer]
     if reasoning and trace is None:
         return None
-    spans = {name: trace.spans[name] for name in reasoning} if trace is not None else {}
-    return schema.render({**spans, schema.answer: row.references[0].text})
+    spans = (
+        {name: trace.spans[name] for name in reasoning if name in trace.spans} if trace is not None else {}
+    )
+    try:
+        return schema.render({**spans, schema.answer: row.references[0].text})
+    except ValueError as error:
+        raise DataError(str(error)) from error

@@ -3,14 +3,18 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rl_empathy.algorithms.losses import sft_loss
-from rl_empathy.config.model_size import intermediate_size, package_file
-from rl_empathy.config.sections import FromScratchConfig, ModelConfig, OptimizerConfig
+from rl_empathy.config.model_size import PACKAGE_SCHEME, intermediate_size, package_file
+from rl_empathy.config.sections import DataConfig, FromScratchConfig, ModelConfig, OptimizerConfig
+from rl_empathy.engines.chat_files import is_fitting, link_weights, require_same_chat, write_chat
+from rl_empathy.engines.chat_sources import folder_chat, gguf_chat
+from rl_empathy.engines.chat_templates import ChatText, fitted
 from rl_empathy.engines.language_models import compare_saved, own_logprobs, probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
@@ -32,6 +36,7 @@ def starting_model(
     config: ModelConfig,
     folder: Path,
     *,
+    data: DataConfig | None = None,
     texts: Sequence[str],
     instruction: str,
     delimiters: Sequence[str],
@@ -40,9 +45,13 @@ def starting_model(
 ) -> Path:
     """Bring the run's starting model into a folder; a finished one is used again.
 
+    A local model whose chat template and ends are right as they are stays where it is. Of another one the folder has
+    links to the weights, and a tokenizer with the fitted template.
+
     Args:
         config: Section model.
-        folder: Where to put what has to be made or converted.
+        folder: Where to put what has to be made, converted or fitted.
+        data: Section data, which says where the instruction stands; its defaults when left out.
         texts: The run's own text, for a tokenizer and a model made on the spot.
         instruction: The schema's, whose words the tokenizer should know.
         delimiters: The schema's, which get a token each in a tokenizer made on the spot.
@@ -53,24 +62,42 @@ def starting_model(
         A folder with config.json, safetensors and a tokenizer with a chat template.
 
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, or its chat template cannot be used.
     """
-    if config.from_scratch is None:
-        assert config.path is not None
-        if not config.path.startswith("package://"):
-            return _local_or_hub(config.path, config.revision)
-    if not (folder / "config.json").is_file():
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        if config.from_scratch is not None:
-            make_from_scratch(
-                config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress
-            )
-        else:
-            convert_gguf(package_file(str(config.path)), temporary)
-        temporary.rename(folder)
+    section = data or DataConfig()
+    wanted = config.model_dump(include={"chat_template", "chat_template_kwargs"})
+    wanted["system_prompt_role"] = section.system_prompt_role
+    if (folder / "config.json").is_file():
+        require_same_chat(folder, wanted)
+        return folder
+    source, chat = (None, None) if config.from_scratch else _source(config)
+    fit = fitted(chat, config, section, delimiters, date.today()) if chat else None
+    if source and source.is_dir() and chat and fit and is_fitting(chat, fit):
+        return source
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if config.from_scratch is not None:
+        make_from_scratch(config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress)
+        fit = fitted(folder_chat(temporary), config, section, delimiters, date.today())
+    elif source and source.is_dir():
+        link_weights(source, temporary)
+    elif source and chat:
+        convert_gguf(source, temporary, adds_bos=chat.adds_bos)
+    assert fit is not None
+    write_chat(fit, wanted, temporary, tokenizer_from=source if source and source.is_dir() else temporary)
+    temporary.rename(folder)
     return folder
+
+
+def _source(config: ModelConfig) -> tuple[Path, ChatText]:
+    """The folder or GGUF file that the run file names, and its text's rules; nothing is loaded."""
+    assert config.path is not None
+    if config.path.startswith(PACKAGE_SCHEME):
+        file = package_file(config.path)
+        return file, gguf_chat(file)
+    folder = _local_or_hub(config.path, config.revision)
+    return folder, folder_chat(folder)
 
 
 def make_from_scratch(
@@ -136,8 +163,14 @@ def train_tokenizer(texts: Iterable[str], delimiters: Sequence[str], *, vocabula
     )
 
 
-def convert_gguf(file: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into a transformers folder with safetensors (half a minute for 135M parameters)."""
+def convert_gguf(file: Path, folder: Path, *, adds_bos: bool) -> None:
+    """Dequantise a GGUF file into a transformers folder with safetensors (half a minute for 135M parameters).
+
+    Args:
+        file: The GGUF file.
+        folder: Where to.
+        adds_bos: The file's rule, which transformers passes over: every text begins with the bos token.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -158,6 +191,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     del model
     compare_saved(folder, logprobs, file.name)
+    if adds_bos:
+        tokenizer.add_bos_token = True  # type: ignore[misc]  # it has a setter
     tokenizer.save_pretrained(folder)
 
 

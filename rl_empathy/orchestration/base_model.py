@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.private_files import keep_files_private
@@ -52,6 +53,8 @@ async def base_model(context: RunContext) -> Path:
     path = await making
     await importing
     reports.unlink(missing_ok=True)
+    for note in chat_notes(path):
+        context.progress.message(note)
     if perplexity is not None:
         context.progress.stage_finished("base", f"held-out perplexity {perplexity:.1f} per token")
     return path
@@ -78,6 +81,7 @@ def _starting_model(run_file: RunFile, folder: Path, texts: list[str], reports: 
     return starting_model(
         run_file.model,
         folder,
+        data=run_file.data,
         texts=texts,
         delimiters=schema.delimiters,
         instruction=schema.instruction(run_file.data.language),

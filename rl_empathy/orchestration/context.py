@@ -1,14 +1,15 @@
 """What the stages of a run share."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.data.conversations import prompt_messages, prompt_token_ids
+from rl_empathy.data.conversations import prompt_token_ids, schema_beside
 from rl_empathy.data.loading import DataSet
+from rl_empathy.errors import DataError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -35,7 +36,7 @@ class RunContext:
     reward_model: RestartableRole | None = None
     """Likewise."""
     _loads: int = 0
-    _told_too_long: set[str] = field(default_factory=set)
+    _told: set[str] = field(default_factory=set)
 
     @functools.cached_property
     def budget(self) -> RestartBudget:
@@ -47,9 +48,11 @@ class RunContext:
         """What was halved since a role ran out of memory."""
         return Savings(self.directory.path, self.run_file)
 
-    @property
+    @functools.cached_property
     def schema(self) -> OutputSchema:
-        return self.run_file.schema_declaration
+        """The schema of the run file, which takes no token of the model's chat template as text."""
+        declared = self.run_file.schema_declaration
+        return declared if self.tokenizer is None else schema_beside(declared, self.tokenizer)
 
     @property
     def system_prompt(self) -> str:
@@ -61,6 +64,7 @@ class RunContext:
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.__dict__.pop("schema", None)
 
     def next_version(self) -> PolicyVersion:
         """A name for the weights of a folder: attempt 0 is no trainer's, so no two sets of weights share a name."""
@@ -68,20 +72,45 @@ class RunContext:
         return PolicyVersion(0, self._loads)
 
     def prompts(self, rows: Sequence[Row]) -> list[tuple[Row, list[int]]]:
-        """Rows with their token ids; those that are too long are dropped by name (C11)."""
+        """Rows with their token ids; those that are too long are dropped by name (C11).
+
+        Raises:
+            DataError: The chat template refuses rows, and data.on_bad_row is stop.
+        """
         limit = self.run_file.data.max_prompt_tokens
-        rendered = [
-            (row, prompt_token_ids(self.tokenizer, prompt_messages(row, self.system_prompt))) for row in rows
-        ]
+        rendered, bad = list[tuple[Row, list[int]]](), dict[str, str]()
+        for row in rows:
+            try:
+                ids = prompt_token_ids(self.tokenizer, row.messages, system_prompt=self.system_prompt)
+                rendered.append((row, ids))
+            except DataError as error:
+                bad[row.id] = str(error)
+        self.leave_out(bad, "prompts", of=len(rows))
         long = [f"{row.id} ({len(ids)})" for row, ids in rendered if len(ids) > limit]
-        if long and not self._told_too_long.issuperset(long):
-            self._told_too_long.update(long)
+        if long and not self._told.issuperset(long):
+            self._told.update(long)
             names = ", ".join(long[:5]) + (" …" if len(long) > 5 else "")
             self.progress.warning(
                 f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_tokens ({limit}) "
                 f"and are left out: {names}"
             )
         return [(row, ids) for row, ids in rendered if len(ids) <= limit]
+
+    def leave_out(self, bad: Mapping[str, str], what: str, *, of: int) -> None:
+        """Treat rows that cannot be used, each with its reason, as data.on_bad_row says.
+
+        Raises:
+            DataError: It says stop.
+        """
+        listed = "".join(f"\n  {row}: {problem}" for row, problem in list(bad.items())[:10])
+        listed += "\n  …" if len(bad) > 10 else ""
+        if bad and self.run_file.data.on_bad_row == "stop":
+            raise DataError(
+                f"{len(bad)} of {of} {what} cannot be used; mend them, or set data.on_bad_row: skip{listed}"
+            )
+        if bad and not self._told.issuperset(bad):
+            self._told.update(bad)
+            self.progress.warning(f"{len(bad)} of {of} {what} cannot be used and are left out:{listed}")
 
     @property
     def max_model_tokens(self) -> int:

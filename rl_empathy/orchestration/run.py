@@ -20,6 +20,7 @@ from rl_empathy.config.advice import advice
 from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
+from rl_empathy.data.targets import with_targets
 from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
@@ -118,7 +119,7 @@ def _running(
     run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False
 ) -> Iterator[RunContext]:
     """The data and the run directory for as long as the run lasts; the cluster, once it was joined, is left."""
-    data = load_data(run_file.data, seed=run_file.run.seed)
+    data = with_targets(load_data(run_file.data, seed=run_file.run.seed), run_file)
     directory = RunDirectory.open(run_file, fresh=fresh, allow_config_change=allow_config_change)
     try:
         with Progress() as progress:

@@ -112,11 +112,16 @@ def _loop(settings: Mapping[str, Any]) -> None:
 
 def _samples(context: RunContext, rows: tuple[Row, ...]) -> list[Sample]:
     data = context.run_file.data
-    samples = []
+    samples, bad = [], {}
     for row, prompt in context.prompts(rows):
-        text = target_text(row, context.schema, language=data.language, missing_trace=data.missing_trace)
+        try:
+            text = target_text(row, context.schema, language=data.language, missing_trace=data.missing_trace)
+        except DataError as error:
+            bad[row.id] = str(error)
+            continue
         if text is not None:
             samples.append(Sample(prompt, [completion_token_ids(context.tokenizer, text)]))
+    context.leave_out(bad, "fine-tuning targets", of=len(rows))
     return samples
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 ContentError = Literal["wordless", "repeated", "delimiter_inside"]
@@ -44,10 +45,18 @@ def known_delimiter(text: str, forbidden: Sequence[str] = ()) -> str:
         forbidden: Further delimiters, those of the run's own chat template.
     """
     seen = _INVISIBLE.sub("", text)
-    if found := _KNOWN_DELIMITER.search(seen):
-        return found.group()
-    lowered = seen.lower()
-    return next((delimiter for delimiter in forbidden if delimiter.lower() in lowered), "")
+    found = _KNOWN_DELIMITER.search(seen) or _any_of(tuple(forbidden)).search(seen)
+    return found.group() if found else ""
+
+
+@lru_cache(maxsize=8)
+def _any_of(delimiters: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, delimiters)) or r"(?!)", re.IGNORECASE)
+
+
+def is_marker(token: str) -> bool:
+    """Whether a token looks like structure, as <think>, [INST] and <|x|> do; not a word, and not white space."""
+    return len(token) > 1 and any(mark in token for mark in "<[|｜")
 
 
 def content_errors(

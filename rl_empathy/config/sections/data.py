@@ -55,6 +55,9 @@ class DataConfig(Section):
     system_prompt: str | None = None
     """System message before every conversation; the schema's own instruction when left out, none
     when empty."""
+    system_prompt_role: Literal["system", "user"] = "system"
+    """Where a system message stands: in its own place, or at the beginning of the first user message, for a model
+    whose chat template takes no system message."""
 
     @model_validator(mode="after")
     def _some_length_of_answer_is_left(self) -> Self:

@@ -1,6 +1,6 @@
 """The language model that the run starts from: loaded, or made on the spot."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,14 @@ class ModelConfig(Section):
     """Commit of the hub repository; wanted whenever path is a hub id."""
     from_scratch: FromScratchConfig | None = None
     """Make a tiny model on the spot instead of loading one; excludes path."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own, or for a model without one: a path, or `roles` ("User: …" in plain
+    words, for every base model) or `chatml` (for models that know <|im_start|>)."""
+    chat_template_kwargs: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Any] = Field(
+        default_factory=dict
+    )
+    """Arguments of the chat template, such as enable_thinking: false; written into the template of the run's
+    models, the released one too."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations; float32 is the faster one on a CPU without native
     bfloat16."""
@@ -55,4 +63,8 @@ class ModelConfig(Section):
     def _one_source(self) -> Self:
         if (self.path is None) == (self.from_scratch is None):
             raise ValueError("give exactly one of path (a model to load) and from_scratch (a model to make)")
+        if self.from_scratch is not None and (self.chat_template is not None or self.chat_template_kwargs):
+            raise ValueError(
+                "chat_template and chat_template_kwargs go with path; from_scratch has its own template"
+            )
         return self

@@ -1,0 +1,83 @@
+"""Starting models: a local one whose chat template or ends do not suit gets a folder of its own in the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from rl_empathy.config.sections import DataConfig, ModelConfig
+from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
+from rl_empathy.engines.chat_files import chat_notes
+from rl_empathy.engines.model_sources import starting_model
+from rl_empathy.errors import ModelError
+from rl_empathy.types import Message
+from tests.tiny_models import CHAT_TEMPLATE, make_tiny_model
+
+DATED = "{{ strftime_now('%Y') }} " + CHAT_TEMPLATE
+
+
+def start(model: Path, folder: Path, *, data: dict[str, str] | None = None, **changes: object) -> Path:
+    return starting_model(
+        ModelConfig(path=str(model), **changes),  # type: ignore[arg-type]
+        folder,
+        data=DataConfig(**data or {}),  # type: ignore[arg-type]
+        texts=[],
+        instruction="",
+        delimiters=["<think>", "</think>"],
+        seed=0,
+        progress=lambda *_: None,
+    )
+
+
+def with_tokenizer(model: Path, **settings: object) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    for name, value in settings.items():
+        setattr(tokenizer, name, value)
+    tokenizer.save_pretrained(model)
+    return model
+
+
+def test_a_local_model_that_suits_stays_where_it_is(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    assert start(model, tmp_path / "base") == model
+
+
+def test_fine_tuning_ends_on_the_token_that_the_template_writes_and_all_others_stop_too(
+    tmp_path: Path,
+) -> None:
+    model = with_tokenizer(make_tiny_model(tmp_path / "model"), eos_token="<|pad|>")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "do_sample": True}))
+    base = start(model, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|pad|>"])
+    assert completion_token_ids(tokenizer, "Hi")[-1] == tokenizer.eos_token_id == end
+    written = json.loads((base / "generation_config.json").read_text())
+    assert written == {"eos_token_id": [end, pad], "do_sample": True}
+    assert AutoTokenizer.from_pretrained(model).eos_token == "<|pad|>", "the user's model is not touched"
+    assert (base / "model.safetensors").samefile(model / "model.safetensors")
+
+
+def test_a_resume_on_another_day_writes_the_date_of_the_first(tmp_path: Path) -> None:
+    model = with_tokenizer(make_tiny_model(tmp_path / "model"), chat_template=DATED)
+    base = start(model, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert "strftime_now" not in tokenizer.chat_template
+    assert "stays" in chat_notes(base)[0]
+    files = {file.name: file.stat().st_mtime_ns for file in base.iterdir()}
+    assert start(model, tmp_path / "base") == base
+    assert {file.name: file.stat().st_mtime_ns for file in base.iterdir()} == files
+
+
+def test_a_template_given_by_the_run_file_is_the_tokenizers(tmp_path: Path) -> None:
+    model = with_tokenizer(make_tiny_model(tmp_path / "model"), chat_template=None)
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=r"has no chat template; give model\.chat_template"):
+        start(model, tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+    base = start(model, tmp_path / "base", chat_template="roles", data={"system_prompt_role": "user"})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = prompt_token_ids(tokenizer, [Message(role="user", content="Hi")], system_prompt="Be kind.")
+    assert tokenizer.decode(ids) == "User: Be kind.\n\nHi\n\nAssistant:"
+    with pytest.raises(ModelError, match="was made for other settings of the chat template"):
+        start(model, tmp_path / "base", chat_template="chatml")

@@ -1,0 +1,58 @@
+"""What the stages share: prompts of the run's rows, and rows that cannot be used."""
+
+from typing import Any
+
+import pytest
+
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.errors import DataError
+from rl_empathy.observability.progress import Progress
+from rl_empathy.orchestration.context import RunContext
+from rl_empathy.types import Message, Row
+from tests.tiny_models import make_tiny_tokenizer
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+)
+
+
+def make_context(progress: Progress, **data: str) -> RunContext:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = ALTERNATING
+    run_file = RunFile.model_validate({"model": {"from_scratch": {}}, "data": {"system_prompt": "", **data}})
+    absent: Any = None
+    return RunContext(
+        run_file=run_file, directory=absent, data=absent, log=absent, progress=progress, tokenizer=tokenizer
+    )
+
+
+def make_row(name: str, *contents: str) -> Row:
+    return Row(id=name, messages=tuple(Message(role="user", content=text) for text in contents))
+
+
+def test_a_row_that_the_template_refuses_ends_the_run_by_its_name() -> None:
+    with (
+        Progress() as progress,
+        pytest.raises(DataError, match=r"(?s)1 of 2 prompts .*\n  twice: .*must alternate"),
+    ):
+        make_context(progress).prompts([make_row("once", "Hi"), make_row("twice", "Hi", "Hello?")])
+
+
+def test_a_row_that_the_template_refuses_is_skipped_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        context = make_context(progress, on_bad_row="skip")
+        kept = context.prompts([make_row("once", "Hi"), make_row("twice", "Hi", "Hello?")])
+    assert [row.id for row, _ in kept] == ["once"]
+    assert "twice: the chat template refuses" in capsys.readouterr().err
+
+
+def test_a_token_of_the_models_template_is_no_text_of_a_span() -> None:
+    with Progress() as progress:
+        context = make_context(progress)
+        context.tokenizer.add_special_tokens({"extra_special_tokens": ["<whisper>"]})
+        schema = context.schema
+    spans = {"L1": "sad", "L2": "alone", "L3": "comfort", "L4": "listen", "answer": "I <whisper> hear you."}
+    with pytest.raises(ValueError, match="contains the delimiter '<whisper>'"):
+        schema.render(spans)
+    assert schema.render(spans | {"answer": "I hear you."})
