@@ -12,11 +12,47 @@ def advice(run_file: RunFile) -> list[str]:
         "reward_modeling": (run_file.reward_modeling.optimizer, run_file.reward_modeling.num_steps),
         "grpo": (run_file.grpo.optimizer, run_file.grpo.num_steps * run_file.grpo.updates_per_step),
     }
-    return [
+    warm_ups = [
         line
         for stage in run_file.run.stages
         if stage in updates and (line := warm_up_advice(stage, *updates[stage]))
     ]
+    return warm_ups + idle_advice(run_file)
+
+
+def idle_advice(run_file: RunFile) -> list[str]:
+    """Name the keys that were changed from their default and that another key makes idle."""
+    grpo, ranking = run_file.grpo, run_file.reward_modeling.loss
+    loss = f"grpo.loss is {grpo.correction}"
+    idle = {
+        "sft.num_epochs": (run_file.sft.num_steps is not None, "sft.num_steps takes its place"),
+        "reward_modeling.margin": (ranking != "triplet", f"reward_modeling.loss is {ranking}"),
+        "reward_modeling.temperature": (ranking != "infonce", f"reward_modeling.loss is {ranking}"),
+        "grpo.tis_cap": (grpo.correction not in ("tis", "sequence_mask"), loss),
+        "grpo.mask_low": (grpo.correction not in ("mask", "sequence_mask"), loss),
+        "grpo.mask_high": (grpo.correction not in ("mask", "sequence_mask"), loss),
+        "grpo.kl_estimator": (not grpo.kl_coef, "grpo.kl_coef is 0"),
+        "logging.wandb_project": (run_file.logging.wandb == "disabled", "logging.wandb is disabled"),
+    }
+    if grpo.correction != "clip" and grpo.updates_per_step == 1:
+        why = f"{loss} and grpo.updates_per_step is 1, so that the ratio is 1 when the update is made"
+        idle |= {"grpo.clip_low": (True, why), "grpo.clip_high": (True, why)}
+    lines = [
+        f"{key} has no effect: {why}"
+        for key, (is_idle, why) in idle.items()
+        if is_idle and _is_changed(run_file, key)
+    ]
+    return lines + [
+        f"the argument threshold of the reward term {term.name} has no effect: its mode is raw"
+        for term in grpo.rewards
+        if "threshold" in term.arguments and term.arguments.get("mode", "raw") == "raw"
+    ]
+
+
+def _is_changed(run_file: RunFile, key: str) -> bool:
+    section, leaf = key.split(".")
+    settings = getattr(run_file, section)
+    return bool(getattr(settings, leaf) != type(settings).model_fields[leaf].default)
 
 
 def warm_up_advice(stage: str, optimizer: OptimizerConfig, num_steps: int | None) -> str | None:

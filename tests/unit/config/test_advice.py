@@ -1,9 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from rl_empathy.config.advice import advice, warm_up_advice
+from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.sections import OptimizerConfig
 
@@ -40,3 +42,46 @@ def test_a_share_of_the_steps_always_leaves_the_warm_up() -> None:
 def test_a_warm_up_is_whole_steps_or_a_share_below_one(wrong: float) -> None:
     with pytest.raises(ValidationError):
         OptimizerConfig(warmup_steps=wrong)
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"sft": {"num_steps": 9, "num_epochs": 2}}, "sft.num_epochs has no effect: sft.num_steps"),
+        (
+            {"reward_modeling": {"margin": 0.5}},
+            "reward_modeling.margin has no effect: reward_modeling.loss is infonce",
+        ),
+        (
+            {"reward_modeling": {"loss": "triplet", "temperature": 0.1}},
+            "reward_modeling.temperature has no effect: reward_modeling.loss is triplet",
+        ),
+        ({"grpo": {"loss": "clip", "tis_cap": 3}}, "grpo.tis_cap has no effect: grpo.loss is clip"),
+        ({"grpo": {"mask_low": 0.1}}, "grpo.mask_low has no effect: grpo.loss is tis"),
+        ({"grpo": {"mask_high": 9}}, "grpo.mask_high has no effect: grpo.loss is tis"),
+        (
+            {"grpo": {"clip_low": 0.1}},
+            "grpo.clip_low has no effect: grpo.loss is tis and grpo.updates_per_step is 1",
+        ),
+        (
+            {"grpo": {"kl_coef": 0, "kl_estimator": "k3_plain"}},
+            "grpo.kl_estimator has no effect: grpo.kl_coef is 0",
+        ),
+        ({"logging": {"wandb": "disabled", "wandb_project": "x"}}, "logging.wandb_project has no effect"),
+        (
+            {"grpo": {"rewards": [{"function": "answer", "arguments": {"threshold": 0.5}}]}},
+            "the argument threshold of the reward term answer has no effect: its mode is raw",
+        ),
+    ],
+)
+def test_a_key_that_another_one_makes_idle_is_named(sections: dict[str, Any], told: str) -> None:
+    (line,) = [line for line in advice(make_run_file(**sections)) if "no effect" in line]
+    assert line.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_no_shipped_run_file_sets_a_key_without_effect(path: Path) -> None:
+    run_file = load_run_file(path, check_paths=False)
+    assert [line for line in advice(run_file) if "no effect" in line] == []
