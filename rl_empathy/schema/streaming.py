@@ -32,6 +32,11 @@ class StreamingSplitter:
         self._written: set[str] = set()
         self._enter("")
 
+    @property
+    def is_in_answer(self) -> bool:
+        """Whether the next text belongs to the answer, as far as the text so far says."""
+        return self._span == self._answer
+
     def feed(self, delta: str) -> list[tuple[Part, str]]:
         """Take the next piece of text; give back what can no longer turn out to be part of a delimiter."""
         text, start, pieces = self._held + delta, 0, list[tuple[Part, str]]()

@@ -5,6 +5,7 @@ serve() ── checks ──> Ray ──> Ray Serve: proxy (loopback) ──> in
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import socket
@@ -65,7 +66,7 @@ def serve(
         Exit code 0, after a stop that was asked for.
 
     Raises:
-        ConfigError: The host is not loopback.
+        ConfigError: The host is not loopback, or two settings contradict each other.
         ModelError: The model cannot be served.
         ResourceError: The port is in use, or the cluster has no room.
         RoleTimeoutError: It was not healthy before the deadline, or stopped being healthy for as long.
@@ -73,7 +74,13 @@ def serve(
     """
     if config.host not in LOOPBACK:
         raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
+    if config.system_message == "take" and system_prompt:
+        raise ConfigError(
+            "serve.system_message is take, but the model was trained with a system message of its own, which every "
+            "conversation begins with; set it to refuse"
+        )
     engine = _engine_settings(model, model_name, num_cpus, num_gpus)
+    engine = dataclasses.replace(engine, takes_system_message=config.system_message == "take")
     _check_port(config.host, config.port)
     with stop_signals() as stop, joined_cluster(address, num_cpus, stop) as cluster:
         check_room(num_cpus, num_gpus)
@@ -165,8 +172,7 @@ def _application(
         schema=schema,
         system_prompt=system_prompt,
         language=language,
-        show_reasoning=config.show_reasoning,
-        max_completion_tokens=config.max_completion_tokens,
+        config=config,
         temperature=temperature,
     )
     return ingress.bind(policy.bind(engine), settings)
@@ -248,7 +254,7 @@ class _Watch:
 def _reason(app: Any) -> str:
     """The end of a deployment's traceback, from its last line that names an error."""
     texts = [deployment.message for deployment in app.deployments.values() if deployment.message]
-    lines = [line.strip() for line in "\n".join(texts or [app.message]).splitlines() if line.strip()]
+    lines = [line.strip() for line in "\n".join(texts or [app.message]).split("\n") if line.strip()]
     start = max((i for i, line in enumerate(lines) if "Error" in line), default=0)
     return " ".join(lines[start:])[:400]
 

@@ -70,3 +70,20 @@ def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iter
         yield Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
     finally:
         ray.shutdown()
+
+
+def stay_on_loopback() -> None:
+    """In a replica of a local cluster, before it is ready: keep Ray Serve's own gRPC server on loopback.
+
+    It takes pickled calls from whoever reaches it. Ray Serve 2.60 opens it on every interface, without a setting for it.
+    """
+    import ray
+    from ray.serve._private import replica
+
+    from rl_empathy.actors.local_ray import LOOPBACK
+
+    if ray.util.get_node_ip_address() == LOOPBACK:
+        open_port = replica.add_port_to_grpc_server
+        replica.add_port_to_grpc_server = lambda server, address: open_port(
+            server, address.replace("[::]", LOOPBACK)
+        )

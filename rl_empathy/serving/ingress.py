@@ -1,10 +1,10 @@
-"""The HTTP side: checks a request, asks the policy server, shapes the reply. Logs and errors carry no text (C9)."""
+"""The HTTP side: checks a request, asks the policy server, shapes the reply. Logs and errors carry no text."""
 
 import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
+from rl_empathy.config.sections import ServeConfig
+from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.schema import OutputSchema
-from rl_empathy.serving.reply import Piece, Reply
+from rl_empathy.serving.cluster import stay_on_loopback
+from rl_empathy.serving.reply import Piece, Reply, usage_of
 from rl_empathy.serving.schemas import (
+    AT_RISK_HEADER,
     MAX_BODY_BYTES,
     NOTICE_HEADER,
     NOTICES,
@@ -28,6 +32,10 @@ from rl_empathy.serving.schemas import (
     read_request,
 )
 
+ATTEMPTS = 2
+"""At a reply whose model writes no answer."""
+RETRY_TEMPERATURE = 0.7
+"""Of a second attempt at temperature 0, which would be the first once more."""
 PIECE_S = 300.0
 """Deadline for the next piece of a reply, seconds; the first waits in the queue too."""
 HEALTH_S = 5.0
@@ -62,8 +70,7 @@ class IngressSettings:
     system_prompt: str
     """The instruction that the model was trained with; "" for none."""
     language: str
-    show_reasoning: bool
-    max_completion_tokens: int
+    config: ServeConfig
     temperature: float
     """Of a reply whose client asks for none: the one at which the model was evaluated."""
 
@@ -72,9 +79,11 @@ class Ingress:
     """OpenAI-compatible chat completions in front of the policy server."""
 
     def __init__(self, policy: DeploymentHandle, settings: IngressSettings) -> None:
+        stay_on_loopback()
         self._policy = policy
         self._settings = settings
 
+    @http.get("/health")
     @http.get("/healthz")
     async def healthz(self) -> Response:
         """204 when a reply could be written, otherwise 503; never any content."""
@@ -93,65 +102,111 @@ class Ingress:
     @http.post("/v1/chat/completions")
     async def chat_completions(self, request: Request) -> Response:
         """Answer a conversation, whole or streamed."""
-        chat = read_request(await _body(request), model_name=self._settings.model_name)
-        pieces = self._pieces(chat)
+        settings = self._settings
+        chat = read_request(
+            await _body(request),
+            model_name=settings.model_name,
+            system_message=settings.config.system_message,
+        )
+        if chat.speaks_of_risk:
+            return self._safe(chat)
+        reply = self._reply(chat)
+        deltas = self._deltas(chat, reply)
         try:
-            first = await anext(pieces)  # refusals come before the first byte, with a status of their own
+            first = await anext(deltas)  # refusals come before the first byte, with a status of their own
         except BaseException:
-            await pieces.aclose()
+            await deltas.aclose()
             raise
         if chat.stream:
-            events = self._events(chat, first, pieces)
+            events = self._events(chat, reply, first, deltas)
             return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
-        return await self._whole(first, pieces)
+        async with contextlib.aclosing(deltas):
+            async for _ in deltas:
+                pass
+        return self._whole(reply.message, reply.finish_reason, reply.end)
 
-    async def _whole(self, first: Piece, pieces: AsyncGenerator[Piece, None]) -> Response:
-        reply = self._reply()
-        async with contextlib.aclosing(pieces):
-            reply.feed(first)
-            async for piece in pieces:
-                reply.feed(piece)
-        reply.close()
+    def _whole(
+        self,
+        message: Mapping[str, Any],
+        finish_reason: str,
+        end: Mapping[str, Any],
+        headers: Mapping[str, str] = HEADERS,
+    ) -> Response:
         body = completion_body(
             reply_id=_reply_id(),
             model=self._settings.model_name,
-            message=reply.message,
-            finish_reason=reply.finish_reason,
-            end=reply.end,
+            message=message,
+            finish_reason=finish_reason,
+            end=end,
         )
-        return JSONResponse(body, headers=HEADERS)
+        return JSONResponse(body, headers=dict(headers))
+
+    def _safe(self, chat: ChatRequest) -> Response:
+        """The fixed reply to a conversation that names acute risk; the model is not asked."""
+        text = SAFE_REPLY.get(self._settings.language, SAFE_REPLY["en"])
+        metadata = {"notice": self._notice, "schema_valid": None, "safe_reply": "acute_risk"}
+        end = {"usage": usage_of(0, 0, 0), "metadata": metadata}
+        headers = HEADERS | AT_RISK_HEADER
+        if not chat.stream:
+            return self._whole({"role": "assistant", "content": text}, "stop", end, headers)
+        head = self._head()
+        events = [
+            chunk(**head, choices=delta({"role": "assistant", "content": ""})),
+            chunk(**head, choices=delta({"content": text})),
+            *_last_events(chat, head, "stop", end),
+        ]
+        return Response(b"".join(events), media_type="text/event-stream", headers=headers)
 
     async def _events(
-        self, chat: ChatRequest, first: Piece, pieces: AsyncGenerator[Piece, None]
+        self,
+        chat: ChatRequest,
+        reply: Reply,
+        first: Sequence[Mapping[str, str]],
+        deltas: AsyncGenerator[list[dict[str, str]], None],
     ) -> AsyncIterator[bytes]:
-        reply = self._reply()
-        head: dict[str, Any] = {"reply_id": _reply_id(), "model": self._settings.model_name}
-        async with contextlib.aclosing(pieces):
+        head = self._head()
+        async with contextlib.aclosing(deltas):
             try:
                 yield chunk(**head, choices=delta({"role": "assistant", "content": ""}))
-                for part in reply.feed(first):
+                for part in first:
                     yield chunk(**head, choices=delta(part))
-                async for piece in pieces:
-                    for part in reply.feed(piece):
+                async for parts in deltas:
+                    for part in parts:
                         yield chunk(**head, choices=delta(part))
             except ApiError as error:
                 yield event(error.body())
                 return
-        for part in reply.close():
-            yield chunk(**head, choices=delta(part))
-        yield chunk(**head, choices=delta({}, reply.finish_reason), end=reply.end)
-        if chat.wants_usage_chunk:
-            yield chunk(**head, choices=[], end=reply.end)
-        yield event("[DONE]")
+        for last in _last_events(chat, head, reply.finish_reason, reply.end):
+            yield last
 
-    async def _pieces(self, chat: ChatRequest) -> AsyncGenerator[Piece, None]:
-        """The pieces of one reply; leaving early, as when the client is gone, aborts the generation."""
-        options = {"temperature": self._settings.temperature}
-        options |= chat.model_dump(include={"temperature", "top_p", "seed"}, exclude_none=True)
+    async def _deltas(self, chat: ChatRequest, reply: Reply) -> AsyncGenerator[list[dict[str, str]], None]:
+        """What the model writes, piece by piece; once more where it writes no answer."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                reply.begin()
+            async with contextlib.aclosing(self._pieces(chat, attempt)) as pieces:
+                async for piece in pieces:
+                    yield reply.feed(piece)
+                    if reply.is_over:
+                        break
+            yield reply.close()
+            if reply.has_answer:
+                return
+        raise ApiError(
+            502,
+            f"the model wrote no answer in {ATTEMPTS} attempts; ask again, or raise serve.max_reasoning_tokens if its "
+            "reasoning is cut off",
+            code="no_answer",
+        )
+
+    async def _pieces(self, chat: ChatRequest, attempt: int) -> AsyncGenerator[Piece, None]:
+        """The pieces of one attempt; leaving early, as when the client is gone, aborts the generation."""
+        config = self._settings.config
         stream = self._policy.options(stream=True).write.remote(
             self._messages(chat),
-            max_tokens=chat.completion_limit(self._settings.max_completion_tokens),
-            options=options,
+            # One more than is shown: whether the answer ends at its limit is known only then.
+            max_tokens=chat.answer_limit(config.max_completion_tokens) + config.max_reasoning_tokens + 1,
+            options=self._options(chat, attempt),
         )
         try:
             while (piece := await _next(stream)) is not None:
@@ -160,6 +215,14 @@ class Ingress:
                         400,
                         "the conversation is longer than the model can read",
                         code="context_length_exceeded",
+                        param="messages",
+                    )
+                if piece.error == "not_taken":
+                    raise ApiError(
+                        400,
+                        "the model's chat template or engine does not take this conversation; user and assistant "
+                        "messages that alternate, the user's first, are taken by all",
+                        code="conversation_not_taken",
                         param="messages",
                     )
                 if piece.error:
@@ -173,10 +236,39 @@ class Ingress:
         system = [{"role": "system", "content": prompt}] if prompt else []
         return [*system, *({"role": m.role, "content": m.content} for m in chat.messages)]
 
-    def _reply(self) -> Reply:
-        settings = self._settings
-        notice = NOTICES.get(settings.language, NOTICES["en"])
-        return Reply(settings.schema, show_reasoning=settings.show_reasoning, notice=notice)
+    def _options(self, chat: ChatRequest, attempt: int) -> dict[str, Any]:
+        options: dict[str, Any] = {"temperature": self._settings.temperature}
+        options |= chat.model_dump(include={"temperature", "top_p", "seed"}, exclude_none=True)
+        if attempt and options["temperature"] == 0:
+            options["temperature"] = RETRY_TEMPERATURE
+        if attempt and "seed" in options:  # the same one would write the same
+            options["seed"] = (options["seed"] + attempt) % 2**63
+        return options
+
+    def _reply(self, chat: ChatRequest) -> Reply:
+        config = self._settings.config
+        return Reply(
+            self._settings.schema,
+            show_reasoning=config.show_reasoning,
+            notice=self._notice,
+            max_answer_tokens=chat.answer_limit(config.max_completion_tokens),
+            max_other_tokens=config.max_reasoning_tokens,
+        )
+
+    @property
+    def _notice(self) -> str:
+        return NOTICES.get(self._settings.language, NOTICES["en"])
+
+    def _head(self) -> dict[str, Any]:
+        return {"reply_id": _reply_id(), "model": self._settings.model_name}
+
+
+def _last_events(
+    chat: ChatRequest, head: Mapping[str, Any], finish_reason: str, end: Mapping[str, Any]
+) -> list[bytes]:
+    """The events that end a stream."""
+    usage = [chunk(**head, choices=[], end=end)] if chat.wants_usage_chunk else []
+    return [chunk(**head, choices=delta({}, finish_reason), end=end), *usage, event("[DONE]")]
 
 
 async def _next(stream: Any) -> Piece | None:

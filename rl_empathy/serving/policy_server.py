@@ -5,12 +5,16 @@ several hundred MiB each).
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
+from rl_empathy.serving.cluster import stay_on_loopback
 from rl_empathy.serving.reply import Piece
 
 _ENVIRONMENT = {
@@ -38,6 +42,8 @@ class EngineSettings:
     """Memory of the key-value cache on a CPU."""
     num_cpus: float
     num_gpus: float
+    takes_system_message: bool = False
+    """Whether clients may send a system message, so that the chat template has to take it."""
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -88,6 +94,7 @@ class PolicyServer:
     """Writes raw completions, delimiters and all."""
 
     async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        stay_on_loopback()
         self._settings = settings
         config = settings.llm_config()
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
@@ -97,6 +104,8 @@ class PolicyServer:
 
         self._tokenizer = AutoTokenizer.from_pretrained(settings.model_path)
         self._running = 0
+        if settings.takes_system_message:
+            self._check_template()
         await self._server.start()
         await self._warm_up()
 
@@ -107,6 +116,20 @@ class PolicyServer:
                 raise RuntimeError(
                     f"ModelError: vLLM loaded the model and could not write a token ({piece.error})"
                 )
+
+    def _check_template(self) -> None:
+        asked = [{"role": "user", "content": "Hello"}]
+        try:
+            is_read = self._prompt([{"role": "system", "content": "Be brief."}, *asked]) != self._prompt(
+                asked
+            )
+        except TemplateError:
+            is_read = False
+        if not is_read:
+            raise RuntimeError(
+                "ModelError: serve.system_message is take, but the model's chat template refuses a system message or "
+                "drops it; set serve.system_message to refuse"
+            )
 
     async def write(
         self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, options: Mapping[str, Any]
@@ -120,7 +143,12 @@ class PolicyServer:
         """
         from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
-        room = self._settings.context_tokens - self._prompt_tokens(messages)
+        try:
+            prompt_tokens = len(self._prompt(messages))
+        except TemplateError:  # its text may hold the conversation
+            yield Piece(error="not_taken")
+            return
+        room = self._settings.context_tokens - prompt_tokens
         if room < 1:
             yield Piece(error="too_long")
             return
@@ -129,7 +157,7 @@ class PolicyServer:
             messages=[dict(message) for message in messages],
             max_completion_tokens=min(max_tokens, room),  # vLLM refuses what might not fit
             stream=True,
-            stream_options={"include_usage": True},
+            return_token_ids=True,
             skip_special_tokens=False,  # delimiters may be special tokens
             spaces_between_special_tokens=False,
             **options,
@@ -139,8 +167,8 @@ class PolicyServer:
             async with contextlib.aclosing(await self._server.chat(request)) as batches:
                 async for batch in batches:
                     for item in batch if isinstance(batch, list) else [batch]:
-                        for piece in _pieces(item):
-                            yield piece
+                        for piece in read_events(item, self._text_of):
+                            yield dataclasses.replace(piece, prompt_tokens=prompt_tokens)
         except Exception as error:
             # The error itself would make its reader import vLLM, and may hold the conversation.
             logging.getLogger("ray.serve").error("the engine failed: %s", type(error).__name__)
@@ -148,11 +176,15 @@ class PolicyServer:
         finally:
             self._running -= 1
 
-    def _prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> int:
+    def _prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         conversation = [dict(message) for message in messages]
-        return len(
-            self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        ids: Any = self._tokenizer.apply_chat_template(
+            conversation, add_generation_prompt=True, return_dict=False
         )
+        return list(ids)
+
+    def _text_of(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids))
 
     async def running(self) -> int:
         """Completions that are being written."""
@@ -189,12 +221,17 @@ def _model_server(config: Any, *, on_cpu: bool) -> Any:
     return QuietServer.sync_init(config, engine_cls=CpuEngine if on_cpu else None)
 
 
-def _pieces(item: Any) -> list[Piece]:
-    """Read server-sent events, or an error object."""
+def read_events(item: Any, decode: Callable[[list[int]], str]) -> list[Piece]:
+    """Read server-sent events of the engine, or an error object.
+
+    Args:
+        item: Events as text, which may hold any character but a line feed, or the error.
+        decode: Makes text of token ids.
+    """
     if not isinstance(item, str):
-        return [Piece(error="too_long" if item.error.code == 400 else "failed")]
+        return [Piece(error="not_taken" if item.error.code == 400 else "failed")]
     found = []
-    for line in item.splitlines():
+    for line in item.split("\n"):  # not `splitlines`, which also cuts at U+2028 inside the text
         if not line.startswith("data: ") or line == "data: [DONE]":
             continue
         body = json.loads(line.removeprefix("data: "))
@@ -202,10 +239,16 @@ def _pieces(item: Any) -> list[Piece]:
             found.append(Piece(error="failed"))
             continue
         for choice in body["choices"]:
-            text = choice["delta"].get("content") or ""
-            if text or choice.get("finish_reason"):
-                found.append(Piece(text=text, finish_reason=choice.get("finish_reason") or ""))
-        if body.get("usage") and not body["choices"]:
-            keys = ("prompt_tokens", "completion_tokens", "total_tokens")
-            found.append(Piece(usage={key: body["usage"][key] for key in keys}))
+            found += _of_tokens(choice["delta"].get("content") or "", choice.get("token_ids") or [], decode)
+            if choice.get("finish_reason"):
+                found.append(Piece(finish_reason=choice["finish_reason"]))
     return found
+
+
+def _of_tokens(text: str, ids: list[int], decode: Callable[[list[int]], str]) -> list[Piece]:
+    """One piece a token where their texts join to the text, otherwise one piece for all."""
+    if len(ids) > 1:  # the engine was faster than its reader
+        texts = [decode([token]) for token in ids]
+        if "".join(texts) == text:
+            return [Piece(text=part, tokens=1) for part in texts]
+    return [Piece(text=text, tokens=len(ids))] if text or ids else []

@@ -1,5 +1,6 @@
 """The model's raw text as it arrives, turned into what the client sees."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,30 @@ from rl_empathy.schema import OutputSchema, StreamingSplitter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What the model server sends: some text, or the end with finish reason and usage, or a refusal."""
+    """What the model server sends: the text of some tokens, or the end with its finish reason, or a refusal."""
 
     text: str = ""
+    tokens: int = 0
+    """Tokens that the text stands for; more than one only where they cannot be told apart."""
+    prompt_tokens: int = 0
     finish_reason: str = ""
-    usage: dict[str, int] | None = None
     error: str = ""
+
+
+def usage_of(prompt_tokens: int, completion_tokens: int, other_tokens: int) -> dict[str, Any]:
+    """Tokens in OpenAI's shape.
+
+    Args:
+        prompt_tokens: Read.
+        completion_tokens: Written.
+        other_tokens: Of these, those that are not the answer's.
+    """
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "completion_tokens_details": {"reasoning_tokens": other_tokens},
+    }
 
 
 class Reply:
@@ -21,41 +40,96 @@ class Reply:
 
     The answer goes to `content`; the reasoning to `reasoning`, its hidden spans only where they are shown. A completion
     without any delimiter is not in the form the model was trained for: its whole text becomes the content at the end,
-    and the metadata says so. A completion that has delimiters and no answer gives an empty content: its reasoning is
-    not passed off as one.
+    and the metadata says so. A completion that has delimiters and no answer gives no content: its reasoning is not
+    passed off as one.
     """
 
-    def __init__(self, schema: OutputSchema, *, show_reasoning: bool, notice: str) -> None:
+    def __init__(
+        self,
+        schema: OutputSchema,
+        *,
+        show_reasoning: bool,
+        notice: str,
+        max_answer_tokens: int,
+        max_other_tokens: int,
+    ) -> None:
+        """
+        Args:
+            schema: The form of the completion.
+            show_reasoning: Send the hidden spans, too.
+            notice: Goes into the metadata.
+            max_answer_tokens: Where the answer is cut.
+            max_other_tokens: Reasoning and delimiters: a completion that needs more ends without an answer.
+        """
         self._schema = schema
-        self._splitter = StreamingSplitter(schema, with_hidden=show_reasoning)
+        self._show_reasoning = show_reasoning
         self._has_reasoning = bool(schema.reasoning_names(with_hidden=show_reasoning)) or show_reasoning
         self._notice = notice
-        self._text = ""
+        self._max_answer_tokens = max_answer_tokens
+        self._max_other_tokens = max_other_tokens
+        self._prompt_tokens = self._tokens = self._attempts = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Start an attempt: what an earlier one wrote is forgotten, what it cost is not."""
+        self._attempts += 1
+        self._splitter = StreamingSplitter(self._schema, with_hidden=self._show_reasoning)
+        self._text = self._start = ""
+        self._attempt_tokens = self._answer_tokens = self._held_tokens = 0
         self._sent = dict[str, str]()
-        self._falls_back = False
+        self._falls_back = self._is_cut = False
         self._finish_reason = ""
-        self._usage: dict[str, int] | None = None
 
     def feed(self, piece: Piece) -> list[dict[str, str]]:
         """Take what arrived; give back the deltas to send."""
-        self._text += piece.text
+        self._prompt_tokens = piece.prompt_tokens or self._prompt_tokens
         self._finish_reason = piece.finish_reason or self._finish_reason
-        self._usage = piece.usage or self._usage
-        return self._deltas(self._splitter.feed(piece.text))
+        self._tokens += piece.tokens
+        self._attempt_tokens += piece.tokens
+        if self._attempt_tokens <= self._max_answer_tokens:
+            self._start += piece.text
+        was_in_answer = self._splitter.is_in_answer
+        pieces = self._splitter.feed(piece.text)
+        self._held_tokens = piece.tokens + (self._held_tokens if was_in_answer else 0)
+        if any(part == "answer" for part, _ in pieces):
+            if self._answer_tokens + self._held_tokens > self._max_answer_tokens:
+                self._is_cut = True
+                return self._deltas([(part, text) for part, text in pieces if part != "answer"])
+            self._answer_tokens += self._held_tokens
+            self._held_tokens = 0
+        elif not was_in_answer:
+            self._held_tokens = 0
+        self._text += piece.text
+        return self._deltas(pieces)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a limit is reached, so that further pieces are not wanted."""
+        others = self._attempt_tokens - self._answer_tokens - self._held_tokens
+        return self._is_cut or (others > self._max_other_tokens and not self._answer_tokens)
 
     def close(self) -> list[dict[str, str]]:
         """End the text; give back the last deltas."""
-        deltas = self._deltas(self._splitter.close())
+        deltas = []
+        if not self._is_cut and self._answer_tokens + self._held_tokens <= self._max_answer_tokens:
+            deltas = self._deltas(self._splitter.close())
         folded = self._text.lower()
         has_form = any(delimiter.lower() in folded for delimiter in self._schema.delimiters)
-        if self._schema.delimiters and not has_form and self._text.strip():
+        if self._schema.delimiters and not has_form and self._start.strip():
             self._falls_back = True
-            deltas += self._deltas([("answer", self._text.strip())])
+            self._is_cut = self._attempt_tokens > self._max_answer_tokens
+            self._answer_tokens = min(self._attempt_tokens, self._max_answer_tokens)
+            deltas += self._deltas([("answer", self._start.strip())])
         return deltas
 
     @property
+    def has_answer(self) -> bool:
+        """Whether there is a character in it that a reader sees."""
+        return any(unicodedata.category(mark)[0] not in "CZ" for mark in self._sent.get("content", ""))
+
+    @property
     def finish_reason(self) -> str:
-        return "length" if self._finish_reason == "length" else "stop"
+        return "length" if self._finish_reason == "length" or self.is_over else "stop"
 
     @property
     def message(self) -> dict[str, Any]:
@@ -64,14 +138,17 @@ class Reply:
 
     @property
     def end(self) -> dict[str, Any]:
-        """Usage and metadata of the finished reply."""
+        """Usage and metadata of the finished reply; the usage counts every attempt."""
         valid = self.finish_reason == "stop" and self._schema.parse(self._text, strict=True).valid
         metadata: dict[str, Any] = {"notice": self._notice, "schema_valid": valid}
         if self._falls_back:
             metadata["fallback"] = (
                 "no delimiter of the schema was written: the content is the whole completion"
             )
-        return {"usage": self._usage, "metadata": metadata}
+        if self._attempts > 1:
+            metadata["attempts"] = self._attempts
+        usage = usage_of(self._prompt_tokens, self._tokens, self._tokens - self._answer_tokens)
+        return {"usage": usage, "metadata": metadata}
 
     def _deltas(self, pieces: list[tuple[Any, str]]) -> list[dict[str, str]]:
         deltas = []

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from rl_empathy.config.sections import ServeConfig
+from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.errors import ConfigError, ModelError, ResourceError
 from rl_empathy.schema import CHAIN_OF_EMPATHY
 from rl_empathy.serving import serve
@@ -27,7 +28,9 @@ from tests.tiny_models import make_parrot_model
 pytestmark = pytest.mark.slow
 
 SCHEMA = CHAIN_OF_EMPATHY.model_copy(update={"name": "unbroken", "between": ""})
-SPANS = {"L1": "abc", "L2": "def", "L3": "ghi", "L4": "jkl", "answer": "NOP 焦"}
+ANSWER = "NOP\u2028\x85 焦"
+"""With two characters that readers take for ends of lines, and that JSON does not escape by itself."""
+SPANS = {"L1": "abc", "L2": "def", "L3": "ghi", "L4": "jkl", "answer": ANSWER}
 REASONING = "abc\ndef\nghi\njkl"
 SECRET = "canary-4711"
 START_S = 400.0
@@ -110,7 +113,7 @@ def test_curl_gets_a_whole_reply(server: Server) -> None:
     assert reply["object"] == "chat.completion"
     assert reply["choices"][0]["message"] == {
         "role": "assistant",
-        "content": "NOP 焦",
+        "content": ANSWER,
         "reasoning": REASONING,
     }
     assert reply["choices"][0]["finish_reason"] == "stop"
@@ -122,28 +125,46 @@ def test_curl_gets_a_whole_reply(server: Server) -> None:
 
 def test_curl_gets_a_streamed_reply(server: Server) -> None:
     head, _, body = server.curl(sent=question(stream=True)).partition("\n\n")
-    events = [line.removeprefix("data: ") for line in body.splitlines() if line]
+    events = [line.removeprefix("data: ") for line in body.splitlines() if line]  # as httpx cuts lines
     chunks = [json.loads(event) for event in events[:-1]]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "content-type: text/event-stream" in head
     assert events[-1] == "[DONE]"
     assert deltas[0]["role"] == "assistant"
-    assert "".join(delta.get("content", "") for delta in deltas) == "NOP 焦"
+    assert "".join(delta.get("content", "") for delta in deltas) == ANSWER
     assert "".join(delta.get("reasoning", "") for delta in deltas) == REASONING
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[-2:]] == [None, "stop"]
     assert chunks[-1]["metadata"]["schema_valid"] is True
     assert chunks[-1]["usage"]["completion_tokens"] > 0
 
 
-def test_openai_client_gets_a_whole_reply_that_a_limit_cuts(server: Server) -> None:
+def test_a_limit_counts_the_tokens_that_are_read_and_not_the_reasoning(server: Server) -> None:
     messages = [{"role": "user", "content": "hi"}]
-    reply = server.client().chat.completions.create(model="parrot", messages=messages, max_tokens=4)
+    reply = server.client().chat.completions.create(model="parrot", messages=messages, max_tokens=2)
     assert reply.choices[0].finish_reason == "length"
-    assert (
-        reply.choices[0].message.content == ""
-    )  # no answer was written, and reasoning is not passed off as one
-    assert reply.usage.completion_tokens == 4
+    assert reply.choices[0].message.content == "NO"  # the parrot writes a token a character
+    usage = reply.usage
+    assert usage.completion_tokens - usage.completion_tokens_details.reasoning_tokens == 2
     assert reply.to_dict()["metadata"]["schema_valid"] is False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_that_names_acute_risk_gets_the_safe_reply_and_says_so(
+    server: Server, stream: bool
+) -> None:
+    said = ["I want to kill myself tonight", "and now?"]
+    messages = [{"role": "user", "content": said[0]}, {"role": "assistant", "content": "I see."}]
+    messages += [{"role": "user", "content": said[1]}]
+    head, _, body = server.curl(sent=question(messages=messages, stream=stream)).partition("\n\n")
+    assert "x-safe-reply: acute_risk" in head
+    if stream:
+        chunks = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line][:-1]
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    else:
+        chunks = [json.loads(body)]
+        text = chunks[0]["choices"][0]["message"]["content"]
+    assert text == SAFE_REPLY["en"]
+    assert chunks[-1]["metadata"]["safe_reply"] == "acute_risk"
 
 
 def test_openai_client_gets_a_streamed_reply(server: Server) -> None:
@@ -157,7 +178,7 @@ def test_openai_client_gets_a_streamed_reply(server: Server) -> None:
         stream_options={"include_usage": True},
     )
     chunks = list(stream)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "NOP 焦"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
     assert chunks[-1].choices == []
     assert chunks[-1].usage.prompt_tokens > 0
     assert chunks[-1].to_dict()["metadata"]["notice"].startswith("AI, not a clinician.")
@@ -165,8 +186,9 @@ def test_openai_client_gets_a_streamed_reply(server: Server) -> None:
 
 def test_models_and_health(server: Server) -> None:
     assert [model.id for model in server.client().models.list()] == ["parrot"]
-    head, _, body = server.curl(path="/healthz").partition("\n\n")
-    assert (head.split()[1], body) == ("204", "")
+    for path in ("/health", "/healthz"):
+        head, _, body = server.curl(path=path).partition("\n\n")
+        assert (head.split()[1], body) == ("204", "")
 
 
 def test_a_long_post_is_answered_although_the_longest_reply_would_not_fit(server: Server) -> None:
@@ -184,6 +206,12 @@ def test_a_long_post_is_answered_although_the_longest_reply_would_not_fit(server
         pytest.param(question(messages=[{"role": "wizard", "content": SECRET}]), 400, id="wrong role"),
         pytest.param(question(messages=[{"role": "system", "content": SECRET}]), 400, id="system message"),
         pytest.param(question(SECRET, n=2), 400, id="n is 2"),
+        pytest.param(question(SECRET, tools=[{"type": "function"}]), 400, id="tools"),
+        pytest.param(question(SECRET, seed="9"), 400, id="wrong type"),
+        pytest.param(json.dumps(question(SECRET + "\ud83d")), 400, id="half an emoji"),
+        pytest.param(json.dumps(question(SECRET + "\0", stream=True)), 400, id="NUL"),
+        pytest.param(json.dumps(question(SECRET))[:-1] + ', "seed": ' + "9" * 5000 + "}", 400, id="huge"),
+        pytest.param('{"messages": ' + "[" * 60_000 + "]" * 60_000 + "}", 400, id="deeply nested"),
         pytest.param(question(f"{SECRET} 累" * 900), 400, id="longer than the context"),
         pytest.param(
             question(f"{SECRET} 累" * 900, stream=True), 400, id="longer than the context, streamed"
@@ -225,6 +253,8 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
         serve(tmp_path, open_to_all, **rest)
     with pytest.raises(ModelError, match="not the folder"):
         serve(tmp_path, ServeConfig(), **rest)
+    with pytest.raises(ConfigError, match=r"serve\.system_message is take"):
+        serve(tmp_path, ServeConfig(system_message="take"), **rest | {"system_prompt": "Be kind."})
     (tmp_path / "config.json").write_text("{}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

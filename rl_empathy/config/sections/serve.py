@@ -17,6 +17,11 @@ class ServeConfig(Section):
     show_reasoning: bool = False
     """Send the reasoning in the field `reasoning`, or keep it hidden."""
     max_completion_tokens: Count = 512
-    """Most tokens of a reply, whatever the client asks for."""
+    """Most tokens of an answer, whatever the client asks for. A client's max_tokens counts the same: what is read."""
+    max_reasoning_tokens: Count = 512
+    """Most tokens that a completion spends on anything but its answer: reasoning and delimiters."""
+    system_message: Literal["refuse", "take"] = "refuse"
+    """Whether clients may send a system message. take is for models that were trained without one
+    (data.system_prompt is "", or the schema has no instruction)."""
     start_s: Positive = 300
     """Deadline for the first healthy answer, seconds."""
