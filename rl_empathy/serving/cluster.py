@@ -72,10 +72,11 @@ def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iter
         ray.shutdown()
 
 
-def stay_on_loopback() -> None:
-    """In a replica of a local cluster, before it is ready: keep Ray Serve's own gRPC server on loopback.
+def close_grpc_door() -> None:
+    """In a replica of a local cluster, before it is ready: keep Ray Serve's server between replicas from listening.
 
-    It takes pickled calls from whoever reaches it. Ray Serve 2.60 opens it on every interface, without a setting for it.
+    It takes pickled calls, without a token, from whoever reaches it. Ray Serve 2.60 opens it on every interface and
+    has no setting for it; it does not use it, since calls travel as those of actors.
     """
     import ray
     from ray.serve._private import replica
@@ -83,7 +84,4 @@ def stay_on_loopback() -> None:
     from rl_empathy.actors.local_ray import LOOPBACK
 
     if ray.util.get_node_ip_address() == LOOPBACK:
-        open_port = replica.add_port_to_grpc_server
-        replica.add_port_to_grpc_server = lambda server, address: open_port(
-            server, address.replace("[::]", LOOPBACK)
-        )
+        replica.add_port_to_grpc_server = lambda server, address: 0

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from rl_empathy.config.sections import ServeConfig
 from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.schema import OutputSchema
-from rl_empathy.serving.cluster import stay_on_loopback
+from rl_empathy.serving.cluster import close_grpc_door
 from rl_empathy.serving.reply import Piece, Reply, usage_of
 from rl_empathy.serving.schemas import (
     AT_RISK_HEADER,
@@ -79,7 +79,7 @@ class Ingress:
     """OpenAI-compatible chat completions in front of the policy server."""
 
     def __init__(self, policy: DeploymentHandle, settings: IngressSettings) -> None:
-        stay_on_loopback()
+        close_grpc_door()
         self._policy = policy
         self._settings = settings
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_empathy.serving.cluster import stay_on_loopback
+from rl_empathy.serving.cluster import close_grpc_door
 from rl_empathy.serving.reply import Piece
 
 _ENVIRONMENT = {
@@ -94,7 +94,7 @@ class PolicyServer:
     """Writes raw completions, delimiters and all."""
 
     async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
-        stay_on_loopback()
+        close_grpc_door()
         self._settings = settings
         config = settings.llm_config()
         # A folder needs no download, and the task that would look for one imports vLLM a second time.
