@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import socket
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ import httpx
 from rl_empathy.config.sections import ServeConfig
 from rl_empathy.errors import ConfigError, ModelError, ResourceError, RoleDiedError, RoleTimeoutError
 from rl_empathy.schema import OutputSchema
-from rl_empathy.serving.cluster import Cluster, check_room, joined_cluster, stop_signals
+from rl_empathy.serving.cluster import Cluster, check_room, joined_cluster, reserved_port, stop_signals
 from rl_empathy.serving.policy_server import EngineSettings
 from rl_empathy.serving.schemas import NOTICES
 
@@ -81,8 +80,11 @@ def serve(
         )
     engine = _engine_settings(model, model_name, num_cpus, num_gpus)
     engine = dataclasses.replace(engine, takes_system_message=config.system_message == "take")
-    _check_port(config.host, config.port)
-    with stop_signals() as stop, joined_cluster(address, num_cpus, stop) as cluster:
+    with (
+        reserved_port(config.host, config.port),
+        stop_signals() as stop,
+        joined_cluster(address, num_cpus, stop) as cluster,
+    ):
         check_room(num_cpus, num_gpus)
         application = _application(
             engine, config, schema, language=language, system_prompt=system_prompt, temperature=temperature
@@ -115,18 +117,6 @@ def _engine_settings(model: Path, model_name: str, num_cpus: float, num_gpus: fl
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ResourceError(
-                f"port {port} on {host} cannot be used ({error.strerror}); stop what listens there, or set serve.port"
-            ) from error
 
 
 def _application(

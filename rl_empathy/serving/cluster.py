@@ -1,10 +1,11 @@
-"""The Ray cluster that serves: joined or started, left as it was found; and the signals that end the serving."""
+"""The Ray cluster that serves, joined or started, left as it was found; its port; the signals that end the serving."""
 
 import contextlib
 import logging
 import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,30 @@ def check_room(num_cpus: float, num_gpus: float) -> None:
     for name, wanted in {"CPU": num_cpus, "GPU": num_gpus}.items():
         if wanted > room.get(name, 0):
             raise ResourceError(f"serving wants {wanted:g} {name}; the Ray cluster has {room.get(name, 0):g}")
+
+
+@contextlib.contextmanager
+def reserved_port(host: str, port: int) -> Iterator[None]:
+    """Find the port free, and keep a second server from finding it free before this one listens.
+
+    Ray Serve lets several of a user's servers listen on one port, where each gets some of the requests.
+
+    Raises:
+        ResourceError: It is in use.
+    """
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    with socket.socket(family) as probe, socket.socket(family) as held:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # Ray Serve's proxy binds beside it
+        try:
+            probe.bind((host, port))
+            probe.close()
+            held.bind((host, port))
+        except OSError as error:
+            raise ResourceError(
+                f"port {port} on {host} cannot be used ({error.strerror}); stop what listens there, or set serve.port"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager

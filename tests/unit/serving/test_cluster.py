@@ -1,0 +1,35 @@
+"""The port of the endpoint."""
+
+import socket
+
+import pytest
+
+from rl_empathy.errors import ResourceError
+from rl_empathy.serving.cluster import reserved_port
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_port_is_this_servers_from_the_start_and_not_only_once_it_listens() -> None:
+    port = free_port()
+    with (
+        reserved_port("127.0.0.1", port),
+        pytest.raises(ResourceError, match=f"port {port} "),
+        reserved_port("127.0.0.1", port),
+    ):
+        pass
+    with reserved_port("127.0.0.1", port):
+        pass
+
+
+def test_ray_serve_can_listen_on_the_port_that_is_kept_for_it() -> None:
+    port = free_port()
+    with reserved_port("127.0.0.1", port), socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as its proxy does
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            assert client.getpeername()[1] == port
