@@ -78,7 +78,7 @@ class RewardModel:
             assert self._embedding is not None, "the run gives a reward model to every run with this term"
             arguments = {"mode": "raw", "threshold": self._embedding.threshold} | term.arguments
             answer = AnswerReward(
-                self._embedding.similarity,
+                self._embedding.scores,
                 self._schema,
                 weight=term.weight,
                 **arguments,  # type: ignore[arg-type]

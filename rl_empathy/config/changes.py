@@ -8,7 +8,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.sections import Stage
 from rl_empathy.errors import RunDirectoryError
 
-_FREE = ("run.name:", "run.directory:", "logging.", "serve.")
+_FREE = ("run.name:", "run.directory:", "logging.", "serve.", "reward_modeling.accept_echo:")
 _FREE_CLUSTER = ("cluster.",)
 _FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.", "cluster.restarts.")
 _BASE = ("model.", "schema")
@@ -64,7 +64,8 @@ def reopened(now: RunFile, trained: Mapping[Stage, RunFile], finished: Collectio
             continue
         lines = difference(trained[stage], now)
         _require_same_inputs(stage, trained[stage], now)
-        own = [line for line in lines if line.startswith(f"{stage}.")] if stage in finished else []
+        mine = [line for line in lines if line.startswith(f"{stage}.") and not line.startswith(_FREE)]
+        own = mine if stage in finished else []
         if own and _only_grows(stage, trained[stage], now, own):
             goes_on[stage] = own[0]
         elif own:

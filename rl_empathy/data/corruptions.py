@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+[\"”’』」]?|\n|$)")
 _WORD = re.compile(r"[\u3400-\u9fff]{1,2}|[^\s\u3400-\u9fff]+")
@@ -22,36 +22,34 @@ def mixed(answer: str, question: str, other: str, rng: random.Random) -> str:
     mine, theirs = sentences(answer), sentences(other)
     pool = rng.sample(mine, (len(mine) + 1) // 2) + rng.sample(theirs, (len(theirs) + 1) // 2)
     rng.shuffle(pool)
-    return _joined(pool)
+    return joined(pool)
 
 
 def fragment(answer: str, question: str, other: str, rng: random.Random) -> str:
     """The first tenth to third of an answer, broken off."""
     words = _WORD.findall(answer)
-    return _joined(words[: max(1, int(len(words) * rng.uniform(0.1, 0.33)))])
+    return joined(words[: max(1, int(len(words) * rng.uniform(0.1, 0.33)))])
 
 
 def word_salad(answer: str, question: str, other: str, rng: random.Random) -> str:
     """All its words, in any order."""
     words = _WORD.findall(answer)
     rng.shuffle(words)
-    return _joined(words)
+    return joined(words)
 
 
 def repeated(answer: str, question: str, other: str, rng: random.Random) -> str:
     """One of its sentences, again and again, to about the same length."""
     sentence = rng.choice(sentences(answer))
-    return _joined([sentence] * max(2, len(answer) // len(sentence)))
+    return joined([sentence] * max(2, len(answer) // len(sentence)))
 
 
-def echo(answer: str, question: str, other: str, rng: random.Random) -> str:
-    """The question itself, whole or in part: the cheapest way to be near to it."""
-    parts = sentences(question)
-    start = rng.randrange(len(parts)) if rng.random() < 0.5 else 0
-    return _joined(parts[start:])
+def prefaced(answer: str, question: str, other: str, rng: random.Random) -> str:
+    """An answer to another question that begins with a sentence of this one."""
+    return joined([rng.choice(sentences(question)), other])
 
 
-CORRUPTIONS: tuple[Corruption, ...] = (mixed, fragment, word_salad, repeated, echo)
+CORRUPTIONS: tuple[Corruption, ...] = (mixed, fragment, word_salad, repeated, prefaced)
 
 
 def sentences(text: str) -> list[str]:
@@ -59,5 +57,6 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in _SENTENCE.findall(text) if part.strip()] or [text]
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """Parts in a row: with a space between them, in Chinese with none."""
     return ("" if _CHINESE.search(parts[0]) else " ").join(parts)

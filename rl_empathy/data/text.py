@@ -1,5 +1,6 @@
 """Text as people typed it: cleaned of markup, folded for comparison, shortened for error texts."""
 
+import hashlib
 import json
 import math
 import re
@@ -48,6 +49,11 @@ def unwritable(text: str) -> str:
     code = ord(match.group())
     what = "half of a character outside the basic plane, such as half an emoji" if code else "NUL"
     return f"\\u{code:04x} ({what})"
+
+
+def hashed(text: str) -> str:
+    """A hash to draw by: the same on every machine, and of this text alone."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shown(value: object, limit: int = 40) -> str:

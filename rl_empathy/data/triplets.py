@@ -3,21 +3,27 @@
 hard        a reference of another prompt of the same topic; where there are no topics, of a lexically near prompt
 easy        a reference of another topic
 corrupted   the right answer, spoilt
+copy, quote, shuffled, rewritten, warmth, question     what only echoes the post or fits every post, see `echoes`
 """
 
 import logging
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from itertools import accumulate
+from typing import Literal
 
 from rl_empathy.data.corruptions import corrupted
-from rl_empathy.data.text import folded, is_missing
+from rl_empathy.data.echoes import ECHO_KINDS, EchoKind, negative_echo, probe_echo
+from rl_empathy.data.text import folded, hashed, is_missing
 from rl_empathy.errors import ConfigError, DataError
 from rl_empathy.types import Row
 
-NegativeKind = Literal["hard", "easy", "corrupted"]
-KINDS: tuple[NegativeKind, ...] = get_args(NegativeKind)
+NegativeKind = Literal["hard", "easy", "corrupted"] | EchoKind
+KINDS: tuple[NegativeKind, ...] = ("hard", "easy", "corrupted", *ECHO_KINDS)
+ANOTHER_TOPIC = "another_topic"
+"""The kind of probe that answers a prompt of another topic."""
 NUM_NEIGHBOURS = 10
 """Lexically near prompts from which a hard negative is taken where a topic gives none."""
 MAX_TRIES = 20
@@ -77,7 +83,7 @@ class TripletSource:
         """Draw triplets; no prompt comes a second time before every prompt has come once.
 
         Args:
-            num: Triplets; the shares of the kinds are met as exactly as whole numbers can.
+            num: Triplets; each kind comes as often as its share says, rounded up or down at random.
             seed: Of this draw.
         """
         rng = random.Random(seed)
@@ -85,6 +91,20 @@ class TripletSource:
         while len(indices) < num:
             indices += rng.sample(range(len(self._rows)), min(len(self._rows), num - len(indices)))
         return [self._triplet(i, kind, rng) for i, kind in zip(indices, self._kinds(num, rng), strict=True)]
+
+    def probes(self, *, seed: str) -> list[tuple[str, list[str], dict[str, str]]]:
+        """The post, the good references and one echo of each kind, for every prompt with a reference.
+
+        The echoes are made of phrases that training does not see. One more kind, ANOTHER_TOPIC, answers a prompt of
+        another topic.
+        """
+        probes = []
+        for index, row in enumerate(self._rows):
+            rng = random.Random(f"{seed}:{row.post}")
+            echoes: dict[str, str] = {kind: probe_echo(kind, row.post, rng) for kind in ECHO_KINDS}
+            echoes[ANOTHER_TOPIC] = rng.choice(self._positives[rng.choice(self._far[index])])
+            probes.append((row.post, self._positives[index], echoes))
+        return probes
 
     def _triplet(self, index: int, kind: NegativeKind, rng: random.Random) -> Triplet:
         positive = rng.choice(self._positives[index])
@@ -104,15 +124,19 @@ class TripletSource:
         )
 
     def _negative(self, index: int, positive: str, kind: NegativeKind, rng: random.Random) -> str:
+        post = self._rows[index].post
         pool = self._near[index] if kind == "hard" else self._far[index]
         other = rng.choice(self._positives[rng.choice(pool)])
-        return other if kind != "corrupted" else corrupted(positive, self._rows[index].post, other, rng)
+        if kind == "hard" or kind == "easy":
+            return other
+        return (
+            corrupted(positive, post, other, rng) if kind == "corrupted" else negative_echo(kind, post, rng)
+        )
 
     def _kinds(self, num: int, rng: random.Random) -> list[NegativeKind]:
-        exact = {kind: share * num for kind, share in self._shares.items()}
-        kinds: list[NegativeKind] = [kind for kind in KINDS for _ in range(int(exact[kind]))]
-        left = num - len(kinds)
-        kinds += sorted(KINDS, key=lambda kind: -(exact[kind] % 1))[:left]
+        """Systematic sampling: a kind comes as often as its share says, rounded up or down at random."""
+        ends, start = list(accumulate(num * share for share in self._shares.values())), rng.random()
+        kinds = [KINDS[min(bisect_right(ends, start + i), len(KINDS) - 1)] for i in range(num)]
         rng.shuffle(kinds)
         return kinds
 
@@ -146,6 +170,37 @@ def draw_triplets(
 ) -> list[Triplet]:
     """Draw `num` triplets; see `TripletSource`."""
     return TripletSource(rows, shares).draw(num, seed=seed)
+
+
+def calibration_split(
+    rows: Sequence[Row], fraction: float, *, seed: int
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Part the rows that have a reference, by prompt, in an order drawn from the seed.
+
+    Args:
+        rows: Rows without a reference are passed over.
+        fraction: Share of the prompts that calibrate.
+        seed: Of the draw; the order of `rows` changes nothing.
+
+    Returns:
+        Rows to train on, and rows to calibrate on; at least two of each.
+
+    Raises:
+        DataError: Fewer than four rows have a reference.
+    """
+    answered = [row for row in rows if row.references]
+    if len(answered) < 4:
+        raise DataError(
+            f"stage reward_modeling needs four training prompts with a reference, two of them to calibrate on; got "
+            f"{len(answered)} of {len(rows)} rows"
+        )
+    posts = sorted({row.post for row in answered}, key=lambda post: hashed(f"{seed}:calibration:{post}"))
+    num = min(max(2, round(fraction * len(posts))), len(posts) - 2)
+    chosen = set(posts[:num])
+    return (
+        tuple(row for row in answered if row.post not in chosen),
+        tuple(row for row in answered if row.post in chosen),
+    )
 
 
 def topic_of(row: Row) -> str:

@@ -1,4 +1,9 @@
-"""The embedding reward model: a sentence encoder that is shared by questions and answers, and a threshold."""
+"""The embedding reward model: a sentence encoder that is shared by questions and answers, and a threshold.
+
+    score = cos(question, answer without the runs it copies) · own_words_factor(answer)
+
+Training, threshold, accuracies, reinforcement learning and evaluation all use this score.
+"""
 
 import json
 import logging
@@ -13,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rl_empathy.algorithms.copying import copied_fraction, own_words_factor, without_copied_runs
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import ModelError
 
@@ -124,7 +130,9 @@ class Description:
 
     kind: str
     threshold: float
-    """τ, cosine."""
+    """τ, a score."""
+    copied_limit: float
+    """Share of an answer's words that may stand in the post before its score falls; few references exceed it."""
     max_tokens: int
     """Longer questions and answers are cut to this."""
     loss: str
@@ -132,11 +140,15 @@ class Description:
     num_steps: int
     """Optimizer steps it was trained for."""
     metrics: dict[str, float]
-    """On held-out triplets."""
+    """On triplets of the calibration prompts."""
+    echoes: dict[str, dict[str, float]]
+    """What echoes earn on the held-out prompts: the fields of `Earnings` by kind."""
+    settings: dict[str, Any]
+    """Of section reward_modeling, what it was trained with."""
 
 
 class RewardModel:
-    """Says how near answers are to their question."""
+    """Says how well answers fit their question."""
 
     def __init__(self, encoder: SentenceEncoder, description: Description) -> None:
         self._encoder = encoder
@@ -153,16 +165,16 @@ class RewardModel:
 
     @property
     def threshold(self) -> float:
-        """τ: an answer passes when its cosine is at least this."""
+        """τ: an answer passes when its score is at least this."""
         return self.description.threshold
 
-    def similarity(self, question: str, answers: Sequence[str]) -> list[float]:
-        """Cosine of each answer with the question. Longer texts are cut to `max_tokens`."""
+    def scores(self, question: str, answers: Sequence[str]) -> list[float]:
+        """Score of each answer. Longer texts are cut to `max_tokens`."""
         if not answers:
             return []
-        texts = as_pair_sides([question], answers)
-        vectors = self._encoder.encode(texts, max_tokens=self.description.max_tokens)
-        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+        pairs = [(question, answer) for answer in answers]
+        limit, cut = self.description.copied_limit, self.description.max_tokens
+        return score_pairs(self._encoder, pairs, copied_limit=limit, max_tokens=cut).tolist()
 
     def save(self, folder: Path) -> None:
         """Write the encoder and `reward_model.json`; the folder is whole or absent."""
@@ -188,6 +200,26 @@ def read_description(folder: Path) -> Description:
         raise ModelError(
             f"{folder} holds no reward model ({error}); run stage reward_modeling first"
         ) from error
+
+
+def score_pairs(
+    encoder: SentenceEncoder, pairs: Sequence[tuple[str, str]], *, copied_limit: float, max_tokens: int
+) -> Tensor:
+    """[pairs] the score of each (question, answer), in -1..1; an answer that is all copied has 0 at most.
+
+    Args:
+        encoder: Of questions and answers.
+        pairs: Questions with an answer each.
+        copied_limit: See `own_words_factor`.
+        max_tokens: Longer texts are cut to this.
+    """
+    own = [without_copied_runs(answer, question) for question, answer in pairs]
+    texts = as_pair_sides([question for question, _ in pairs], own)
+    questions, answers = encoder.encode(texts, max_tokens=max_tokens).split(len(pairs))
+    cosines = (questions * answers).sum(-1)
+    copied = (copied_fraction(answer, question) for question, answer in pairs)
+    factors = torch.tensor([own_words_factor(fraction, limit=copied_limit) for fraction in copied])
+    return torch.minimum(cosines, cosines * factors)  # copying never makes a score below 0 better
 
 
 def as_pair_sides(questions: Sequence[str], answers: Sequence[str]) -> list[str]:

@@ -1,4 +1,9 @@
-"""Trains the encoder of the embedding reward model on triplets, and judges it on held-out ones. Knows no Ray."""
+"""Trains the encoder of the embedding reward model on triplets, and judges it on those of other prompts. Knows no Ray.
+
+training prompts      triplets for the updates, and the copied_limit
+calibration prompts   accuracy, ROC-AUC and τ
+held-out prompts      what echoes earn
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,15 +13,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rl_empathy.algorithms.copying import copied_fraction, without_copied_runs
 from rl_empathy.algorithms.losses import infonce_loss, triplet_loss
 from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
 from rl_empathy.algorithms.thresholds import equal_error_threshold, error_rates
 from rl_empathy.config.sections import RewardModelingConfig
 from rl_empathy.engines.checkpoints import Checkpoint, write_checkpoint
-from rl_empathy.engines.embedding import SentenceEncoder, as_pair_sides
+from rl_empathy.engines.echo_earnings import Earnings, Probe, echo_earnings, echo_metrics
+from rl_empathy.engines.embedding import SentenceEncoder, as_pair_sides, score_pairs
 from rl_empathy.errors import TrainingError
 
 KEEP_CHECKPOINTS = 2
+COPIED_QUANTILE = 0.95
+"""Share of the references that may copy as much as they do without a loss."""
+MAX_COPIED_LIMIT = 0.9
+"""The limit where references are short and say the post again: an echo still loses."""
 MAX_SKIPPED = 3
 
 log = logging.getLogger(__name__)
@@ -50,7 +61,9 @@ class RewardTraining:
         config: RewardModelingConfig,
         *,
         draw: Callable[[int], Sequence[TripletLike]],
-        held_out: Sequence[TripletLike],
+        calibration: Sequence[TripletLike],
+        probes: Sequence[Probe],
+        copied_limit: float,
     ) -> None:
         """Start at step 0.
 
@@ -58,15 +71,20 @@ class RewardTraining:
             encoder: Trained in place.
             config: Section reward_modeling.
             draw: Gives the triplets of a step.
-            held_out: Triplets of other prompts.
+            calibration: Triplets of prompts that are not trained on.
+            probes: References and echoes of held-out prompts.
+            copied_limit: Of the score, see `own_words_factor`.
         """
         self.encoder = encoder
         self.step = 0
+        self.copied_limit = copied_limit
         self._config = config
         self._draw = draw
-        self._held_out = held_out
+        self._calibration = calibration
+        self.probes = probes
         self._skipped = 0
         self._evaluation: Metrics | None = None
+        self._earnings: dict[str, Earnings] | None = None
         settings = config.optimizer
         self._optimizer = torch.optim.AdamW(
             encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -89,12 +107,14 @@ class RewardTraining:
         """
         last = self._config.num_steps
         if not self.step:
-            report(0, self.evaluation, None)
+            report(0, self.evaluation | (echo_metrics(self.earnings) if not last else {}), None)
         while self.step < last:
             metrics = self.update()
             stopping = should_stop() and self.step < last
             if self.step % self._config.evaluate_every == 0 or self.step == last:
                 metrics |= self.evaluation
+            if self.step == last:
+                metrics |= echo_metrics(self.earnings)
             due = self.step % self._config.checkpoint_every == 0 or self.step == last or stopping
             report(self.step, metrics, self.save(folder).path if due else None)
             if stopping:
@@ -104,7 +124,7 @@ class RewardTraining:
     def update(self) -> Metrics:
         """Make one optimizer step; a loss or gradient that is not finite leaves the weights alone."""
         self.step += 1
-        self._evaluation = None
+        self._evaluation = self._earnings = None
         learning_rate = self._config.optimizer.learning_rate * self._learning_rate_factor()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -131,10 +151,10 @@ class RewardTraining:
         return self._evaluation
 
     def evaluate(self) -> Metrics:
-        """Triplet accuracy in all and by kind, ROC-AUC, τ and the error rates there, on the held-out triplets."""
-        triplets = self._held_out
-        right = self._cosines([(t.question, t.positive) for t in triplets])
-        wrong = self._cosines([(t.question, t.negative) for t in triplets])
+        """Triplet accuracy in all and by kind, ROC-AUC, τ and the error rates there, on the calibration triplets."""
+        triplets = self._calibration
+        right = self.scores([(t.question, t.positive) for t in triplets])
+        wrong = self.scores([(t.question, t.negative) for t in triplets])
         wins = (right > wrong).float()
         metrics = {"reward_model/triplet_accuracy": wins.mean().item()}
         for kind in sorted({t.kind for t in triplets}):
@@ -142,6 +162,19 @@ class RewardTraining:
             metrics[f"reward_model/triplet_accuracy_{kind}"] = wins[of_kind].mean().item()
         once = list({(t.question, t.positive): i for i, t in enumerate(triplets)}.values())
         return metrics | separation_metrics(right[once], wrong)
+
+    @property
+    def earnings(self) -> dict[str, Earnings]:
+        """What echoes of the held-out prompts earn beside their references; of the weights as they are."""
+        if self._earnings is None:
+            self._earnings = echo_earnings(self.scores, self.probes)
+        return self._earnings
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        """[pairs] what the reward model says of each (question, answer)."""
+        return score_pairs(
+            self.encoder, pairs, copied_limit=self.copied_limit, max_tokens=self._config.max_tokens
+        )
 
     def save(self, folder: Path) -> Checkpoint:
         """Write weights, AdamW's moments and the step."""
@@ -169,7 +202,7 @@ class RewardTraining:
             kind, _, name = key.partition("/")
             moment = value if kind == "step" else value.to(named[name].device)
             self._optimizer.state[named[name]][kind] = moment
-        self._evaluation = None
+        self._evaluation = self._earnings = None
         state = checkpoint.document("state")
         self.step, self._skipped = state["step"], state["skipped"]
 
@@ -177,18 +210,15 @@ class RewardTraining:
         """Questions and answers are encoded apart, since their lengths differ and padding costs time."""
         cut, num = self._config.max_tokens, len(triplets)
         answers = [t.positive for t in triplets] + [t.negative for t in triplets]
-        texts = as_pair_sides([t.question for t in triplets], answers)
+        questions = [t.question for t in triplets]
+        own = [without_copied_runs(a, q) for a, q in zip(answers, 2 * questions, strict=True)]
+        texts = as_pair_sides(questions, own)
         anchors = self.encoder(texts[:num], max_tokens=cut)
         positives, negatives = self.encoder(texts[num:], max_tokens=cut).split(num)
         if self._config.loss == "triplet":
             return triplet_loss(anchors, positives, negatives, margin=self._config.margin)
         is_own = torch.tensor([[t.is_right(a) for a in answers] for t in triplets], device=anchors.device)
         return infonce_loss(anchors, positives, negatives, is_own, temperature=self._config.temperature)
-
-    def _cosines(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
-        texts = as_pair_sides([question for question, _ in pairs], [answer for _, answer in pairs])
-        questions, answers = self.encoder.encode(texts, max_tokens=self._config.max_tokens).split(len(pairs))
-        return (questions * answers).sum(-1)
 
     def _learning_rate_factor(self) -> float:
         settings, num_steps = self._config.optimizer, self._config.num_steps
@@ -206,6 +236,16 @@ class RewardTraining:
                 f"row, the last at step {self.step}; lower reward_modeling.optimizer.learning_rate "
                 f"({self._config.optimizer.learning_rate})"
             )
+
+
+def copied_limit(pairs: Sequence[tuple[str, str]]) -> float:
+    """The share of copied words that one in twenty references exceeds, MAX_COPIED_LIMIT at most.
+
+    Args:
+        pairs: Questions with a reference each.
+    """
+    copied = torch.tensor([copied_fraction(answer, question) for question, answer in pairs])
+    return min(MAX_COPIED_LIMIT, torch.quantile(copied, COPIED_QUANTILE).item())
 
 
 def separation_metrics(positive_scores: Tensor, negative_scores: Tensor) -> Metrics:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import ray.train.torch
 from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, Stage
 from rl_empathy.data.loading import DataSet
-from rl_empathy.data.triplets import TripletSource
+from rl_empathy.data.triplets import TripletSource, calibration_split, good_references
 from rl_empathy.engines.checkpoints import latest_checkpoint
+from rl_empathy.engines.echo_earnings import Earnings, Probe, earnings_lines, paying_echoes
 from rl_empathy.engines.embedding import (
     DESCRIPTION,
     Description,
@@ -21,8 +23,8 @@ from rl_empathy.engines.embedding import (
     read_description,
     resolve_encoder,
 )
-from rl_empathy.engines.reward_training import RewardTraining
-from rl_empathy.errors import RoleDiedError, Stopped
+from rl_empathy.engines.reward_training import RewardTraining, copied_limit
+from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.ray_train import (
@@ -56,6 +58,8 @@ def run_reward_modeling(
 ) -> dict[str, Any]:
     """Train the reward model, or go on where an earlier attempt ended. Blocks; Ray has to be connected.
 
+    A model that was trained with other settings is thrown away; what only says when to measure or to go on may change.
+
     Args:
         config: Section reward_modeling.
         data: Train and held-out rows; those without a reference are passed over.
@@ -70,15 +74,18 @@ def run_reward_modeling(
         lost: As in `ray_train.fit`.
 
     Returns:
-        model (relative to the parent of `folder`), threshold, num_steps, and the held-out metrics without their area.
+        model (relative to the parent of `folder`), threshold, num_steps, the metrics without their area, and
+        `echoes`: the lines of the table of what echoes earn.
 
     Raises:
         RunDirectoryError: It has trained for more steps than the run file says.
         Stopped: It was asked to; the checkpoint is written.
         RoleTimeoutError: The worker did not report in time.
         RoleDiedError: The worker died twice, or ran out of memory.
+        TrainingError: An echo earns as much as the references; see `reward_modeling.accept_echo`.
         RlEmpathyError: What our own code raised in the worker.
     """
+    _drop_other_settings(folder, config)
     if not _is_finished(folder, config):
         checkpoint = latest_checkpoint(folder)
         require_steps_to_come(STAGE, checkpoint.step if checkpoint else 0, config.num_steps)
@@ -94,14 +101,31 @@ def run_reward_modeling(
         fit(lambda: job, log, deadlines or DeadlinesConfig(), should_stop, lost)
         if not _is_finished(folder, config):
             raise Stopped(f"{STAGE} was asked to stop and wrote a checkpoint; the same command goes on")
-    return _result(folder)
+    description = read_description(folder / MODEL_FOLDER)
+    if not config.accept_echo:
+        _refuse_echoes(description)
+    return _result(folder, description)
+
+
+def _refuse_echoes(description: Description) -> None:
+    table = _table(description)
+    if paying := paying_echoes(table):
+        lines = "\n".join(earnings_lines(table))
+        raise TrainingError(
+            f"reward_modeling: {', '.join(paying)} would earn at least as much as the references in the median, so a "
+            f"policy would learn to echo\n{lines}\n"
+            "train for more reward_modeling.num_steps, raise the share of these kinds in reward_modeling.negatives, or "
+            "take another reward_modeling.encoder (with --allow-config-change the stage begins anew); or set "
+            "reward_modeling.accept_echo: true to go on with this reward model"
+        )
 
 
 def _loop(settings: Mapping[str, Any]) -> None:
     """Runs in the training process."""
     config, language, folder = settings["config"], settings["language"], settings["folder"]
     divert_output(str(folder / LOG_FILE))
-    training = _training(config, settings["data"], language, seed=settings["seed"], folder=folder)
+    training = prepared(config, settings["data"], language, seed=settings["seed"], folder=folder)
+    training.encoder.to(ray.train.torch.get_device())
     if checkpoint := latest_checkpoint(folder):
         training.restore(checkpoint)
         log.info("going on after step %d", training.step)
@@ -109,32 +133,48 @@ def _loop(settings: Mapping[str, Any]) -> None:
         description = Description(
             kind=config.kind,
             threshold=training.evaluation["reward_model/threshold"],
+            copied_limit=training.copied_limit,
             max_tokens=config.max_tokens,
             loss=config.loss,
             language=language,
             num_steps=config.num_steps,
             metrics=training.evaluation,
+            echoes={kind: dataclasses.asdict(earned) for kind, earned in training.earnings.items()},
+            settings=_settings(config),
         )
         RewardModel(training.encoder, description).save(folder / MODEL_FOLDER)
 
 
-def _training(
+def prepared(
     config: RewardModelingConfig, data: DataSet, language: str, *, seed: int, folder: Path
 ) -> RewardTraining:
+    """The training of a stage before its first step.
+
+    Args:
+        config: Section reward_modeling.
+        data: Train and held-out rows.
+        language: en or zh.
+        seed: Of triplets and new weights.
+        folder: Gets an encoder that is made on the spot.
+    """
     texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
     path = resolve_encoder(
         config.encoder, language=language, texts=texts, seed=seed, folder=folder / ENCODER_FOLDER
     )
-    encoder = SentenceEncoder.load(path).to(ray.train.torch.get_device())
+    encoder = SentenceEncoder.load(path)
     cut = encoder.cut_fraction(texts, max_tokens=config.max_tokens)
     log.info("encoder %s; %.1f %% of the texts are cut to %d tokens", path, 100 * cut, config.max_tokens)
-    train = TripletSource(data.train, config.negatives)
-    held_out = TripletSource(data.held_out, config.negatives)
+    rows, calibration_rows = calibration_split(data.train, config.calibration_fraction, seed=seed)
+    log.info("%d prompts to train on, %d to calibrate on", len(rows), len(calibration_rows))
+    train, calibration = (TripletSource(part, config.negatives) for part in (rows, calibration_rows))
+    probes = TripletSource(data.held_out, config.negatives).probes(seed=f"{seed}:probes")
     return RewardTraining(
         encoder,
         config,
         draw=lambda step: train.draw(config.batch_pairs, seed=f"{seed}:{step}"),
-        held_out=held_out.draw(config.held_out_triplets, seed=f"{seed}:held out"),
+        calibration=calibration.draw(config.calibration_triplets, seed=f"{seed}:calibration"),
+        probes=[Probe(post=post, references=tuple(refs), echoes=echoes) for post, refs, echoes in probes],
+        copied_limit=copied_limit([(row.post, text) for row in rows for text in good_references(row)]),
     )
 
 
@@ -143,8 +183,31 @@ def _is_finished(folder: Path, config: RewardModelingConfig) -> bool:
     return (model / DESCRIPTION).is_file() and read_description(model).num_steps == config.num_steps
 
 
-def _result(folder: Path) -> dict[str, Any]:
-    description = dataclasses.asdict(read_description(folder / MODEL_FOLDER))
-    metrics = {name.rpartition("/")[2]: value for name, value in description["metrics"].items()}
-    kept = {key: description[key] for key in ("kind", "threshold", "num_steps", "max_tokens")}
+def _drop_other_settings(folder: Path, config: RewardModelingConfig) -> None:
+    """Throw a finished model and its checkpoints away where it was trained with other settings."""
+    model = folder / MODEL_FOLDER
+    if (model / DESCRIPTION).is_file() and read_description(model).settings != _settings(config):
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+
+
+def _settings(config: RewardModelingConfig) -> dict[str, Any]:
+    """What makes a reward model another one. More steps go on from the last checkpoint."""
+    only_when = {"num_steps", "evaluate_every", "checkpoint_every", "accept_echo"}
+    return config.model_dump(mode="json", exclude=only_when)
+
+
+def _table(description: Description) -> dict[str, Earnings]:
+    return {kind: Earnings(**earned) for kind, earned in description.echoes.items()}
+
+
+def _result(folder: Path, description: Description) -> dict[str, Any]:
+    metrics = {name.rpartition("/")[2]: value for name, value in description.metrics.items()}
+    kept = {
+        "kind": description.kind,
+        "threshold": description.threshold,
+        "num_steps": description.num_steps,
+        "max_tokens": description.max_tokens,
+        "echoes": earnings_lines(_table(description)),
+    }
     return {"model": f"{folder.name}/{MODEL_FOLDER}"} | metrics | kept

@@ -266,9 +266,9 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
             lost=partial(context.budget.spend, "reward_modeling"),
         )
     )
-    summary = (
-        "held out: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
-    )
+    for line in result["echoes"]:
+        context.progress.message(line)
+    summary = "calibration: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
     context.progress.stage_finished("reward_modeling", summary.format(**result))
     return result
 

@@ -14,10 +14,12 @@ import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
+from rl_empathy.data.echoes import ECHO_KINDS
 from rl_empathy.data.loading import DataSet
+from rl_empathy.data.triplets import ANOTHER_TOPIC
 from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
-from rl_empathy.errors import Stopped
+from rl_empathy.errors import Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.reward_modeling import run_reward_modeling
 from rl_empathy.types import Message, Reference, Row
@@ -59,15 +61,16 @@ def make_data() -> DataSet:
     return DataSet(train=train, held_out=held_out, counts={}, sha256="", source="made here")
 
 
-def make_config(encoder: Path) -> RewardModelingConfig:
+def make_config(encoder: Path, *, num_steps: int = 30, **keys: Any) -> RewardModelingConfig:
     return RewardModelingConfig(
         encoder=str(encoder),
-        num_steps=30,
+        num_steps=num_steps,
         batch_pairs=6,
         checkpoint_every=10,
         max_tokens=32,
         negatives={"easy": 0.75, "corrupted": 0.25},
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5),
+        **keys,
     )
 
 
@@ -85,7 +88,7 @@ def lines_of(path: Path) -> list[dict[str, float]]:
 
 def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path) -> None:
     data = make_data()
-    config = make_config(save_tiny_encoder(tmp_path / "encoder", data))
+    config = make_config(save_tiny_encoder(tmp_path / "encoder", data), accept_echo=True)
     folder, metrics_file = tmp_path / "run" / "reward_modeling", tmp_path / "metrics.jsonl"
     steps_seen: list[int] = []
     log = MetricsLog(metrics_file, lambda line: steps_seen.append(line["step"]))
@@ -112,9 +115,41 @@ def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path) -> None
     assert accuracy > lines[0]["reward_model/triplet_accuracy_easy"] + 0.2
 
     assert result["model"] == "reward_modeling/model"
+    assert [line.split()[0] for line in result["echoes"][1:]] == ["references", *ECHO_KINDS, ANOTHER_TOPIC]
+    assert {f"reward_model/echo_{kind}_win_fraction" for kind in ECHO_KINDS} <= lines[-1].keys()
     model = RewardModel.load(tmp_path / "run" / result["model"])
     assert model.threshold == result["threshold"]
 
     steps_seen.clear()
     assert run(stop_after=1000) == result
     assert steps_seen == []
+
+
+def test_a_reward_model_that_pays_for_an_echo_stops_the_run_until_it_is_accepted_or_changed(
+    tmp_path: Path,
+) -> None:
+    data = make_data()
+    encoder = save_tiny_encoder(tmp_path / "encoder", data)
+    steps_seen: list[int] = []
+    log = MetricsLog(tmp_path / "metrics.jsonl", lambda line: steps_seen.append(line["step"]))
+
+    def run(**keys: Any) -> dict[str, Any]:
+        return run_reward_modeling(
+            make_config(encoder, **keys), data=data, language="en", seed=0, folder=tmp_path / "reward_modeling",
+            log=log, num_cpus=1, num_gpus=0,
+        )  # fmt: skip
+
+    with pytest.raises(TrainingError, match="would earn at least as much as the references") as untrained:
+        run(num_steps=0)  # nothing has told it which answer goes with which question
+    assert "another_topic" in str(untrained.value)
+    assert "reward_modeling.accept_echo: true" in str(untrained.value)
+
+    steps_seen.clear()
+    with pytest.raises(TrainingError, match="would earn at least as much"):
+        run(num_steps=0)
+    assert run(num_steps=0, accept_echo=True)["num_steps"] == 0
+    assert steps_seen == []  # the finished model was judged again, not made again
+
+    result = run(num_steps=2, accept_echo=True, temperature=0.1)
+    assert steps_seen == [0, 1, 2]  # another temperature: anew, from the beginning
+    assert result["num_steps"] == 2

@@ -52,6 +52,12 @@ class SFTConfig(Section):
     """Held-out prompts on which schema validity is measured by generation at the end."""
 
 
+Negative = Literal[
+    "hard", "easy", "corrupted", "copy", "quote", "shuffled", "rewritten", "warmth", "question"
+]
+"""A kind of wrong answer that the reward model is trained on."""
+
+
 class RewardModelingConfig(Section):
     """Stage reward_modeling: a question/answer bi-encoder, as in Empathy-R1 (arXiv:2509.14851, 3.3.2)."""
 
@@ -66,11 +72,23 @@ class RewardModelingConfig(Section):
     """Margin of the triplet loss, cosine."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
-    negatives: dict[Literal["hard", "easy", "corrupted"], Annotated[float, Field(ge=0)]] = Field(
-        default={"hard": 0.5, "easy": 0.25, "corrupted": 0.25}
+    negatives: dict[Negative, Annotated[float, Field(ge=0)]] = Field(
+        default={
+            "hard": 0.35,
+            "easy": 0.15,
+            "corrupted": 0.1,
+            "copy": 0.05,
+            "quote": 0.05,
+            "shuffled": 0.05,
+            "rewritten": 0.05,
+            "warmth": 0.1,
+            "question": 0.1,
+        }
     )
-    """Shares of negatives: answers of the same topic, of another topic, and corrupted answers."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
+    """Shares of negatives: answers of the same topic, of another topic, corrupted answers; the post itself, a stretch
+    of it in quotation marks, its content words shuffled, its sentences with the pronouns turned round; comfort that
+    fits every post, and the post thrown back as questions. A kind that is left out has none."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5, warmup_steps=0.1)
     """Optimizer and schedule."""
     num_steps: Annotated[int, Field(ge=0)] = 60
     """Optimizer steps; 0 takes the encoder as it is."""
@@ -79,9 +97,15 @@ class RewardModelingConfig(Section):
     max_tokens: Count = 192
     """Longer questions and answers are cut to this for the encoder."""
     evaluate_every: Count = 20
-    """Steps between evaluations on held-out triplets."""
-    held_out_triplets: Count = 256
-    """Triplets drawn from the held-out prompts: accuracy, ROC-AUC and τ are measured on them."""
+    """Steps between evaluations on calibration triplets."""
+    calibration_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the training prompts on which the reward model is not trained: accuracy, ROC-AUC and τ come from them.
+    """
+    calibration_triplets: Count = 256
+    """Triplets drawn from those prompts."""
+    accept_echo: bool = False
+    """Go on although a kind of echo earns at least as much as the references in the median, on the held-out prompts;
+    otherwise the run stops after the stage."""
     checkpoint_every: Count = 50
     """Steps between checkpoints."""
 

@@ -6,11 +6,19 @@ from collections.abc import Sequence
 
 import pytest
 
+from rl_empathy.algorithms.copying import copied_fraction
 from rl_empathy.config.sections import DataConfig
 from rl_empathy.data.corruptions import CORRUPTIONS, Corruption, sentences
+from rl_empathy.data.echoes import ECHO_KINDS
 from rl_empathy.data.loading import load_data
 from rl_empathy.data.text import folded
-from rl_empathy.data.triplets import KINDS, TripletSource, draw_triplets, good_references, lexical_neighbours
+from rl_empathy.data.triplets import (
+    TripletSource,
+    calibration_split,
+    draw_triplets,
+    good_references,
+    lexical_neighbours,
+)
 from rl_empathy.errors import ConfigError, DataError
 from rl_empathy.types import Message, Reference, Row
 
@@ -53,9 +61,62 @@ def test_easy_negatives_answer_a_prompt_of_another_topic() -> None:
         assert topic_of(triplet.negative) != topic_of(triplet.question)
 
 
-def test_shares_are_met_exactly() -> None:
+def test_shares_are_met_exactly_where_they_give_whole_numbers() -> None:
     kinds = Counter(triplet.kind for triplet in draw_triplets(ROWS, SHARES, 16, "0"))
     assert kinds == {"hard": 8, "easy": 4, "corrupted": 4}
+
+
+def test_a_small_share_comes_in_as_many_batches_as_it_says() -> None:
+    source = TripletSource(ROWS, {"hard": 0.85, "copy": 0.05, "quote": 0.05, "warmth": 0.05})
+    kinds = Counter(t.kind for step in range(400) for t in source.draw(8, seed=f"0:{step}"))
+    for kind in ("copy", "quote", "warmth"):  # 400 x 8 x 0.05 = 160, with a deviation of 10 (binomial: 9.8)
+        assert 120 < kinds[kind] < 200
+
+
+def test_every_kind_of_echo_is_a_negative_of_its_own() -> None:
+    for kind in ECHO_KINDS:
+        (triplet,) = draw_triplets(ROWS, only(kind), 1, "0")
+        assert triplet.kind == kind
+    for kind in ("copy", "quote", "shuffled", "rewritten"):
+        (triplet,) = draw_triplets(ROWS, only(kind), 1, "0")
+        assert copied_fraction(triplet.negative, triplet.question) > 0
+
+
+def test_probes_have_the_good_references_and_one_echo_of_each_kind() -> None:
+    rows = [
+        make_row("work", topic="work", answers=["best", "poor"], votes=[8, 3]),
+        make_row("grief", topic="grief", answers=["another topic's answer"]),
+    ]
+    post, references, echoes = TripletSource(rows, SHARES).probes(seed="0")[0]
+    assert (post, references) == ("Post about work.", ["best"])
+    assert set(echoes) == {*ECHO_KINDS, "another_topic"}
+    assert echoes["copy"] == post
+    assert echoes["another_topic"] == "another topic's answer"
+
+
+def test_calibration_prompts_are_a_share_and_not_trained_on() -> None:
+    rows = [make_row(f"{number}") for number in range(20)]
+    train, calibration = calibration_split(rows, 0.15, seed=0)
+    assert (len(train), len(calibration)) == (17, 3)
+    assert not {row.post for row in train} & {row.post for row in calibration}
+    assert {row.id for row in (*train, *calibration)} == {row.id for row in rows}
+
+
+def test_the_calibration_split_depends_on_the_seed_and_not_on_the_order() -> None:
+    rows = [make_row(f"{number}") for number in range(20)]
+
+    def chosen(rows: Sequence[Row], seed: int) -> set[str]:
+        return {row.id for row in calibration_split(rows, 0.5, seed=seed)[1]}
+
+    assert chosen(rows, 0) == chosen(rows[::-1], 0) != chosen(rows, 1)
+
+
+def test_rows_without_a_reference_are_on_no_side_of_the_calibration_split() -> None:
+    silent = Row(id="silent", messages=(Message(role="user", content="…"),))
+    train, calibration = calibration_split([silent, *ROWS[:4]], 0.01, seed=0)
+    assert (len(train), len(calibration)) == (2, 2)  # two at least
+    with pytest.raises(DataError, match="got 3 of 4 rows"):
+        calibration_split([silent, *ROWS[:3]], 0.5, seed=0)
 
 
 def test_a_batch_holds_no_prompt_twice() -> None:
@@ -77,7 +138,7 @@ def test_no_negative_is_a_reference_of_its_own_prompt(language: str) -> None:
     rows = load_data(DataConfig(language=language, held_out_prompts=8), seed=0).train  # type: ignore[arg-type]
     own = {row.post: {folded(r.text) for r in row.references} for row in rows}
     triplets = draw_triplets(rows, SHARES, 400, "0")
-    assert {triplet.kind for triplet in triplets} == set(KINDS)
+    assert {triplet.kind for triplet in triplets} == set(SHARES)
     for triplet in triplets:
         assert folded(triplet.positive) in own[triplet.question]
         assert folded(triplet.negative) not in own[triplet.question]

@@ -11,6 +11,7 @@ import torch
 from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
 from rl_empathy.engines import embedding
 from rl_empathy.engines.checkpoints import latest_checkpoint
+from rl_empathy.engines.echo_earnings import Probe
 from rl_empathy.engines.embedding import (
     Description,
     RewardModel,
@@ -18,8 +19,14 @@ from rl_empathy.engines.embedding import (
     batches_of_like_length,
     packaged_encoder,
     resolve_encoder,
+    score_pairs,
 )
-from rl_empathy.engines.reward_training import RewardTraining, separation_metrics
+from rl_empathy.engines.reward_training import (
+    MAX_COPIED_LIMIT,
+    RewardTraining,
+    copied_limit,
+    separation_metrics,
+)
 from rl_empathy.engines.small_encoder import make_encoder, semantic_embeddings
 from rl_empathy.errors import ModelError, TrainingError
 
@@ -64,7 +71,17 @@ def make_training(num_steps: int = 4, *, learning_rate: float = 3e-3, **keys: ob
         optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
         **keys,  # type: ignore[arg-type]
     )
-    return RewardTraining(tiny_encoder(), config, draw=make_triplets, held_out=make_triplets(50))
+    return RewardTraining(
+        tiny_encoder(),
+        config,
+        draw=make_triplets,
+        calibration=make_triplets(50),
+        probes=[
+            Probe(post=t.question, references=(t.positive,), echoes={"copy": t.question})
+            for t in make_triplets(60)
+        ],
+        copied_limit=0.5,
+    )
 
 
 def ignore(step: int, metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -76,11 +93,14 @@ def description(**changes: object) -> Description:
         Description(
             kind="embedding",
             threshold=0.4,
+            copied_limit=0.5,
             max_tokens=32,
             loss="infonce",
             language="en",
             num_steps=0,
             metrics={},
+            echoes={},
+            settings={},
         ),
         **changes,
     )
@@ -128,15 +148,47 @@ def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> 
     model.save(tmp_path / "model")
     loaded = RewardModel.load(tmp_path / "model")
     answers = ["I hear you", "Buy a car", "I hear you"]
-    assert loaded.similarity("grief is hard", answers) == model.similarity("grief is hard", answers)
+    assert loaded.scores("grief is hard", answers) == model.scores("grief is hard", answers)
     assert loaded.threshold == 0.4
     assert loaded.description == model.description
     assert not list((tmp_path / "model").glob("*.bin"))
     assert json.loads((tmp_path / "model" / "reward_model.json").read_text())["kind"] == "embedding"
 
 
-def test_no_answers_have_no_similarities() -> None:
-    assert RewardModel(tiny_encoder(), description()).similarity("grief", []) == []
+def test_no_answers_have_no_scores() -> None:
+    assert RewardModel(tiny_encoder(), description()).scores("grief", []) == []
+
+
+def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_words() -> None:
+    encoder = tiny_encoder()
+    question, answer = "work is hard for me", "work is hard for you : my office hurts"
+    vectors = encoder.encode(["question: " + question, "answer: : my office hurts"], max_tokens=32)
+    # of work, is, hard, for, you, office, hurts (my = you = me) five stand in the question: (1 - 5/7) / (1 - 1/2)
+    (score,) = RewardModel(encoder, description(copied_limit=0.5)).scores(question, [answer])
+    assert score == pytest.approx((4 / 7) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
+
+
+def test_an_answer_that_only_copies_has_no_score() -> None:
+    question = "work is hard for me since the spring"
+    copies = [question, "work is hard", '"work is hard for you"', "spring the since me for hard is work"]
+    assert max(RewardModel(tiny_encoder(), description()).scores(question, copies)) <= 0
+
+
+def test_copying_does_not_mend_a_score_below_zero() -> None:
+    pairs = [("grief", "money wage office"), ("grief", "grief grief money")]
+    plain = score_pairs(tiny_encoder(), pairs, copied_limit=0.99, max_tokens=32)
+    strict = score_pairs(tiny_encoder(), pairs, copied_limit=0.0, max_tokens=32)
+    assert (strict <= plain).all()
+
+
+def test_the_limit_of_copying_is_what_one_reference_in_twenty_exceeds() -> None:
+    post = " ".join(f"post{i}" for i in range(20))
+    answers = [
+        " ".join([f"post{i}" for i in range(copied)] + [f"own{i}" for i in range(20 - copied)])
+        for copied in range(21)
+    ]  # 0, 0.05, …, 1
+    assert copied_limit([(post, answer) for answer in answers]) == pytest.approx(MAX_COPIED_LIMIT)
+    assert copied_limit([(post, answer) for answer in answers[:11]]) == pytest.approx(0.475)
 
 
 def test_a_folder_without_a_reward_model_is_named(tmp_path: Path) -> None:
@@ -247,8 +299,8 @@ def test_metrics_name_the_accuracy_of_every_kind() -> None:
 
 def test_a_new_encoder_already_finds_the_text_that_shares_rare_words() -> None:
     question, near, far = "grief is hard", "I hear how grief hurts you", "I hear how money hurts you"
-    near_cosine, far_cosine = RewardModel(tiny_encoder(), description()).similarity(question, [near, far])
-    assert near_cosine > far_cosine + 0.1
+    near_score, far_score = RewardModel(tiny_encoder(), description()).scores(question, [near, far])
+    assert near_score > far_score + 0.1
 
 
 def test_common_tokens_put_their_length_into_the_ignored_coordinate() -> None:

@@ -1,0 +1,103 @@
+"""How much of an answer is the post's own words. Pure functions of text; English and Chinese.
+
+A similarity to the post pays most for the post itself. Two things take that away:
+
+    without_copied_runs   what the answer says in the post's own runs of words is taken out before it is compared
+    own_words_factor      an answer of scattered words of the post loses by their share
+
+The first and the second person count as one word, so "my boss shouts at me" copies "your boss shouts at you".
+"""
+
+import re
+from typing import NamedTuple
+
+RUN = 3
+"""Words in a row that count as copied."""
+CHINESE_RUN = 8
+"""The same in Chinese, characters: counsellors take up shorter ones all the time."""
+_CHARACTER = r"[\u3400-\u9fff]"
+_WORD = re.compile(rf"{_CHARACTER}|[^\W_\u3400-\u9fff]+")
+_PERSON = "i me my myself mine we us our ours you your yours yourself 我 你 您"
+_PERSONS = dict.fromkeys(_PERSON.split(), "person")
+_VERBS = {"am": "are", "m": "re", "was": "were"}
+
+
+class _Word(NamedTuple):
+    text: str
+    start: int
+    end: int
+
+
+def copied_fraction(answer: str, post: str) -> float:
+    """Share of the answer's different words that stand in the post; 0 for an empty answer.
+
+    Different words, so that a filler between the words of the post dilutes nothing.
+
+    Args:
+        answer: The answer.
+        post: The post.
+
+    Returns:
+        In 0..1. Counsellors reach 0.2 to 0.6, since function words and topic are common to both; an echo reaches 1.
+    """
+    words = {word.text for word in _words(answer)}
+    return len(words & {word.text for word in _words(post)}) / len(words) if words else 0.0
+
+
+def own_words_factor(copied: float, *, limit: float) -> float:
+    """What is left of a reward when more of an answer is copied than counsellors copy.
+
+        1 where copied ≤ limit,  ((1 - copied) / (1 - limit))² above: 0 when every word is copied
+
+    The square, since the similarity that copied words buy rises fastest at the beginning: half of a post's words
+    among comfort already buy most of it.
+
+    Args:
+        copied: `copied_fraction` of the answer.
+        limit: What few references exceed, in [0, 1).
+
+    Returns:
+        In 0..1.
+    """
+    return min(1.0, (1 - copied) / (1 - limit)) ** 2
+
+
+def without_copied_runs(answer: str, post: str) -> str:
+    """The answer without every run of RUN words (CHINESE_RUN characters) that stands in the post.
+
+    Args:
+        answer: The answer.
+        post: The post.
+
+    Returns:
+        What is left, with its punctuation; empty when all of it was copied.
+    """
+    words, post_words = _words(answer), _words(post)
+    copied = [False] * len(words)
+    for length in (RUN, CHINESE_RUN):
+        known = {texts for _, texts in _runs(post_words, length)}
+        for start, texts in _runs(words, length):
+            if texts in known:
+                copied[start : start + length] = [True] * length
+    kept, position = [], 0
+    for word, gone in zip(words, copied, strict=True):
+        if gone:
+            kept.append(answer[position : word.start])
+            position = word.end
+    rest = "".join([*kept, answer[position:]])
+    return " ".join(rest.split()) if _WORD.search(rest) else ""
+
+
+def _words(text: str) -> list[_Word]:
+    found = ((match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text))
+    return [_Word(_PERSONS.get(word, _VERBS.get(word, word)), start, end) for word, start, end in found]
+
+
+def _runs(words: list[_Word], length: int) -> list[tuple[int, tuple[str, ...]]]:
+    """Where each run of so many words starts; runs with as many Chinese characters as CHINESE_RUN or none."""
+    chinese = [re.match(_CHARACTER, word.text) is not None for word in words]
+    return [
+        (start, tuple(word.text for word in words[start : start + length]))
+        for start in range(len(words) - length + 1)
+        if length == CHINESE_RUN or not any(chinese[start : start + length])
+    ]
