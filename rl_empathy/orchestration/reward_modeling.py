@@ -13,7 +13,7 @@ from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, Stage
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import TripletSource, calibration_split, good_references
-from rl_empathy.engines.checkpoints import latest_checkpoint
+from rl_empathy.engines.checkpoints import BEST, LATEST, latest_checkpoint
 from rl_empathy.engines.echo_earnings import Earnings, Probe, earnings_lines, paying_echoes
 from rl_empathy.engines.embedding import (
     DESCRIPTION,
@@ -187,8 +187,10 @@ def _drop_other_settings(folder: Path, config: RewardModelingConfig) -> None:
     """Throw a finished model and its checkpoints away where it was trained with other settings."""
     model = folder / MODEL_FOLDER
     if (model / DESCRIPTION).is_file() and read_description(model).settings != _settings(config):
-        shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
+        for path in (model, folder / ENCODER_FOLDER, *folder.glob("step_*")):
+            shutil.rmtree(path, ignore_errors=True)
+        for pointer in (LATEST, BEST):
+            (folder / pointer).unlink(missing_ok=True)
 
 
 def _settings(config: RewardModelingConfig) -> dict[str, Any]:

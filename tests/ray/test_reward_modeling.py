@@ -112,7 +112,7 @@ def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path) -> None
     assert {line["stage"] for line in lines} == {"reward_modeling"}
     accuracy = result["triplet_accuracy_easy"]
     assert accuracy == lines[-1]["reward_model/triplet_accuracy_easy"]
-    assert accuracy > lines[0]["reward_model/triplet_accuracy_easy"] + 0.2
+    assert accuracy > lines[0]["reward_model/triplet_accuracy_easy"] + 0.1
 
     assert result["model"] == "reward_modeling/model"
     assert [line.split()[0] for line in result["echoes"][1:]] == ["references", *ECHO_KINDS, ANOTHER_TOPIC]
@@ -140,8 +140,8 @@ def test_a_reward_model_that_pays_for_an_echo_stops_the_run_until_it_is_accepted
         )  # fmt: skip
 
     with pytest.raises(TrainingError, match="would earn at least as much as the references") as untrained:
-        run(num_steps=0)  # nothing has told it which answer goes with which question
-    assert "another_topic" in str(untrained.value)
+        run(num_steps=0)  # it compares words, and comfort has the words of every reference here
+    assert "warmth would earn" in str(untrained.value)
     assert "reward_modeling.accept_echo: true" in str(untrained.value)
 
     steps_seen.clear()

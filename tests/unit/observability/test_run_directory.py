@@ -298,6 +298,12 @@ def test_a_finished_stage_that_is_asked_for_more_steps_goes_on_and_what_took_its
     )
 
 
+def test_an_echo_may_be_accepted_at_any_time() -> None:
+    finished()
+    held = opened("reward_modeling.accept_echo=true")
+    assert held.is_finished
+
+
 def test_what_took_a_model_that_is_trained_further_is_set_aside_with_its_rollouts() -> None:
     path = finished("sft.num_steps=100")
     (path / "grpo" / "latest").write_text("step_000100\n")
