@@ -197,18 +197,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "v_head_dim": 32,
         },
     ),
-    "Youtu": (
-        "youtu",
-        {
-            "num_key_value_heads": 2,
-            "q_lora_rank": 16,
-            "kv_lora_rank": 16,
-            "qk_nope_head_dim": 16,
-            "qk_rope_head_dim": 16,
-            "v_head_dim": 32,
-            "qk_head_dim": 32,
-        },
-    ),
     "ModernBERT decoder": (
         "modernbert-decoder",
         {

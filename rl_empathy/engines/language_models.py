@@ -47,6 +47,7 @@ def load_language_model(model_path: str, *, dtype: str) -> Any:
             config=config,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
+            attn_implementation="eager",  # some models build their attention once, and sdpa may be another function
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:

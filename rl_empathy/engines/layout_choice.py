@@ -62,8 +62,8 @@ def choose_way(model: "PolicyModel", wanted: Layout) -> str | None:
     Raises:
         ModelError: No way is right, or the model does not predict the next token from those before it alone.
     """
-    config = model.language_model.config
-    attention = "eager" if _caps_attention(config) else config._attn_implementation
+    uses_sdpa = model.language_model._supports_sdpa and not _caps_attention(model.language_model.config)
+    attention = "sdpa" if uses_sdpa else "eager"
     ways = [Way("shared_prompt", ATTENTION), Way("packed", attention)]
     ways += [Way("one_sequence", other) for other in dict.fromkeys((attention, "eager"))]
     name = architecture(model.language_model)
