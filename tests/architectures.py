@@ -176,7 +176,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "hybrid_layer_ids": [1],
         },
     ),
-    "RWKV": ("rwkv", {}),
     "nanochat": ("nanochat", {}),
     "Persimmon": ("persimmon", {}),
     "DiffLlama": ("diffllama", {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 16}),
@@ -216,15 +215,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "BERT": ("bert", {"is_decoder": False, "pad_token_id": 0}),
     "RoBERTa decoder": ("roberta", {"is_decoder": True, "pad_token_id": 0}),
     "Mixtral": ("mixtral", {}),
-    "BART": (
+    "BART decoder": (
         "bart",
-        {
-            "is_encoder_decoder": True,
-            "pad_token_id": 0,
-            "encoder_layers": 1,
-            "decoder_ffn_dim": 64,
-            "encoder_ffn_dim": 64,
-        },
+        {"pad_token_id": 0, "encoder_layers": 1, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64},
     ),
 }
 """By name: transformers' model type, and the keys that make it small or special."""
@@ -234,7 +227,7 @@ NOT_TRAINED = {
     "Doge": "mixture of experts",
     "Mixtral": "mixture of experts",
     "BERT": "sees the tokens that it is to predict",
-    "BART": "encoder-decoder",
+    "BART decoder": "have no part in its log-probs",
 }
 """Families that are refused, and words of the reason."""
 NOT_CHECKPOINTED = {"GPT-NeoX Japanese", "GPT", "CTRL"}
@@ -269,7 +262,7 @@ class Finding(NamedTuple):
     bfloat16: Difference | None
     frozen_bfloat16: Difference | None
     """Weights held in bfloat16, as the reference model's."""
-    transformers_bfloat16: Difference
+    transformers_bfloat16: Difference | None
     """Transformers itself, loaded in bfloat16."""
     refused: str | None
 
@@ -320,6 +313,10 @@ def find(name: str, folder: Path, *, layout: Layout = "shared_prompt", device: s
         The differences, or why the model is refused.
     """
     path = str(make_architecture(name, folder))
+    try:
+        PolicyModel(path, dtype="float32", layout=layout)
+    except ModelError as error:
+        return Finding(None, None, None, None, None, None, str(error))
     exact = _transformers(path, torch.float32, device)
     coarse = _difference(_transformers(path, torch.bfloat16, device), exact)
 
@@ -327,10 +324,7 @@ def find(name: str, folder: Path, *, layout: Layout = "shared_prompt", device: s
         model = PolicyModel(path, dtype=dtype, layout=layout, **settings).to(device)
         return model.layout, _difference(_with_gradient(model.language_model, model.logprobs(SAMPLES)), exact)
 
-    try:
-        found_layout, float32 = trained("float32")
-    except ModelError as error:
-        return Finding(None, None, None, None, None, coarse, str(error))
+    found_layout, float32 = trained("float32")
     checkpointed = None if name in NOT_CHECKPOINTED else trained("float32", gradient_checkpointing=True)[1]
     frozen = trained("bfloat16", frozen=True)[1]
     return Finding(found_layout, float32, checkpointed, trained("bfloat16")[1], frozen, coarse, None)
@@ -338,6 +332,8 @@ def find(name: str, folder: Path, *, layout: Layout = "shared_prompt", device: s
 
 def is_wrong(found: Finding) -> bool:
     """Whether a family is neither computed as transformers does, up to rounding, nor refused."""
+    if found.transformers_bfloat16 is None:
+        return False
     in_float32 = [d for d in (found.float32, found.checkpointed) if d is not None]
     in_bfloat16 = [d for d in (found.bfloat16, found.frozen_bfloat16) if d is not None]
     bound = [0.02 + 2 * error for error in found.transformers_bfloat16[1:]]

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from rl_empathy.config.sections import GRPOConfig, PolicyTrainerConfig
 from rl_empathy.data.rollouts import group_from_json, group_to_json, rollout_lines
+from rl_empathy.engines.agreement import compare_with_vllm
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
 from rl_empathy.engines.grpo_batch import ScoredGroup
 from rl_empathy.engines.grpo_update import grpo_step, staleness_metrics
@@ -61,6 +62,7 @@ class PolicyTrainer:
         self._version = PolicyVersion(attempt, 0)
         self._snapshot: dict[str, Any] = {}
         self._copying_s = 0.0
+        self._compared: set[str] = set()
 
     def ready(self) -> Pulse:
         """Answer that the process is up: the node it runs on."""
@@ -143,6 +145,7 @@ class PolicyTrainer:
             ScoredGroup(group=group, rewards=reward, reference_logprobs=logprobs)  # type: ignore[arg-type]
             for group, reward, logprobs in zip(groups, rewards, reference, strict=True)
         ]
+        self._compare_with_vllm(groups)
         metrics = grpo_step(self._engine, scored, self._config) | staleness_metrics(groups, self._version)
         self._version = PolicyVersion(self._version.attempt, self._version.number + 1)
         if self._rank == 0:
@@ -155,6 +158,14 @@ class PolicyTrainer:
             "time/trainer_busy_s": busy_s,
             "tokens/trained_per_s": trained / update_s,
         }
+
+    def _compare_with_vllm(self, groups: list[RolloutGroup]) -> None:
+        """Once with the weights of a folder, and once with published ones."""
+        kind = "loaded" if self._version.number == 0 else "published"
+        if kind not in self._compared:
+            temperature = self._config.sampling.temperature
+            if compare_with_vllm(self._engine, groups, self._version, temperature=temperature):
+                self._compared.add(kind)
 
     @contextmanager
     def _copying(self) -> Iterator[None]:

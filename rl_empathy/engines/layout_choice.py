@@ -49,12 +49,13 @@ class Way(NamedTuple):
     attention: str
 
 
-def choose_way(model: "PolicyModel", wanted: Layout) -> str | None:
+def choose_way(model: "PolicyModel", wanted: Layout, *, trained: bool) -> str | None:
     """Put a model into the fastest way, from the wanted layout on, that gives transformers' log-probs.
 
     Args:
         model: Whole, and in the mode (training or evaluation) in which it will be used.
         wanted: The layout that the run file asks for.
+        trained: Its weights will get gradients, so every one of them has to.
 
     Returns:
         None when that layout is right, else which one is used and why; the log says it too.
@@ -71,7 +72,7 @@ def choose_way(model: "PolicyModel", wanted: Layout) -> str | None:
     with torch.no_grad():
         comparison = _Comparison(model)
         for way in ways[[way.layout for way in ways].index(wanted) :]:
-            fault = comparison.fault(way)
+            fault = comparison.fault(way) or (comparison.untrained() if trained else None)
             if fault is None:
                 if not reasons:
                     return None
@@ -124,6 +125,27 @@ class _Comparison:
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             )
 
+    def untrained(self) -> str | None:
+        """Which weights get no gradient in the way in which the model is, or None; no gradient is kept."""
+        without = {parameter: name for name, parameter in self._language_model.named_parameters()}
+
+        def forget(parameter: Tensor) -> None:
+            without.pop(parameter, None)
+            parameter.grad = None
+
+        hooks = [parameter.register_post_accumulate_grad_hook(forget) for parameter in without]
+        try:
+            with torch.enable_grad():
+                self._model.logprobs(self._samples).mean().backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # as in `fault`
+            return f"no gradient: {_in_one_line(error)}"
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not without:
+            return None
+        return f"{len(without)} of its tensors, among them {min(without.values())}, have no part in its log-probs"
+
     @contextmanager
     def _as_it_comes(self) -> Iterator[Any]:
         """The model in evaluation mode with eager attention."""
@@ -160,6 +182,10 @@ class _Comparison:
         return (
             f"mean error of log-probs in bfloat16 {found:.1e} nats, of the model's own forward pass {own:.1e}"
         )
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _windows(config: Any) -> list[str]:

@@ -55,7 +55,7 @@ class PolicyModel(nn.Module):
                 )
             self.language_model.gradient_checkpointing_enable()
             self.language_model.train()  # transformers recomputes in training mode only; there is no dropout
-        self.note = choose_way(self, layout)
+        self.note = choose_way(self, layout, trained=not frozen)
         """Why the layout is another one than was asked for; None when it is not."""
 
     def forward(self, row: PackedRow, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ NAMES = (
     "Cohere",
     "OPT",
     "GPT2",
-    "LFM2",
+    "Phi",
     "OLMo2",
     "StableLM",
 )

@@ -1,5 +1,7 @@
 """Models that were built to deceive the trainer: each is computed right in another way, or refused by name."""
 
+import json
+
 import pytest
 import torch
 from torch.nn.functional import dropout
@@ -45,6 +47,8 @@ class TwistedModel(LlamaForCausalLM):
         if config.fault in ("lost buffer", "kept buffer"):
             shift = torch.linspace(-1, 1, config.vocab_size)
             self.register_buffer("shift", shift, persistent=config.fault == "kept buffer")
+        if config.fault == "idle weight":
+            self.idle = torch.nn.Parameter(torch.ones(3))
         self.post_init()
 
     def _init_weights(self, module):
@@ -161,6 +165,26 @@ def test_an_export_that_fails_leaves_the_one_before_alone(tmp_path):
     with pytest.raises(ModelError):
         engine.export(tmp_path / "model", tokenizer_from=folder)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_an_encoder_decoder_is_refused_by_name(tmp_path):
+    path = make_tiny_model(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_encoder_decoder": True}))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM in .* is an encoder-decoder"):
+        PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
+
+
+def test_weights_that_get_no_gradient_are_refused_by_name_unless_they_are_frozen(tmp_path):
+    folder = make_twisted_model(tmp_path, "idle weight")
+    with pytest.raises(ModelError, match=r"1 of its tensors, among them idle, have no part in its log-probs"):
+        PolicyModel(folder, dtype="float32", layout="shared_prompt")
+    model = PolicyModel(folder, dtype="float32", layout="shared_prompt", frozen=True)
+    assert model.layout == "shared_prompt"
+
+
+def test_the_comparison_leaves_no_gradient_behind(tmp_path):
+    model = PolicyModel(make_twisted_model(tmp_path, ""), dtype="float32", layout="shared_prompt")
+    assert [parameter.grad for parameter in model.parameters()] == [None] * len(list(model.parameters()))
 
 
 def test_files_that_lack_a_tensor_are_refused_by_its_name(tmp_path):
