@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rl_empathy.config.advice import advice
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.config.needs import require_what_stages_need
-from rl_empathy.config.plan import make_plan
 from rl_empathy.config.reference import reference_text
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, ModelError
-from rl_empathy.startup import exit_code, keep_traceback, prepare_environment
+from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan
 
 RUN_CONFIG = "config.yaml"
 
@@ -58,13 +56,7 @@ def train(
     run_file = _run_file(arguments)
     require_what_stages_need(run_file)
     if check:
-        print(dump_run_file(run_file), end="")
-        print("\n".join(f"# {line}" for line in make_plan(run_file).lines()))
-        from rl_empathy.engines.chat_sources import check_chat
-
-        remarks = [*advice(run_file), *check_chat(run_file)]
-        print("".join(f"# warning: {line}\n" for line in remarks), end="")
-        return 0
+        return print_plan(run_file)
     prepare_environment()
     try:
         from rl_empathy.orchestration.run import run

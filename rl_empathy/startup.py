@@ -7,8 +7,13 @@ from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+from rl_empathy.actors.cluster_address import is_local
+from rl_empathy.config.advice import advice
+from rl_empathy.config.loading import dump_run_file
+from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
+from rl_empathy.observability.memory import machine_bytes
 from rl_empathy.observability.private_files import keep_files_private
 from rl_empathy.observability.streams import go_on_unseen
 
@@ -28,6 +33,23 @@ def prepare_environment() -> None:
         defaults["RAY_AUTH_MODE"] = "token"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def print_plan(run_file: RunFile) -> int:
+    """Print the resolved run file and the plan; on a cluster that is joined its memory is known only then."""
+    plan = make_plan(run_file)
+    print(dump_run_file(run_file), end="")
+    print("\n".join(f"# {line}" for line in plan.lines()))
+    from rl_empathy.engines.chat_sources import check_chat
+
+    remarks = [*advice(run_file), *check_chat(run_file)]
+    print("".join(f"# warning: {line}\n" for line in remarks), end="")
+    if is_local(run_file.cluster.address):
+        fits, text = plan.memory_text(machine_bytes(), "this machine")
+        if not fits:
+            raise ResourceError(text)
+        print(f"# {text}" if text else "", end="\n" if text else "")
+    return 0
 
 
 def exit_code(command: Callable[[], int | None]) -> int:

@@ -220,6 +220,9 @@ class RecordingTrainer:
         self.version = replace_number(self.version, self.version.number + 1)
         return {"policy/loss": 0.0, "time/trainer_busy_s": self._update_s}
 
+    def microbatch_tokens(self) -> int:
+        return 4096
+
     async def weights(self) -> str:
         return "weights"
 

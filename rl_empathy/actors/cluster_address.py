@@ -3,9 +3,6 @@
 import os
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
 from rl_empathy.errors import ResourceError
 
 
@@ -33,6 +30,9 @@ def join_ray(address: str, *, logging_level: int) -> Any:
     Raises:
         ResourceError: Nobody answers there, it is no address, or Ray, Python or token are not those of the cluster.
     """
+    import ray  # --check wants to know what an address means, and no Ray
+    from ray.exceptions import RayError
+
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging_level)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:

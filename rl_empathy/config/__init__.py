@@ -6,7 +6,8 @@ keys        the keys of the run file, read off the types
 source      run file and overrides as plain data that knows its lines
 loading     load, dump and compare run files; all problems at once
 reference   the page of all keys
-model_size  parameters of a model, without loading it
+model_size  parameters and shape of a model, without loading it
+memory      what each role takes of memory, in parts
 changes     a run that goes on with another run file: what becomes of its stages
 needs       what a stage needs of another one
 advice      what is allowed and hardly meant

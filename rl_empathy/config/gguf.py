@@ -18,8 +18,13 @@ class GgufHeader(NamedTuple):
 
     values: dict[str, Any]
     """Of the entries that were asked for, those that are there."""
-    parameters: int
-    """Numbers in all tensors."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of every tensor by its name, the innermost length first."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(map(math.prod, self.shapes.values()))
 
 
 def gguf_header(path: Path, wanted: Collection[str] = ()) -> GgufHeader:
@@ -47,7 +52,7 @@ def gguf_header(path: Path, wanted: Collection[str] = ()) -> GgufHeader:
                 value = reader.value(reader.number("I"), keep=name in wanted)
                 if name in wanted:
                     values[name] = value
-            return GgufHeader(values, sum(reader.tensor() for _ in range(num_tensors)))
+            return GgufHeader(values, dict(reader.tensor() for _ in range(num_tensors)))
         except (struct.error, KeyError, UnicodeDecodeError):
             raise damaged from None
 
@@ -80,10 +85,9 @@ class _Reader:
         found = [self.value(inner, keep=keep) for _ in range(length)]
         return found if keep else None
 
-    def tensor(self) -> int:
-        """Pass over a tensor's entry; gives its size."""
-        self.string(keep=False)
-        rank = self.number("I")
-        size: int = math.prod(struct.unpack_from(f"<{rank}Q", self._content, self._at))
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """A tensor's name and shape."""
+        name, rank = self.string(), self.number("I")
+        shape = struct.unpack_from(f"<{rank}Q", self._content, self._at)
         self._at += 8 * rank + 12  # shape, then type and offset
-        return size
+        return name, shape

@@ -1,8 +1,9 @@
-"""How many parameters a model has, read off its shape or the header of its file; nothing is loaded."""
+"""How large a model is, read off its shape or the header of its file; nothing is loaded."""
 
 import json
 import math
 import struct
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,69 +13,19 @@ from rl_empathy.config.sections import FromScratchConfig, ModelConfig
 from rl_empathy.errors import ConfigError
 
 PACKAGE_SCHEME = "package://"
+_GGUF_KIND = "general.architecture"
+_GGUF_KEYS = (
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+)
 
 
-def intermediate_size(hidden_size: int) -> int:
-    """Feed-forward width of a model made from scratch: 8/3 of hidden_size, up to a multiple of 32."""
-    return 32 * math.ceil(8 * hidden_size / 3 / 32)
-
-
-def from_scratch_parameters(config: FromScratchConfig) -> int:
-    """Parameters of the Llama of `model.from_scratch`: tied embeddings, a key-value head for every head."""
-    return _Llama(
-        hidden=config.hidden_size,
-        layers=config.num_layers,
-        intermediate=intermediate_size(config.hidden_size),
-        vocabulary=config.vocabulary_size,
-        query=config.hidden_size,
-        key_value=config.hidden_size,
-        tied=True,
-    ).parameters
-
-
-def model_parameters(model: ModelConfig) -> int | None:
-    """Parameters of the run's starting model; None when only the hub knows.
-
-    Raises:
-        ConfigError: The package of a package:// path or its file is missing, or the files are damaged.
-    """
-    if model.from_scratch is not None:
-        return from_scratch_parameters(model.from_scratch)
-    path = model.path or ""
-    if path.startswith(PACKAGE_SCHEME):
-        return gguf_header(package_file(path)).parameters
-    return folder_parameters(Path(path).expanduser())
-
-
-def package_file(path: str) -> Path:
-    """The file that package://<package>/<file> names; the package is found, not imported."""
-    package, _, name = path.removeprefix(PACKAGE_SCHEME).partition("/")
-    if not package.isidentifier() or not name or ".." in Path(name).parts:
-        raise ConfigError(f"model.path {path!r} must look like package://<package>/<file.gguf>")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            f"model.path {path!r} needs the package {package}, which is not installed; "
-            "install the extra: pip install 'rl-empathy[models]'"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    if not (folder / name).is_file():
-        known = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
-        raise ConfigError(f"model.path {path!r}: {package} has no file {name}; its GGUF files: {known}")
-    return folder / name
-
-
-def folder_parameters(path: Path) -> int | None:
-    """Parameters of a local GGUF file or transformers folder; None when neither is there."""
-    if path.is_file():
-        return gguf_header(path).parameters
-    if weights := sorted(path.glob("*.safetensors")):
-        return sum(_safetensors_parameters(file) for file in weights)
-    return _config_parameters(path / "config.json") if (path / "config.json").is_file() else None
-
-
-class _Llama(NamedTuple):
-    """The widths and counts that decide how many parameters a Llama has."""
+class ModelShape(NamedTuple):
+    """The widths and counts that decide what a Llama takes, and about what others like it take."""
 
     hidden: int
     layers: int
@@ -95,12 +46,85 @@ class _Llama(NamedTuple):
         return embeddings + self.layers * layer + self.hidden
 
 
-def _config_parameters(path: Path) -> int | None:
+class ModelSize(NamedTuple):
+    """How many parameters a model has, and its shape where that is known."""
+
+    parameters: int
+    shape: ModelShape | None
+
+
+def intermediate_size(hidden_size: int) -> int:
+    """Feed-forward width of a model made from scratch: 8/3 of hidden_size, up to a multiple of 32."""
+    return 32 * math.ceil(8 * hidden_size / 3 / 32)
+
+
+def from_scratch_parameters(config: FromScratchConfig) -> int:
+    """Parameters of the Llama of `model.from_scratch`."""
+    return _from_scratch_shape(config).parameters
+
+
+def model_size(model: ModelConfig) -> ModelSize | None:
+    """Size of the run's starting model; None when only the hub knows.
+
+    Raises:
+        ConfigError: The package of a package:// path or its file is missing, or the files are damaged.
+    """
+    if model.from_scratch is not None:
+        shape = _from_scratch_shape(model.from_scratch)
+        return ModelSize(shape.parameters, shape)
+    path = model.path or ""
+    if path.startswith(PACKAGE_SCHEME):
+        return _gguf_size(package_file(path))
+    return folder_size(Path(path).expanduser())
+
+
+def package_file(path: str) -> Path:
+    """The file that package://<package>/<file> names; the package is found, not imported."""
+    package, _, name = path.removeprefix(PACKAGE_SCHEME).partition("/")
+    if not package.isidentifier() or not name or ".." in Path(name).parts:
+        raise ConfigError(f"model.path {path!r} must look like package://<package>/<file.gguf>")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"model.path {path!r} needs the package {package}, which is not installed; "
+            "install the extra: pip install 'rl-empathy[models]'"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    if not (folder / name).is_file():
+        known = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
+        raise ConfigError(f"model.path {path!r}: {package} has no file {name}; its GGUF files: {known}")
+    return folder / name
+
+
+def folder_size(path: Path) -> ModelSize | None:
+    """Size of a local GGUF file or transformers folder; None when neither is there, or its kind is not known."""
+    if path.is_file():
+        return _gguf_size(path)
+    shape = _config_shape(path / "config.json") if (path / "config.json").is_file() else None
+    if weights := sorted(path.glob("*.safetensors")):
+        return ModelSize(sum(_safetensors_parameters(file) for file in weights), shape)
+    return ModelSize(shape.parameters, shape) if shape else None
+
+
+def _from_scratch_shape(config: FromScratchConfig) -> ModelShape:
+    """Tied embeddings, a key-value head for every head."""
+    return ModelShape(
+        hidden=config.hidden_size,
+        layers=config.num_layers,
+        intermediate=intermediate_size(config.hidden_size),
+        vocabulary=config.vocabulary_size,
+        query=config.hidden_size,
+        key_value=config.hidden_size,
+        tied=True,
+    )
+
+
+def _config_shape(path: Path) -> ModelShape | None:
     config = _json(path, path.read_bytes())
     try:
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         head = config.get("head_dim") or hidden // heads
-        return _Llama(
+        return ModelShape(
             hidden=hidden,
             layers=config["num_hidden_layers"],
             intermediate=config["intermediate_size"],
@@ -108,7 +132,7 @@ def _config_parameters(path: Path) -> int | None:
             query=heads * head,
             key_value=(config.get("num_key_value_heads") or heads) * head,
             tied=config.get("tie_word_embeddings", False),
-        ).parameters
+        )
     except (KeyError, TypeError):
         return None
 
@@ -130,3 +154,28 @@ def _json(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"model.path: {path} is damaged; a JSON object was expected")
     return value
+
+
+def _gguf_size(path: Path) -> ModelSize:
+    """What the header of a GGUF file says: its tensors, and the widths among its entries."""
+    kind = gguf_header(path, [_GGUF_KIND]).values.get(_GGUF_KIND)
+    header = gguf_header(path, [f"{kind}.{key}" for key in _GGUF_KEYS])
+    numbers = {name.removeprefix(f"{kind}."): value for name, value in header.values.items()}
+    return ModelSize(header.parameters, _gguf_shape(numbers, header.shapes))
+
+
+def _gguf_shape(numbers: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> ModelShape | None:
+    try:
+        hidden, heads = numbers["embedding_length"], numbers["attention.head_count"]
+        head = numbers.get("attention.key_length") or hidden // heads
+        return ModelShape(
+            hidden=hidden,
+            layers=numbers["block_count"],
+            intermediate=numbers["feed_forward_length"],
+            vocabulary=shapes["token_embd.weight"][1],
+            query=heads * head,
+            key_value=numbers.get("attention.head_count_kv", heads) * head,
+            tied="output.weight" not in shapes,
+        )
+    except (KeyError, IndexError):
+        return None

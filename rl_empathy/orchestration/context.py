@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rl_empathy.config.plan import Plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.conversations import prompt_token_ids, schema_beside
 from rl_empathy.data.loading import DataSet
@@ -14,6 +15,7 @@ from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration.fleet import RestartableRole, RestartBudget, RolloutWorkers, Savings
+from rl_empathy.orchestration.memory_record import MemoryRecord
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import PolicyVersion, Row
@@ -33,6 +35,9 @@ class RunContext:
     cache: dict[str, Any] = field(default_factory=dict)
     workers: RolloutWorkers | None = None
     """Started when they are first wanted; see `roles`."""
+    plan: Plan | None = None
+    """Of the run, once its cluster is known."""
+    memory: MemoryRecord = field(default_factory=MemoryRecord)
     reward_model: RestartableRole | None = None
     """Likewise."""
     _loads: int = 0

@@ -57,6 +57,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
         export_to=folder,
         in_rounds=context.run_file.run.deterministic,
     )
+    await context.memory.look()
     fleet.end_training()
     return folder
 

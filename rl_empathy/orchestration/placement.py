@@ -15,6 +15,7 @@ from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan, RolePlan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
+from rl_empathy.observability.memory import machine_bytes
 
 LOOK_S = 2.0
 """How often one looks whether nodes have come."""
@@ -56,7 +57,7 @@ async def find_room(
         tell: Told when the run waits for nodes.
 
     Raises:
-        ResourceError: The cluster has fewer CPUs or GPUs than the plan needs; the text names both.
+        ResourceError: The cluster has fewer CPUs or GPUs, or less memory than the plan needs; the text names both.
     """
     lacking = await _lacking(plan)
     if lacking and may_grow and config.deadlines.nodes_s:
@@ -70,6 +71,11 @@ async def find_room(
             f"the run needs {' and '.join(lacking)}. Lower cluster.*.num_cpus or rollout_workers.min, raise "
             f"cluster.num_cpus (logical CPUs of a local cluster), or add nodes. The plan:\n{plan}"
         )
+    fits, text = plan.memory_text(*await asyncio.to_thread(_memory, joined=may_grow))
+    if not fits:
+        raise ResourceError(f"{text}. The plan:\n{plan}")
+    if text:
+        tell(text)
 
 
 def demand(plan: Plan) -> tuple[int, list[dict[str, float]]]:
@@ -95,6 +101,15 @@ async def _lacking(plan: Plan) -> list[str]:
         for kind, wanted in (("CPU", plan.total_cpus), ("GPU", plan.total_gpus))
         if have.get(kind, 0) < wanted
     ]
+
+
+def _memory(*, joined: bool) -> tuple[int, str]:
+    """What memory there is, bytes, and where."""
+    if not joined:
+        return machine_bytes(), "this machine"
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there_is = sum(node.get("memory", 0) + node.get("object_store_memory", 0) for node in nodes)
+    return int(there_is), f"the cluster's {len(nodes)} nodes"
 
 
 async def _wait_for_nodes(plan: Plan, seconds: float) -> list[str]:

@@ -20,12 +20,14 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from rl_empathy.config.sections import DeadlinesConfig
 from rl_empathy.errors import OutOfMemoryError, RlEmpathyError, RoleDiedError, RoleTimeoutError
-from rl_empathy.observability.memory import KernelKills, first_line, memory_ran_out
+from rl_empathy.observability.memory import KernelKills, first_line, memory_ran_out, own_pulse
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.reports import Follower, append_report
 
 POLL_S = 0.2
 STOP_FILE, LOG_FILE, REPORTS_FILE = "stop", "worker.log", "reports.jsonl"
+PEAK_FILE = "peak_bytes"
+"""What the worker held at most, of its node and of its GPU."""
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _ENVIRONMENT = {
     # A worker's report waits for the controller's next look, which by default comes every 2 s.
@@ -171,8 +173,8 @@ def _trainer(job: TrainJob) -> Any:
     wanted = {"CPU": job.num_cpus} | ({"GPU": job.num_gpus} if job.num_gpus else {})
     # Not TorchTrainer: it opens a store on every interface, for ranks that the training engine joins by itself.
     return DataParallelTrainer(
-        job.loop,
-        train_loop_config=dict(job.settings),
+        _watched,
+        train_loop_config={"loop": job.loop, "settings": dict(job.settings), "peak": job.folder / PEAK_FILE},
         scaling_config=ray.train.ScalingConfig(
             num_workers=1, use_gpu=job.num_gpus > 0, resources_per_worker=wanted
         ),
@@ -182,6 +184,15 @@ def _trainer(job: TrainJob) -> Any:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # v2's class has it
         ),
     )
+
+
+def _watched(config: Mapping[str, Any]) -> None:
+    """Runs in the worker."""
+    try:
+        config["loop"](config["settings"])
+    finally:
+        pulse = own_pulse()
+        config["peak"].write_text(f"{pulse.peak_bytes} {pulse.gpu_peak_bytes}", encoding="ascii")
 
 
 def _cause(error: Exception, job: TrainJob, *, by_kernel: bool) -> Exception:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
@@ -29,14 +29,13 @@ async def start_rollout_worker(context: RunContext, name: str, model: Path) -> R
     """A rollout worker, with the weights of a model folder."""
     run_file = context.run_file
     settings = run_file.cluster.rollout_workers
-    return await start_role(
+    return await _start(
+        context,
         name,
         RolloutWorker,
         name,
         str(model),
         resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_concurrency=1000),
-        logs=context.directory.logs,
-        deadlines=run_file.cluster.deadlines,
         dtype=run_file.model.dtype,
         max_model_tokens=context.max_model_tokens,
         max_running_sequences=context.savings[SEQUENCES],
@@ -72,15 +71,14 @@ async def start_policy_trainer(context: RunContext, policy: Path) -> Ranks:
     settings, deadlines = run_file.cluster.policy_trainer, run_file.cluster.deadlines
 
     async def start(rank: int) -> Role:
-        return await start_role(
+        return await _start(
+            context,
             "policy_trainer" if settings.ranks == 1 else f"policy_trainer_rank_{rank}",
             PolicyTrainer,
             str(policy),
             run_file.grpo,
             settings,
             resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-            logs=context.directory.logs,
-            deadlines=deadlines,
             rank=rank,
             dtype=run_file.model.dtype,
             schema=context.schema,
@@ -122,13 +120,12 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
     settings = run_file.cluster.reference_model
 
     async def start() -> Role:
-        return await start_role(
+        return await _start(
+            context,
             "reference_model",
             ReferenceModel,
             str(policy),
             resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-            logs=context.directory.logs,
-            deadlines=run_file.cluster.deadlines,
             dtype=run_file.model.dtype,
             layout=run_file.cluster.policy_trainer.layout,
             microbatch_tokens=context.savings[MICROBATCH],
@@ -163,13 +160,12 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         return scored or any(context.directory.stage("rollouts").iterdir())  # of a step that was made
 
     async def start() -> Role:
-        return await start_role(
+        return await _start(
+            context,
             "reward_model",
             RewardModel,
             terms,
             resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
-            logs=context.directory.logs,
-            deadlines=run_file.cluster.deadlines,
             schema=context.schema,
             tokenizer_path=str(tokenizer),
             embedding_path=str(embedding) if embedding else None,
@@ -184,6 +180,19 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             await start(), start_again, context.budget, retries=run_file.grpo.reward_retries
         )
     return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
+
+
+async def _start(context: RunContext, name: str, actor_class: type, *arguments: Any, **settings: Any) -> Role:
+    """Start a role, and count what memory it holds."""
+    role = await start_role(
+        name,
+        actor_class,
+        *arguments,
+        logs=context.directory.logs,
+        deadlines=context.run_file.cluster.deadlines,
+        **settings,
+    )
+    return context.memory.add(role)
 
 
 async def _start_again(context: RunContext, name: str, start: Callable[[], Awaitable[T]]) -> T:

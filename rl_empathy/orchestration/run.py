@@ -66,6 +66,7 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
 async def _carried_out(context: RunContext, plan: Plan, *, may_grow: bool) -> str:
     """The stages, once the cluster has room for them: what `_tracked` returns."""
     await _find_room(context, plan, may_grow=may_grow)
+    context.plan = plan
     return await _tracked(context)
 
 
@@ -217,7 +218,10 @@ async def _stages(context: RunContext) -> None:
         if result is None:
             directory.begin_stage(stage)
             result = await _run_stage(context, stage, models, reward_model)
-            directory.finish_stage(stage, result)
+            held = await context.memory.stage_ended(
+                context.plan, stage, directory.stage(stage), context.progress.message
+            )
+            directory.finish_stage(stage, result | {"memory": held})
         else:
             context.progress.message(f"{stage} is finished")
         if stage in ("sft", "grpo"):

@@ -38,8 +38,12 @@ class Fleet:
     """None: the number of workers stays as it is."""
 
     def metrics(self) -> dict[str, float]:
-        """Restarts since this process began, and the seconds that they took."""
-        return {"fleet/restarts": float(self.budget.total), "fleet/restart_s": self.budget.seconds}
+        """Restarts since this process began, the seconds that they took, and the micro-batch of the next update."""
+        return {
+            "fleet/restarts": float(self.budget.total),
+            "fleet/restart_s": self.budget.seconds,
+            "policy/microbatch_tokens": float(self.trainer.microbatch_tokens()),
+        }
 
     def rescale(self, step: Mapping[str, float]) -> None:
         """Start or take away rollout workers, if the metrics of a step say so; the first one has too few of them."""

@@ -45,7 +45,7 @@ class PolicyTrainerHandle:
         self._start = start
         self._deadlines = deadlines
         self._budget = budget
-        self._microbatch_tokens = microbatch_tokens
+        self.microbatch_tokens = microbatch_tokens
         self._writing = asyncio.Lock()
         self.version = PolicyVersion(0, 0)
 
@@ -77,7 +77,7 @@ class PolicyTrainerHandle:
             lambda actor: actor.update.remote(
                 rewards,
                 bool(references),
-                self._microbatch_tokens(),
+                self.microbatch_tokens(),
                 *(g.payload for g in groups),
                 *references,
             ),

@@ -22,26 +22,48 @@ def make_run_file(**sections: Any) -> RunFile:
 
 def test_the_plan_says_what_will_happen() -> None:
     run_file = make_run_file(model={"path": "hub/model"}, grpo={"num_steps": 40, "group_size": 4})
-    # trainer 0.25 Gi parameters x 16 bytes = 4 GiB; worker 0.25 Gi x 4 + 0.25 GiB + 0.8 GiB; reference 1 GiB
+    # 0.25 Gi parameters: training 16 bytes each and 0.45 GiB; worker 4 + 4, 0.25 GiB of cache and 0.8 GiB
+    worker = "weights 1.0, cache 0.2, packed weights 1.0, process 0.8"
     assert str(make_plan(run_file, parameters=GIB // 4)) == (
         "run a_run in runs/a_run\n"
         "model hub/model: 268.4 M parameters\n"
         "1. sft: 3 epochs, ≤ 4,096 tokens a step; then 32 held-out prompts answered\n"
-        "     stage worker: 2 CPUs, about 4.0 GiB\n"
-        "     rollout worker: 1 CPU, about 2.0 GiB, at the end\n"
+        "     stage worker: 2 CPUs, about 4.4 GiB (weights 1.0, gradients 1.0, moments 2.0, process 0.4)\n"
+        f"     rollout worker: 1 CPU, about 3.0 GiB ({worker}), at the end\n"
         "2. reward_modeling: 60 steps, 16 pairs a step\n"
-        "     stage worker: 2 CPUs, about 0.3 GiB\n"
-        "     rollout worker: 1 CPU, about 2.0 GiB\n"
+        "     stage worker: 2 CPUs, about 2.9 GiB "
+        "(weights 0.1, gradients 0.1, moments 0.2, activations 2.1, process 0.4)\n"
+        f"     rollout worker: 1 CPU, about 3.0 GiB ({worker})\n"
         "3. grpo: 40 steps of 8 groups of 4: 1,280 completions, ≤ 327,680 tokens generated\n"
-        "     policy trainer: 1 CPU, about 4.0 GiB\n"
-        "     rollout worker: 1 CPU, about 2.0 GiB\n"
-        "     reference model: 1 CPU, about 1.0 GiB\n"
-        "     reward model: 1 CPU, about 0.1 GiB\n"
+        "     policy trainer: 1 CPU, about 4.4 GiB (weights 1.0, gradients 1.0, moments 2.0, process 0.4)\n"
+        f"     rollout worker: 1 CPU, about 3.0 GiB ({worker})\n"
+        "     reference model: 1 CPU, about 1.4 GiB (weights 1.0, process 0.4)\n"
+        "     reward model: 1 CPU, about 0.6 GiB (weights 0.1, process 0.4)\n"
+        "     published weights, once on every node: about 1.0 GiB\n"
         "4. evaluate: 64 prompts × 8 completions of each model, ≤ 131,072 tokens generated\n"
-        "     rollout worker: 1 CPU, about 2.0 GiB\n"
-        "     reward model: 1 CPU, about 0.1 GiB\n"
+        f"     rollout worker: 1 CPU, about 3.0 GiB ({worker})\n"
+        "     reward model: 1 CPU, about 0.6 GiB (weights 0.1, process 0.4)\n"
         "needs 5 CPUs, the driver's CPU included"
     )
+
+
+@pytest.mark.parametrize(
+    ("there_is_gib", "fits", "told"),
+    [
+        (97, True, "(10%)"),
+        (11, True, "(89%): that is near. Smaller make it: "),
+        (9, False, "(109%): too much. Smaller make it: a smaller model, grpo.microbatch_tokens, "),
+    ],
+)
+def test_a_plan_is_held_against_the_memory_that_there_is(there_is_gib: int, fits: bool, told: str) -> None:
+    plan = make_plan(make_run_file(grpo={"kl_coef": 0}, run={"stages": ["sft", "grpo"]}), parameters=GIB // 4)
+    # trainer 4.45, worker 1 + 1 + 0.25 + 0.8, reward model 0.57, published weights 1, Ray and the driver 0.7: 9.8
+    has_room, text = plan.memory_text(there_is_gib * GIB, "this machine")
+    assert has_room == fits
+    assert text.startswith(
+        f"stage grpo takes about 9.8 of the {there_is_gib}.0 GiB of memory of this machine"
+    )
+    assert told in text
 
 
 def test_stages_keep_the_order_of_the_run_file() -> None:
@@ -65,7 +87,9 @@ def test_ranks_share_what_zero_cuts() -> None:
     cluster = {"policy_trainer": {"ranks": 4, "zero_stage": 3, "num_gpus": 1}}
     plan = make_plan(make_run_file(run={"stages": ["grpo"]}, cluster=cluster), parameters=2**30)
     assert plan.total_gpus == 4
-    assert "     4 × policy trainer rank: 1 CPU, 1 GPU, about 5.0 GiB" in plan.lines()  # 20 bytes / 4 each
+    # 20 bytes / 4 each, and the process
+    held = "about 5.4 GiB (weights 1.0, gradients 1.0, moments 3.0, process 0.4)"
+    assert f"     4 × policy trainer rank: 1 CPU, 1 GPU, {held}" in plan.lines()
 
 
 def test_generation_at_the_end_of_sft_takes_the_place_of_the_trainer() -> None:

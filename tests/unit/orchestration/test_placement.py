@@ -13,7 +13,7 @@ from rl_empathy.orchestration.placement import demand, join_cluster
 
 
 def role(instances: int, num_cpus: float, num_gpus: float = 0) -> RolePlan:
-    return RolePlan(role="any", instances=instances, num_cpus=num_cpus, num_gpus=num_gpus, memory_bytes=None)
+    return RolePlan(role="any", instances=instances, num_cpus=num_cpus, num_gpus=num_gpus, memory=None)
 
 
 def plan(*stages: StagePlan) -> Plan:

@@ -8,6 +8,7 @@ from rl_empathy.config.loading import load_run_file
 from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration import roles
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
+from rl_empathy.orchestration.memory_record import MemoryRecord
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
 
@@ -36,6 +37,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
             run_file=load_run_file("configs/quickstart.yaml", []),
             directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
             schema=None,
+            memory=MemoryRecord(),
             workers=None,
             reward_model=None,
         )
