@@ -86,7 +86,7 @@ class RandomlySlowWorkers:
     async def watch(self) -> None:
         pass  # none goes
 
-    async def load_weights(self, weights, version):
+    async def load_weights(self, weights, version, offer=None):
         self.version = version
         report = {"pause_s": 0.0, "busy_s": 0.0}
         return {f"worker_{i}": report for i in range(self._count)}
@@ -100,7 +100,7 @@ class SlowlyLoadingWorkers(RandomlySlowWorkers):
         self._trainer = trainer
         self.loads_during_updates = 0
 
-    async def load_weights(self, weights, version):
+    async def load_weights(self, weights, version, offer=None):
         before = len(self._trainer.trained)
         await asyncio.sleep(0.03)
         self.loads_during_updates += len(self._trainer.trained) > before
@@ -114,7 +114,7 @@ class StuckWorkers(RandomlySlowWorkers):
         super().__init__()
         self._number = number
 
-    async def load_weights(self, weights, version):
+    async def load_weights(self, weights, version, offer=None):
         if version.number >= self._number:
             await asyncio.Event().wait()
         return await super().load_weights(weights, version)
@@ -127,7 +127,7 @@ class ForgettingWorkers(RandomlySlowWorkers):
         super().__init__()
         self._number = number
 
-    async def load_weights(self, weights, version):
+    async def load_weights(self, weights, version, offer=None):
         if version.number == self._number:
             raise PayloadLostError("the object is lost")
         return await super().load_weights(weights, version)
@@ -222,6 +222,9 @@ class RecordingTrainer:
 
     def microbatch_tokens(self) -> int:
         return 4096
+
+    async def until_idle(self) -> bool:
+        return True
 
     async def weights(self) -> str:
         return "weights"

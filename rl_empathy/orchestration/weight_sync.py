@@ -3,6 +3,7 @@
 trainer ── weights(), one copy into the object store ──> node memory ── mapped, no copy ──> workers of the node
 
 The trainer goes on when its copy is made: the workers load beside its next update, as far as groups for one are there.
+When all have loaded the copy is let go, so that a node holds one at a time; a worker that comes later gets a new one.
 """
 
 import asyncio
@@ -70,6 +71,17 @@ class Publisher:
         """
         return self._metrics | {"fleet/rollout_workers_ready": float(self._ready)}
 
+    async def _offer(self) -> "tuple[ObjectRef[Any], PolicyVersion] | None":
+        """For a worker that comes when the others have loaded what was published, which nobody holds any more."""
+        while await self._trainer.until_idle():
+            version = self._trainer.version
+            try:
+                return await self._trainer.weights(), version
+            except TrainerLostError:
+                if self._trainer.version.attempt == version.attempt:
+                    raise
+        return None
+
     async def _brought(self) -> None:
         if self._bringing:
             await self._bringing
@@ -78,7 +90,7 @@ class Publisher:
         self, weights: "ObjectRef[Any]", version: PolicyVersion, started: float, then: Callable[[], None]
     ) -> None:
         try:
-            reports = await self._workers.load_weights(weights, version)
+            reports = await self._workers.load_weights(weights, version, self._offer)
         except PayloadLostError as error:  # with the trainer's node; going back publishes older ones
             raise TrainerLostError(str(error)) from error
         now = self._now()

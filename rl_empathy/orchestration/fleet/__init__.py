@@ -5,6 +5,7 @@ In training actors are reached from this folder only.
 calls             a call to an actor or a task, which always ends (C6)
 deaths            what Ray raises, as an error of ours
 group_handle      a group as the driver sees it: the header here, the payload where it was made
+loads             how rollout workers get weights
 ranks             several processes that are one role
 restarts          roles that die are started anew, within a budget
 savings           what is halved when a role runs out of memory

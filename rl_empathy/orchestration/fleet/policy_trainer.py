@@ -47,6 +47,7 @@ class PolicyTrainerHandle:
         self._budget = budget
         self.microbatch_tokens = microbatch_tokens
         self._writing = asyncio.Lock()
+        self._idle, self._gone = asyncio.Event(), True
         self.version = PolicyVersion(0, 0)
 
     async def resume(self) -> Resumed:
@@ -54,6 +55,8 @@ class PolicyTrainerHandle:
         self.version, resumed = await self._call(
             lambda actor: actor.resume.remote(), self._deadlines.checkpoint_s, "load its checkpoint"
         )
+        self._gone = False
+        self._idle.set()
         return resumed  # type: ignore[no-any-return]
 
     async def rebuild(self, error: Exception) -> None:
@@ -71,6 +74,7 @@ class PolicyTrainerHandle:
 
     async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
         """Train on groups; the trainer then holds the next version."""
+        self._idle.clear()
         rewards = [group.rewards for group in groups]
         references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
         metrics = await self._call(
@@ -85,6 +89,7 @@ class PolicyTrainerHandle:
             "update the policy",
         )
         self.version = PolicyVersion(self.version.attempt, self.version.number + 1)
+        self._idle.set()
         return metrics  # type: ignore[no-any-return]
 
     async def weights(self) -> "ObjectRef[Any]":
@@ -128,10 +133,23 @@ class PolicyTrainerHandle:
 
     def kill(self) -> None:
         """End the processes at once, for good."""
+        self._leave()
         self._ranks.kill()
 
+    async def until_idle(self) -> bool:
+        """Wait until no update is under way, so that it holds `version`; false: it is gone."""
+        await self._idle.wait()
+        return not self._gone
+
+    def _leave(self) -> None:
+        self._gone = True
+        self._idle.set()  # nobody waits for one that is gone
+
     async def _call(self, make: Callable[[Any], "ObjectRef[Any]"], seconds: float, doing: str) -> Any:
+        ranks = self._ranks
         try:
-            return await self._ranks.call(make, seconds=seconds, doing=doing)
+            return await ranks.call(make, seconds=seconds, doing=doing)
         except (*LOST, PayloadLostError) as error:  # going back opens a group that is gone again as well
+            if ranks is self._ranks:  # else another one is in its place by now
+                self._leave()
             raise TrainerLostError(str(error)) from error

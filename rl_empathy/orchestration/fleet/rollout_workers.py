@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from rl_empathy.errors import (
 )
 from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
+from rl_empathy.orchestration.fleet.loads import Ask, Load, Offer, from_store
 from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
@@ -34,17 +34,6 @@ in the worker's queue when few workers are left for many groups.
 """
 WATCH_S = 2.0
 """A cloud tells of a node that it takes back half a minute or more before."""
-
-
-@dataclass(frozen=True)
-class _Load:
-    """How a worker gets the weights that are published now."""
-
-    number: int
-    """Rises: a worker refuses one that reaches it after a newer one."""
-    version: PolicyVersion
-    ask: Callable[[Role, bool, int], Awaitable[Any]]
-    """The call, with the number; true: whole, so that what the worker had under way is given up."""
 
 
 class RolloutWorkers:
@@ -86,8 +75,9 @@ class RolloutWorkers:
         self._seed = seed
         self._in_step = in_step
         self._tell = tell
-        self._load: _Load | None = None
-        self._load_lost: PayloadLostError | None = None
+        self._load: Load | None = None
+        self._offer: Offer | None = None
+        self._load_lost: PayloadLostError | TrainerLostError | None = None
         self._load_numbers = itertools.count()
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -143,13 +133,14 @@ class RolloutWorkers:
             lost()
 
     async def load_weights(
-        self, weights: "ObjectRef[Any]", version: PolicyVersion
+        self, weights: "ObjectRef[Any]", version: PolicyVersion, offer: Offer | None = None
     ) -> dict[str, dict[str, float]]:
         """Have every worker load a version; one that is late or lost follows on its own.
 
         Args:
-            weights: In the object store, where they stay for those that join later.
+            weights: In the object store, where they stay until every worker has loaded them.
             version: What they are.
+            offer: Asked for weights by a worker that comes later; None: they stay in the object store for it.
 
         Returns:
             Pause and busy seconds of each worker that loaded it in time, by a name of its process.
@@ -159,9 +150,7 @@ class RolloutWorkers:
             PayloadLostError: The weights are gone, with the node that had them.
             RoleTimeoutError: Fewer than cluster.rollout_workers.min are ready after cluster.deadlines.workers_s.
         """
-        return await self._bring(
-            version, lambda role, whole, number: role.actor.load_weights.remote(weights, whole, number)
-        )
+        return await self._bring(version, from_store(weights), offer)
 
     async def load_model(self, folder: Path, version: PolicyVersion) -> None:
         """Have every worker load the weights of a model folder of the same architecture."""
@@ -189,6 +178,8 @@ class RolloutWorkers:
             await asyncio.gather(*(role.take_pulse(WATCH_S) for role in idle), return_exceptions=True)
             self.roster.replace_leaving(await self._nodes_to_leave())
             await asyncio.sleep(WATCH_S)
+            if isinstance(self._load_lost, TrainerLostError):
+                raise self._load_lost
             if self._load_lost:
                 raise TrainerLostError(
                     f"the published weights are gone with their node: {self._load_lost}"
@@ -223,11 +214,11 @@ class RolloutWorkers:
         return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
 
     async def _bring(
-        self, version: PolicyVersion, ask: Callable[[Role, bool, int], Awaitable[Any]]
+        self, version: PolicyVersion, ask: Ask, offer: Offer | None = None
     ) -> dict[str, dict[str, float]]:
         async with self._loading:
-            load = _Load(next(self._load_numbers), version, ask)
-            self._load, self._load_lost = load, None
+            load = Load(next(self._load_numbers), version, ask)
+            self._load, self._offer, self._load_lost = load, offer, None
             living = [
                 worker
                 for worker in self.roster.workers
@@ -235,6 +226,8 @@ class RolloutWorkers:
             ]
             refits = (self._refit(worker, load) for worker in living)
             reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
+            if None not in reports:  # what one could not load its successor loads
+                self._let_go()
         stats = {}
         for worker, report in zip(living, reports, strict=True):
             if isinstance(report, BaseException):
@@ -244,7 +237,7 @@ class RolloutWorkers:
         await self.roster.until_enough(f"load policy version {version}")
         return stats
 
-    async def _refit(self, worker: Worker, load: _Load) -> dict[str, float] | None:
+    async def _refit(self, worker: Worker, load: Load) -> dict[str, float] | None:
         """Have a worker load what is published: its report, or None when it is late or lost."""
         if worker.state not in ("stale", "ready"):  # lost, or told to go, a moment ago
             return None
@@ -292,8 +285,25 @@ class RolloutWorkers:
 
     async def _join(self, worker: Worker) -> None:
         async with self._loading:
-            if worker.state == "stale" and self._load is not None:
-                try:
-                    await self._refit(worker, self._load)
-                except PayloadLostError as error:
-                    self._load_lost = error  # the next publish brings others, if there is one: see `watch`
+            if worker.state != "stale":
+                return
+            try:
+                load = self._load or await self._load_anew()
+                if load is not None:
+                    await self._refit(worker, load)
+            except (PayloadLostError, TrainerLostError) as error:
+                self._load_lost = error  # the next publish brings others, if there is one: see `watch`
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Have the object store forget the weights that every worker has loaded, if more can be asked for."""
+        if self._offer and not any(worker.state in ("stale", "loading") for worker in self.roster.workers):
+            self._load = None
+
+    async def _load_anew(self) -> Load | None:
+        offered = await self._offer() if self._offer else None
+        if offered is None:  # the first publish of the next trainer counts this worker in
+            return None
+        weights, version = offered
+        self._load = Load(next(self._load_numbers), version, from_store(weights))
+        return self._load
