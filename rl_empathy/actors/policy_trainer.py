@@ -1,6 +1,7 @@
 """The policy trainer: a training engine with a mailbox."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,15 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.observability.memory import own_pulse
+from rl_empathy.observability.memory import GIB, available_bytes, own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup
+
+ROOM_FOR_COPY = 0.5
+"""Of the memory that is free, a copy for a checkpoint may take so much: the next update needs some as well."""
+
+log = logging.getLogger(__name__)
 
 
 class PolicyTrainer:
@@ -179,20 +185,32 @@ class PolicyTrainer:
             return None, PublishedWeights.of(self._engine.weights(), self._version)
 
     def snapshot(self, driver: dict[str, Any], score: float | None, *finished: RolloutGroup) -> None:
-        """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`."""
+        """Copy policy, optimizer, RNG, the driver's state and finished groups, to be written by `write_snapshot`.
+
+        Where memory has no room for the copy, the checkpoint is written at once, and training waits for it.
+        """
         with self._copying():
-            policy, optimizer = self._engine.weights(), self._engine.optimizer_state()
+            policy = self._engine.weights()
+            needed = 3 * sum(weight.nbytes for weight in policy.values())  # with both moments
+            copy = needed < ROOM_FOR_COPY * available_bytes()
+            optimizer = self._engine.optimizer_state(copy=copy)
             if self._rank == 0:
                 self._snapshot = {
                     "step": self._version.number,
                     "score": score,
                     "tensors": {
-                        "policy": {name: weight.to("cpu", copy=True) for name, weight in policy.items()},
+                        "policy": {name: weight.to("cpu", copy=copy) for name, weight in policy.items()},
                         "optimizer": optimizer,
                         "rng": {"torch": torch.get_rng_state()},
                     },
                     "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},
                 }
+            if not copy:
+                log.warning(
+                    "no room for a copy of %.1f GiB: training waits while the checkpoint is written",
+                    needed / GIB,
+                )
+                self.write_snapshot()
 
     def write_snapshot(self) -> None:
         """Write the last snapshot as a checkpoint, on a thread beside training."""

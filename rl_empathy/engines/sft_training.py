@@ -115,7 +115,7 @@ def fine_tune(
         stops = should_stop()
         checkpoint = None
         if stops or step % config.checkpoint_every == 0 or step == len(batches):
-            tensors = {"policy": engine.weights(), "optimizer": engine.optimizer_state()}
+            tensors = {"policy": engine.weights(), "optimizer": engine.optimizer_state(copy=False)}
             checkpoint = write_checkpoint(folder, step, tensors=tensors, documents={}, keep=2).path
         report(step, metrics, checkpoint)
         if stops:

@@ -111,13 +111,13 @@ class Shards:
 
             safe_set_full_fp32_param(parameter, value.to(parameter.device))
 
-    def moment(self, parameter: Tensor, key: str) -> Tensor:
-        """A copy of AdamW's moment of a weight, on the CPU."""
+    def moment(self, parameter: Tensor, key: str, *, copy: bool) -> Tensor:
+        """AdamW's moment of a weight on the CPU: a copy, or itself where it is there and whole."""
         if not self._zero_stage:
-            return self._optimizer.state[parameter][key].detach().to("cpu", copy=True)  # type: ignore[no-any-return]
+            return self._optimizer.state[parameter][key].detach().to("cpu", copy=copy)  # type: ignore[no-any-return]
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        return safe_get_full_optimizer_state(parameter, key).detach().to("cpu", copy=True)  # type: ignore[no-any-return]
+        return safe_get_full_optimizer_state(parameter, key).detach().to("cpu", copy=copy)  # type: ignore[no-any-return]
 
     def set_moment(self, parameter: Tensor, key: str, value: Tensor) -> None:
         """Overwrite a moment of a weight; one that DeepSpeed makes must exist."""

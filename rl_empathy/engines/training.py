@@ -132,12 +132,16 @@ class TrainingEngine:
                 self.model.language_model, weights, folder, tokenizer_from=tokenizer_from, logprobs=logprobs
             )
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them."""
+    def optimizer_state(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them.
+
+        Args:
+            copy: Whether they stay as they are when the next update is made; twice a weight's memory.
+        """
         state = {"num_updates": torch.tensor(self.num_updates)}
         for name, parameter in self._named_parameters():
             for key in MOMENTS if self.num_updates else ():
-                moment = self._shards.moment(parameter, key)
+                moment = self._shards.moment(parameter, key, copy=copy)
                 if self.rank == 0:
                     state[f"{key}/{name}"] = moment
         return state

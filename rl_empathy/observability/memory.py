@@ -16,6 +16,11 @@ from rl_empathy.types import Pulse
 GIB = 2**30
 LOOK_S = 0.1
 """How often a process looks at what it holds."""
+_CONTAINERS = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where a container says what it may hold, and what it holds."""
 _MONITOR = "running low on memory"
 _ON_NODE = re.compile(r"was ([\d.]+)GB(?: used)? / ([\d.]+)GB")
 _USER = re.compile(r"^\d+\t([\d.]+)\tray::(\w+)", re.MULTILINE)
@@ -127,13 +132,25 @@ def held_bytes() -> int:
 def machine_bytes(root: Path = Path("/")) -> int:
     """Memory of this machine, or of the container where its limit is lower."""
     limits = [int(psutil.virtual_memory().total)]
-    for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for name, _ in _CONTAINERS:
         try:
             text = (root / name).read_text(encoding="ascii").strip()
         except OSError:
             continue
         limits += [int(text)] if text.isdecimal() else []
     return min(limits)
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process may still take without anything being swapped or ended."""
+    free = [int(psutil.virtual_memory().available)]
+    for limit, used in _CONTAINERS:
+        try:
+            most, now = ((root / name).read_text(encoding="ascii").strip() for name in (limit, used))
+        except OSError:
+            continue
+        free += [int(most) - int(now)] if most.isdecimal() else []
+    return max(0, min(free))
 
 
 def _told_by_ray(text: str) -> str:

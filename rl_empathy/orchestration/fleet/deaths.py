@@ -44,6 +44,8 @@ def in_our_words(
 
 
 def _keep(error: RayError, role: str, log: Path) -> None:
+    if not log.is_absolute():  # a task has none of its own
+        return
     with suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(f"The end of {role}, as Ray tells it: {error}\n")
 
