@@ -19,7 +19,10 @@ ENDED_BY_SOMETHING_ELSE = {
     ("orchestration/stop.py", "asyncio.wait"): "the same",
     ("orchestration/fleet/ranks.py", "asyncio.wait"): "every answer waited for has a deadline (Role.answer)",
     ("orchestration/fleet/roster.py", "self._changed.wait"): "inside asyncio.timeout",
-    ("orchestration/fleet/policy_trainer.py", "self._idle.wait"): "an update ends, and its call has a deadline",
+    (
+        "orchestration/fleet/policy_trainer.py",
+        "self._idle.wait",
+    ): "an update ends, and its call has a deadline",
     ("engines/generation.py", "self._commands.get"): "the mailbox of a thread that has nothing else to do",
 }
 
