@@ -38,6 +38,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
             directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
             schema=None,
             memory=MemoryRecord(),
+            progress=SimpleNamespace(warning=lambda text: None),
             workers=None,
             reward_model=None,
         )
