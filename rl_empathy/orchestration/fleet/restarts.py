@@ -188,6 +188,8 @@ class RestartableRole:
         """Wait until another one is up; who comes first has it started for all."""
         if self._restart is None and self._role is role:
             self._restart = asyncio.create_task(self._start_anew(error))
+            # Heard here, too: every call may have been given up by the time at which it fails.
+            self._restart.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if self._restart is not None:
             # A lost trainer takes the calls with it, and each that is cancelled would cost one more restart.
             await asyncio.shield(self._restart)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rl_empathy.config.sections import OptimizerConfig, SFTConfig
-from rl_empathy.engines.sft_training import SFTData, fine_tune
+from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
 from tests.architectures import VOCABULARY, make_architecture
 from tests.tiny_models import make_tiny_tokenizer
@@ -82,3 +82,11 @@ def test_a_training_that_is_stopped_in_its_last_step_and_goes_on_has_reported_th
     losses = [metrics["sft/held_out_loss"] for _, metrics in reports if "sft/held_out_loss" in metrics]
     assert losses[-1] == pytest.approx(loss_of(tmp_path / "sft" / "model", held_out), abs=1e-4)
     assert losses[-1] != pytest.approx(losses[-2], abs=1e-3)
+
+
+@pytest.mark.parametrize("more", [4, 7, 30])
+def test_a_training_that_is_asked_for_more_steps_goes_on_with_the_batches_that_a_longer_one_has(more):
+    samples = make_samples(11, seed=3)
+    short, long = (step_batches(samples, SFTConfig(num_steps=n, batch_tokens=40), seed=0) for n in (3, more))
+    assert long[:3] == short
+    assert len(long) == more

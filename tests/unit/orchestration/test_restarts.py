@@ -1,6 +1,7 @@
 """Calls to a role without a state of its own, on a virtual clock."""
 
 import asyncio
+import gc
 
 from rl_empathy.config.sections import RestartsConfig
 from rl_empathy.errors import ModelError, RoleDiedError, ScorerLostError
@@ -154,6 +155,30 @@ def test_calls_that_are_given_up_end_no_restart_and_cost_no_other():
         assert len(starts) == 1
 
     run_virtually(run())
+
+
+def test_a_restart_that_fails_when_its_calls_were_given_up_is_no_error_that_nobody_heard():
+    unheard = []
+
+    async def start():
+        await asyncio.sleep(5)
+        raise ValueError("it cannot be started")
+
+    async def lost(role):
+        raise RoleDiedError("it is gone")
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context))
+        call = asyncio.create_task(restartable(start).call(lost))
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.sleep(10)
+        del call
+        gc.collect()
+
+    run_virtually(run())
+    gc.collect()
+    assert unheard == []
 
 
 def test_a_role_that_is_ended_is_not_started_anew_any_more():
