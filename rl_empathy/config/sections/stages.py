@@ -43,7 +43,7 @@ class SFTConfig(Section):
     batch_tokens: Count = 4096
     """Most tokens an optimizer step, prompts included."""
     microbatch_tokens: Count = 2048
-    """Most tokens a forward pass; bounds memory."""
+    """Most tokens a forward pass; bounds memory, and is halved once when memory runs out."""
     evaluate_every: Count = 20
     """Steps between evaluations of the held-out loss."""
     checkpoint_every: Count = 50
@@ -197,7 +197,7 @@ class GRPOConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6, schedule="constant")
     """Optimizer and schedule."""
     microbatch_tokens: Count = 4096
-    """Most tokens a forward pass, prompt counted once; bounds memory."""
+    """Most tokens a forward pass, prompt counted once; bounds memory, and is halved once when memory runs out."""
     checkpoint_every: Count = 20
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
