@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/echoes.py configs/counselchat_cpu.yaml [section.key=value …]
 
 Trains the reward model as stage reward_modeling does, in this process, and prints what echoes of the held-out posts
-would earn before and after. Beside the kinds of the stage's own table it tries mixtures that no negative was made for:
+would earn: under the plain cosine of the untrained encoder, under the score with the same encoder, and under the score
+of the trained one. Beside the kinds of the stage's own table it tries mixtures that no negative was made for:
 
     half           the first half of the post, then comfort
     turned         the whole post with its pronouns turned round
@@ -20,14 +21,19 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.data.corruptions import joined, sentences
 from rl_empathy.data.echo_phrases import PROBES
-from rl_empathy.data.echoes import content_words, language_of, turned_round, units
+from rl_empathy.data.echoes import ECHO_KINDS, content_words, language_of, turned_round, units
 from rl_empathy.data.loading import load_data
 from rl_empathy.data.triplets import ANOTHER_TOPIC
-from rl_empathy.engines.echo_earnings import Probe, earnings_lines, echo_earnings
+from rl_empathy.engines.echo_earnings import Probe, earnings_lines, echo_earnings, paying_echoes
+from rl_empathy.engines.embedding import as_pair_sides
+from rl_empathy.engines.reward_training import RewardTraining
 from rl_empathy.orchestration.reward_modeling import prepared
 
 OUT = Path(__file__).parent / "out" / "echoes.json"
@@ -63,24 +69,34 @@ def main(arguments: Sequence[str]) -> None:
     run_file = load_run_file(arguments[0], [f"data.held_out_prompts={NUM_POSTS}", *arguments[1:]])
     seed, config = run_file.run.seed, run_file.reward_modeling
     data = load_data(run_file.data, seed=seed)
-    result = {"arguments": list(arguments)}
+    result: dict[str, Any] = {"arguments": list(arguments)}
     with tempfile.TemporaryDirectory() as folder:
         training = prepared(config, data, run_file.data.language, seed=seed, folder=Path(folder))
         probes = with_mixtures(training.probes)
-        for when in ("before", "after"):
-            table = echo_earnings(training.scores, probes)
-            print(f"{arguments[0]}, {len(probes)} posts, {when} its {config.num_steps} steps")
-            print("\n".join(earnings_lines(table)), flush=True)
-            result[when] = {kind: asdict(earned) for kind, earned in table.items()}
-            while when == "before" and training.step < config.num_steps:
-                training.update()
-    print({name: round(value, 3) for name, value in training.evaluation.items()})
+        tables = {
+            "plain cosine": echo_earnings(lambda pairs: cosines(training, pairs), probes),
+            "score, untrained": echo_earnings(training.scores, probes),
+        }
+        while training.step < config.num_steps:
+            training.update()
+        trained = tables[f"score, {config.num_steps} steps"] = echo_earnings(training.scores, probes)
+        print(f"{arguments[0]}: {len(probes)} posts, median and wins under {', '.join(tables)}")
+        for lines in zip(*(earnings_lines(table) for table in tables.values()), strict=True):
+            print(lines[0][:19] + "   ".join(f"{line[19:]:17}" for line in lines))
+        for name, value in training.evaluation.items():
+            print(f"  {name:44} {value:.3f}")
+    result |= {name: {k: asdict(e) for k, e in table.items()} for name, table in tables.items()}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result | {"accuracy": training.evaluation}, indent=1), encoding="utf-8")
-    worst = max((e["win_fraction"] for e in result["after"].values()), default=0.0)
-    print(
-        f"RESULT worst_win_fraction={worst:.3f} references_median={result['after']['references']['median']:.3f}"
-    )
+    listed = [trained[kind].win_fraction for kind in (*ECHO_KINDS, ANOTHER_TOPIC)]
+    print(f"RESULT paying_echoes={len(paying_echoes(trained))} worst_win_fraction={max(listed):.3f}")
+
+
+def cosines(training: RewardTraining, pairs: Sequence[tuple[str, str]]) -> Tensor:
+    """What each answer would earn if copying cost nothing."""
+    texts = as_pair_sides([question for question, _ in pairs], [answer for _, answer in pairs])
+    questions, answers = training.encoder.encode(texts, max_tokens=training.max_tokens).split(len(pairs))
+    return (questions * answers).sum(-1)
 
 
 if __name__ == "__main__":

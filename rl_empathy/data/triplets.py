@@ -92,14 +92,18 @@ class TripletSource:
             indices += rng.sample(range(len(self._rows)), min(len(self._rows), num - len(indices)))
         return [self._triplet(i, kind, rng) for i, kind in zip(indices, self._kinds(num, rng), strict=True)]
 
-    def probes(self, *, seed: str) -> list[tuple[str, list[str], dict[str, str]]]:
-        """The post, the good references and one echo of each kind, for every prompt with a reference.
+    def probes(self, num: int, *, seed: str) -> list[tuple[str, list[str], dict[str, str]]]:
+        """The post, the good references and one echo of each kind, for the first prompts with a reference.
 
         The echoes are made of phrases that training does not see. One more kind, ANOTHER_TOPIC, answers a prompt of
         another topic.
+
+        Args:
+            num: Prompts, at most.
+            seed: Of the echoes.
         """
         probes = []
-        for index, row in enumerate(self._rows):
+        for index, row in enumerate(self._rows[:num]):
             rng = random.Random(f"{seed}:{row.post}")
             echoes: dict[str, str] = {kind: probe_echo(kind, row.post, rng) for kind in ECHO_KINDS}
             echoes[ANOTHER_TOPIC] = rng.choice(self._positives[rng.choice(self._far[index])])

@@ -78,6 +78,7 @@ class RewardTraining:
         self.encoder = encoder
         self.step = 0
         self.copied_limit = copied_limit
+        self.max_tokens = config.max_tokens
         self._config = config
         self._draw = draw
         self._calibration = calibration
@@ -172,9 +173,7 @@ class RewardTraining:
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """[pairs] what the reward model says of each (question, answer)."""
-        return score_pairs(
-            self.encoder, pairs, copied_limit=self.copied_limit, max_tokens=self._config.max_tokens
-        )
+        return score_pairs(self.encoder, pairs, copied_limit=self.copied_limit, max_tokens=self.max_tokens)
 
     def save(self, folder: Path) -> Checkpoint:
         """Write weights, AdamW's moments and the step."""
@@ -208,7 +207,7 @@ class RewardTraining:
 
     def _loss(self, triplets: Sequence[TripletLike]) -> Tensor:
         """Questions and answers are encoded apart, since their lengths differ and padding costs time."""
-        cut, num = self._config.max_tokens, len(triplets)
+        cut, num = self.max_tokens, len(triplets)
         answers = [t.positive for t in triplets] + [t.negative for t in triplets]
         questions = [t.question for t in triplets]
         own = [without_copied_runs(a, q) for a, q in zip(answers, 2 * questions, strict=True)]

@@ -37,6 +37,8 @@ from rl_empathy.orchestration.ray_train import (
 )
 
 STAGE: Stage = "reward_modeling"
+NUM_PROBES = 100
+"""Held-out prompts, at most, of the table of what echoes earn."""
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
 
 log = logging.getLogger(__name__)
@@ -167,7 +169,7 @@ def prepared(
     rows, calibration_rows = calibration_split(data.train, config.calibration_fraction, seed=seed)
     log.info("%d prompts to train on, %d to calibrate on", len(rows), len(calibration_rows))
     train, calibration = (TripletSource(part, config.negatives) for part in (rows, calibration_rows))
-    probes = TripletSource(data.held_out, config.negatives).probes(seed=f"{seed}:probes")
+    probes = TripletSource(data.held_out, config.negatives).probes(NUM_PROBES, seed=f"{seed}:probes")
     return RewardTraining(
         encoder,
         config,

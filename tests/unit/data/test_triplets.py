@@ -87,7 +87,7 @@ def test_probes_have_the_good_references_and_one_echo_of_each_kind() -> None:
         make_row("work", topic="work", answers=["best", "poor"], votes=[8, 3]),
         make_row("grief", topic="grief", answers=["another topic's answer"]),
     ]
-    post, references, echoes = TripletSource(rows, SHARES).probes(seed="0")[0]
+    post, references, echoes = TripletSource(rows, SHARES).probes(1, seed="0")[0]
     assert (post, references) == ("Post about work.", ["best"])
     assert set(echoes) == {*ECHO_KINDS, "another_topic"}
     assert echoes["copy"] == post
