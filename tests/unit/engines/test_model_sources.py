@@ -1,6 +1,8 @@
 """Starting models: a local one whose chat template or ends do not suit gets a folder of its own in the run."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import ModelError
 from rl_empathy.types import Message
-from tests.tiny_models import CHAT_TEMPLATE, make_tiny_model
+from tests.tiny_models import CHAT_TEMPLATE, make_parrot_model, make_tiny_model
 
 DATED = "{{ strftime_now('%Y') }} " + CHAT_TEMPLATE
 
@@ -81,3 +83,19 @@ def test_a_template_given_by_the_run_file_is_the_tokenizers(tmp_path: Path) -> N
     assert tokenizer.decode(ids) == "User: Be kind.\n\nHi\n\nAssistant:"
     with pytest.raises(ModelError, match="was made for other settings of the chat template"):
         start(model, tmp_path / "base", chat_template="chatml")
+
+
+@pytest.mark.slow
+def test_generation_stops_at_the_token_on_which_fine_tuning_ends(tmp_path: Path) -> None:
+    model = with_tokenizer(make_parrot_model(tmp_path / "model", "abc def"), eos_token="<|pad|>")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps(settings | {"eos_token_id": 2}))
+    base = start(model, tmp_path / "base")
+    program = Path(__file__).with_name("one_reply.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(base)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    target = completion_token_ids(AutoTokenizer.from_pretrained(base), "abc def")
+    assert json.loads(done.stdout.splitlines()[-1]) == [[target, "stop", "abc def"]] * 2
