@@ -203,7 +203,8 @@ class Ingress:
         """The pieces of one attempt; leaving early, as when the client is gone, aborts the generation."""
         config = self._settings.config
         stream = self._policy.options(stream=True).write.remote(
-            self._messages(chat),
+            [{"role": m.role, "content": m.content} for m in chat.messages],
+            system_prompt=self._settings.system_prompt,
             # One more than is shown: whether the answer ends at its limit is known only then.
             max_tokens=chat.answer_limit(config.max_completion_tokens) + config.max_reasoning_tokens + 1,
             options=self._options(chat, attempt),
@@ -230,11 +231,6 @@ class Ingress:
                 yield piece
         finally:
             stream.cancel()
-
-    def _messages(self, chat: ChatRequest) -> list[dict[str, str]]:
-        prompt = self._settings.system_prompt
-        system = [{"role": "system", "content": prompt}] if prompt else []
-        return [*system, *({"role": m.role, "content": m.content} for m in chat.messages)]
 
     def _options(self, chat: ChatRequest, attempt: int) -> dict[str, Any]:
         options: dict[str, Any] = {"temperature": self._settings.temperature}

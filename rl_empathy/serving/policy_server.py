@@ -12,10 +12,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
+from rl_empathy.data.conversations import prompt_token_ids
+from rl_empathy.errors import DataError
 from rl_empathy.serving.cluster import close_grpc_door
 from rl_empathy.serving.reply import Piece
+from rl_empathy.types import Message
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is a folder
@@ -111,7 +112,8 @@ class PolicyServer:
 
     async def _warm_up(self) -> None:
         """Write one token: an engine may start and yet have no kernel for the model."""
-        async for piece in self.write([{"role": "user", "content": "Hello"}], max_tokens=1, options={}):
+        hello = [{"role": "user", "content": "Hello"}]
+        async for piece in self.write(hello, system_prompt="", max_tokens=1, options={}):
             if piece.error:
                 raise RuntimeError(
                     f"ModelError: vLLM loaded the model and could not write a token ({piece.error})"
@@ -123,7 +125,7 @@ class PolicyServer:
             is_read = self._prompt([{"role": "system", "content": "Be brief."}, *asked]) != self._prompt(
                 asked
             )
-        except TemplateError:
+        except DataError:
             is_read = False
         if not is_read:
             raise RuntimeError(
@@ -132,30 +134,36 @@ class PolicyServer:
             )
 
     async def write(
-        self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, options: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        system_prompt: str,
+        max_tokens: int,
+        options: Mapping[str, Any],
     ) -> AsyncGenerator[Piece, None]:
         """Write one completion, piece by piece. Leaving the generator aborts the engine's request.
 
         Args:
-            messages: The conversation, system message included.
+            messages: The conversation as the client sent it; its text never becomes a role or end token.
+            system_prompt: The instruction that the model was trained with; "" for none.
             max_tokens: Most tokens of the completion, which also ends where the model's context does.
             options: Of `temperature`, `top_p`, `seed`, those that the client chose.
         """
-        from ray.serve.llm.openai_api_models import ChatCompletionRequest
+        from ray.serve.llm.openai_api_models import CompletionRequest
 
         try:
-            prompt_tokens = len(self._prompt(messages))
-        except TemplateError:  # its text may hold the conversation
+            prompt = self._prompt(messages, system_prompt)
+        except DataError:  # its text may hold the conversation
             yield Piece(error="not_taken")
             return
-        room = self._settings.context_tokens - prompt_tokens
+        room = self._settings.context_tokens - len(prompt)
         if room < 1:
             yield Piece(error="too_long")
             return
-        request = ChatCompletionRequest(
+        request = CompletionRequest(
             model=self._settings.model_name,
-            messages=[dict(message) for message in messages],
-            max_completion_tokens=min(max_tokens, room),  # vLLM refuses what might not fit
+            prompt=prompt,
+            max_tokens=min(max_tokens, room),  # vLLM refuses what might not fit
             stream=True,
             return_token_ids=True,
             skip_special_tokens=False,  # delimiters may be special tokens
@@ -164,11 +172,11 @@ class PolicyServer:
         )
         self._running += 1
         try:
-            async with contextlib.aclosing(await self._server.chat(request)) as batches:
+            async with contextlib.aclosing(await self._server.completions(request)) as batches:
                 async for batch in batches:
                     for item in batch if isinstance(batch, list) else [batch]:
                         for piece in read_events(item, self._text_of):
-                            yield dataclasses.replace(piece, prompt_tokens=prompt_tokens)
+                            yield dataclasses.replace(piece, prompt_tokens=len(prompt))
         except Exception as error:
             # The error itself would make its reader import vLLM, and may hold the conversation.
             logging.getLogger("ray.serve").error("the engine failed: %s", type(error).__name__)
@@ -176,12 +184,9 @@ class PolicyServer:
         finally:
             self._running -= 1
 
-    def _prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        conversation = [dict(message) for message in messages]
-        ids: Any = self._tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=True, return_dict=False
-        )
-        return list(ids)
+    def _prompt(self, messages: Sequence[Mapping[str, Any]], system_prompt: str = "") -> list[int]:
+        conversation = [Message(role=m["role"], content=m["content"]) for m in messages]
+        return prompt_token_ids(self._tokenizer, conversation, system_prompt=system_prompt)
 
     def _text_of(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids))
@@ -239,7 +244,7 @@ def read_events(item: Any, decode: Callable[[list[int]], str]) -> list[Piece]:
             found.append(Piece(error="failed"))
             continue
         for choice in body["choices"]:
-            found += _of_tokens(choice["delta"].get("content") or "", choice.get("token_ids") or [], decode)
+            found += _of_tokens(choice.get("text") or "", choice.get("token_ids") or [], decode)
             if choice.get("finish_reason"):
                 found.append(Piece(finish_reason=choice["finish_reason"]))
     return found

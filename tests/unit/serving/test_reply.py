@@ -201,15 +201,15 @@ def test_no_character_of_a_reply_cuts_an_event_for_a_reader_that_knows_more_ends
 
 
 def test_no_character_of_a_reply_cuts_an_event_of_the_engine():
-    choice = {"delta": {"content": ENDS_OF_LINES}, "token_ids": [7], "finish_reason": None}
+    choice = {"text": ENDS_OF_LINES, "token_ids": [7], "finish_reason": None}
     sent = f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\ndata: [DONE]\n\n"
     assert read_events(sent, str) == [Piece(text=ENDS_OF_LINES, tokens=1)]
 
 
 def test_tokens_that_came_together_are_told_apart_where_their_texts_join():
     words = {1: "I ", 2: "hear", 3: "\ufffd", 4: "\ufffd"}
-    choice = {"delta": {"content": "I hear"}, "token_ids": [1, 2], "finish_reason": "stop"}
-    half = {"delta": {"content": "é"}, "token_ids": [3, 4]}
+    choice = {"text": "I hear", "token_ids": [1, 2], "finish_reason": "stop"}
+    half = {"text": "é", "token_ids": [3, 4]}
     sent = "".join(f"data: {json.dumps({'choices': [c]})}\n\n" for c in (choice, half))
     assert read_events(sent, lambda ids: "".join(words[i] for i in ids)) == [
         Piece(text="I ", tokens=1),
