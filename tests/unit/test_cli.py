@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -84,6 +85,33 @@ def test_help_check_and_reference_import_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def make_model_folder(name: str, template: str) -> None:
+    """What --check reads of a model: its shape, and the files of its tokenizer."""
+    Path(name).mkdir()
+    Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
+    settings = {"eos_token": "</s>", "chat_template": template}
+    Path(name, "tokenizer_config.json").write_text(json.dumps(settings))
+    Path("local.yaml").write_text(f"model: {{path: ./{name}}}\n")
+
+
+def test_check_refuses_a_template_that_the_run_cannot_use(capsys: pytest.CaptureFixture[str]) -> None:
+    make_model_folder(
+        "strict", "{% for m in messages if m['role'] != 'system' %}{{ m['content'] + eos_token }}{% endfor %}"
+    )
+    assert code_of("train", "local.yaml", "--check") == 2
+    assert "set data.system_prompt_role: user" in capsys.readouterr().err
+    for way_out in ("data.system_prompt_role=user", "data.system_prompt=''", "model.chat_template=roles"):
+        assert code_of("train", "local.yaml", "--check", way_out) == 0
+
+
+def test_check_tells_what_is_changed_of_a_template(capsys: pytest.CaptureFixture[str]) -> None:
+    make_model_folder(
+        "dated", "{{ strftime_now('%Y') }}{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    )
+    assert code_of("train", "local.yaml", "--check") == 0
+    assert "# warning: the chat template writes the date" in capsys.readouterr().out
 
 
 def test_check_prints_a_file_that_loads_again_and_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
