@@ -85,6 +85,18 @@ def test_a_template_given_by_the_run_file_is_the_tokenizers(tmp_path: Path) -> N
         start(model, tmp_path / "base", chat_template="chatml")
 
 
+def test_a_tokenizer_that_begins_with_bos_keeps_its_rule(tmp_path: Path) -> None:
+    model = with_tokenizer(
+        make_tiny_model(tmp_path / "model"), bos_token="<|pad|>", add_bos_token=True, chat_template=None
+    )
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    base = start(model, tmp_path / "base", chat_template="roles")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = prompt_token_ids(tokenizer, [Message(role="user", content="Hi")])
+    assert ids[0] == tokenizer("Hi")["input_ids"][0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
 @pytest.mark.slow
 def test_generation_stops_at_the_token_on_which_fine_tuning_ends(tmp_path: Path) -> None:
     model = with_tokenizer(make_parrot_model(tmp_path / "model", "abc def"), eos_token="<|pad|>")
