@@ -1,5 +1,9 @@
 """The measurements for a GPU: their arithmetic, and that they run, on a CPU."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from rl_empathy.engines.shared_prompt import Sample, pack
@@ -22,3 +26,17 @@ def test_the_measurements_run_on_a_cpu(tmp_path):
     assert [speed.layout for speed in measured] == list(LAYOUTS)
     assert all(0 < speed.share_of_peak < 1 for speed in measured)
     assert matrix_rate("cpu", 64) > 0
+
+
+@pytest.mark.slow
+def test_the_measurements_need_torch_and_transformers_alone():
+    absent = ("ray", "vllm", "deepspeed", "pydantic", "datasets", "peft", "pytest")
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent}, None)); import tests.gpu.measurements"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

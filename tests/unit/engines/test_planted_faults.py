@@ -130,6 +130,14 @@ def make_engine(folder):
     return TrainingEngine(model, OptimizerConfig(), num_steps=10, microbatch_tokens=64)
 
 
+def test_an_update_is_made_without_dropout(tmp_path):
+    engine = make_engine(make_twisted_model(tmp_path, "dropout"))
+    expected = engine.logprobs(SAMPLES, temperature=1.0).sum().item()
+    assert engine.update(SAMPLES, lambda logprobs, *_: logprobs.sum()).loss == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
 def test_a_buffer_that_the_files_lose_is_found_at_the_export_and_nothing_is_left(tmp_path):
     folder = make_twisted_model(tmp_path / "start", "lost buffer")
     engine = make_engine(folder)
