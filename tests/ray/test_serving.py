@@ -158,7 +158,8 @@ def test_a_conversation_that_names_acute_risk_gets_the_safe_reply_and_says_so(
     head, _, body = server.curl(sent=question(messages=messages, stream=stream)).partition("\n\n")
     assert "x-safe-reply: acute_risk" in head
     if stream:
-        chunks = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line][:-1]
+        events = [line.removeprefix("data: ") for line in body.split("\n") if line]
+        chunks = [json.loads(event) for event in events[:-1]]  # the last one is [DONE]
         text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     else:
         chunks = [json.loads(body)]
