@@ -333,7 +333,7 @@ def test_more_steps_are_not_forgotten_when_the_attempt_that_was_asked_for_them_i
         "data.language=zh",
         "run.seed=7",
         "model.dtype=bfloat16",
-        "schema=think_answer",
+        "schema=think_answer data.missing_trace=drop",
         "run.stages=[reward_modeling,grpo,evaluate]",
     ],
 )
@@ -341,7 +341,7 @@ def test_a_finished_run_is_never_said_to_be_what_it_was_not_trained_with(overrid
     path = finished()
     before = (path / "config.yaml").read_text()
     with pytest.raises(RunDirectoryError, match=r"--fresh"):
-        opened(override, allow_config_change=True)
+        opened(*override.split(), allow_config_change=True)
     assert (path / "config.yaml").read_text() == before
 
 
