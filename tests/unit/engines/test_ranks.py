@@ -106,7 +106,7 @@ def together(folder, alone, granite, tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=300)
+        process.join(timeout=500)
     assert [process.exitcode for process in processes] == [0, 0]
     loaded = [
         torch.load(results.with_name("result" + "+" * number), weights_only=False)
