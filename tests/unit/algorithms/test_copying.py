@@ -39,7 +39,7 @@ def test_runs_of_three_words_of_the_post_are_taken_out(answer: str, left: str) -
     assert without_copied_runs(answer, POST) == left
 
 
-def test_runs_of_eight_chinese_characters_of_the_post_are_taken_out_and_shorter_ones_stay() -> None:
+def test_runs_of_five_chinese_characters_of_the_post_are_taken_out_and_shorter_ones_stay() -> None:
     post = "老板每天对我大喊，抑郁症很重。"
     assert without_copied_runs("老板每天对你大喊，这很难受。", post) == "，这很难受。"
     assert without_copied_runs("抑郁症需要时间。", post) == "抑郁症需要时间。"
