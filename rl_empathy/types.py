@@ -165,6 +165,8 @@ class GroupHeader:
     admitted: PolicyVersion
     oldest: PolicyVersion
     """The oldest version that wrote one of its tokens."""
+    newest: PolicyVersion
+    """The newest one that did."""
     completion_tokens: tuple[int, ...]
     finish_reasons: tuple[FinishReason, ...]
     sample_s: float | None
@@ -179,6 +181,7 @@ class GroupHeader:
             worker=worker,
             admitted=group.admitted,
             oldest=min([group.admitted, *(span.version for span in spans)]),
+            newest=max([group.admitted, *(span.version for span in spans)]),
             completion_tokens=tuple(len(c.token_ids) for c in group.completions),
             finish_reasons=tuple(c.finish_reason for c in group.completions),
             sample_s=sample_s,

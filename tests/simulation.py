@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
+from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.sections import DeadlinesConfig, GRPOConfig, RestartsConfig
 from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import PayloadLostError, VoidedError, WeightSyncError
@@ -26,6 +27,7 @@ from rl_empathy.orchestration.fleet import (
     RestartBudget,
     RewardModelHandle,
     RolloutWorkers,
+    Savings,
 )
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.ranks import Ranks
@@ -72,13 +74,13 @@ class Process:
         self._calls: set[asyncio.Task[Any]] = set()
         self._answers: set[asyncio.Future[Any]] = set()
 
-    def die(self) -> None:
+    def die(self, error: Exception | None = None) -> None:
         self.is_dead = True
         for call in self._calls:
             call.cancel()
         for answer in self._answers:
             if not answer.done():
-                _fail(answer)
+                _fail(answer, error)
 
     def hang(self) -> None:
         """As after SIGSTOP: nothing is answered, and nothing goes on."""
@@ -130,8 +132,8 @@ class Process:
                 answer.set_result(value)
 
 
-def _fail(answer: asyncio.Future[Any]) -> None:
-    answer.set_exception(ActorDiedError())
+def _fail(answer: asyncio.Future[Any], error: Exception | None = None) -> None:
+    answer.set_exception(error or ActorDiedError())
     answer.exception()  # seen, so that what nobody waits for any more is not printed
 
 
@@ -338,8 +340,9 @@ class Fault:
     at_s: float
     role: str
     how: str
-    """kill or hang; of the driver: kill; of a rollout worker also notice: it is killed NOTICE_S later; of the policy
-    trainer also node: it goes with its node, all rollout workers and the weights that are published.
+    """kill, hang or memory (it ran out of it); of the driver: kill; of a rollout worker also notice: it is killed
+    NOTICE_S later; of the policy trainer also node: it goes with its node, all rollout workers and the weights that are
+    published.
     """
 
 
@@ -406,6 +409,10 @@ class Simulation:
             if fault.how == "notice":
                 process.asked_to_go = True
                 asyncio.get_running_loop().call_later(NOTICE_S, process.die)
+            elif fault.how == "memory":
+                process.die(
+                    OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
+                )
             elif fault.how == "node":
                 self.disk.lost_attempts.add(self.disk.attempt)
                 for other in self.processes.values():
@@ -428,7 +435,9 @@ class Simulation:
         return role
 
     async def _drive(self) -> None:
-        budget = RestartBudget(self.restarts, self.told.append)
+        model = {"from_scratch": {}}
+        savings = Savings(self.folder, RunFile.model_validate({"model": model, "grpo": self.grpo}))
+        budget = RestartBudget(self.restarts, self.told.append, savings)
 
         def starting(name: str, make: Callable[[], Process]) -> Callable[[], Awaitable[Role]]:
             return lambda: self._start(name, make)

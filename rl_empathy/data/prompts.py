@@ -1,7 +1,7 @@
 """The endless stream of prompts: seeded, in epochs, and resumable to the occurrence."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from rl_empathy.types import Occurrence, Prompt, Row
@@ -51,6 +51,17 @@ class PromptStream:
         """
         self._opened = sorted([*self._opened, *filter(self._has, occurrences)])
         return [occurrence for occurrence in occurrences if not self._has(occurrence)]
+
+    def withhold(self, occurrences: Collection[Occurrence]) -> None:
+        """Pass over occurrences that would be given out: somebody has what came of them."""
+        wanted, others = set(occurrences), []
+        while wanted:
+            occurrence = self._next().occurrence
+            if occurrence in wanted:
+                wanted.remove(occurrence)
+            else:
+                others.append(occurrence)
+        self.open_again(others)
 
     @property
     def cursor(self) -> Occurrence:

@@ -76,6 +76,10 @@ class Ledger:
             **{name: count for name, count in sorted(self._counts.items()) if count},
         }
 
+    def has_ended(self, occurrence: Occurrence) -> bool:
+        """Whether it was trained or dropped."""
+        return self._entries.get(occurrence, Entry()).state in ("trained", "dropped")
+
     def unfinished(self) -> list[Occurrence]:
         """Occurrences under way, oldest first; after a resume they are opened again."""
         return sorted(o for o, e in self._entries.items() if e.state not in ("trained", "dropped"))

@@ -16,7 +16,7 @@ from statistics import fmean
 from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.data.prompts import START, PromptStream
-from rl_empathy.errors import Stopped, TrainerLostError
+from rl_empathy.errors import OutOfMemoryError, Stopped, TrainerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.rollout_metrics import rollout_metrics
@@ -51,6 +51,7 @@ async def run_attempts(
         RoleDiedError: Restarts are spent.
         RunDirectoryError: The checkpoint is of a later step than the last one wanted.
     """
+    kept: list[GroupHandle] = []
     while True:
         try:
             resumed = await fleet.trainer.resume()
@@ -59,14 +60,27 @@ async def run_attempts(
             require_steps_to_come("grpo", fleet.trainer.version.number, config.num_steps)
             for problem in resumed.damaged:
                 tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
-            finished = take_up(resumed, fleet.trainer.version.number, prompts, ledger, log, tell=tell)
+            step = fleet.trainer.version.number
+            saved = take_up(resumed, step, prompts, ledger, log, tell=tell)
+            finished = [*map(fleet.adopt, saved), *still_valid(kept, saved, step, prompts, ledger, tell)]
+            kept.clear()
             await run_grpo(
-                config, fleet, prompts, ledger, log, stop=stop, finished=finished, in_rounds=in_rounds
+                config,
+                fleet,
+                prompts,
+                ledger,
+                log,
+                stop=stop,
+                finished=finished,
+                kept=kept,
+                in_rounds=in_rounds,
             )
             await fleet.trainer.export(export_to)
             return
         except* TrainerLostError as lost:
             error = lost.exceptions[0]
+            if in_rounds or not isinstance(error.__cause__, OutOfMemoryError):
+                kept.clear()  # its node may be gone, and what was on it
         await stop.unless_set(fleet.trainer.rebuild(error))
         if stop.is_set:
             raise Stopped("stopped while the policy trainer was started anew; the same command goes on")
@@ -94,6 +108,38 @@ def take_up(
     return resumed.finished
 
 
+def still_valid(
+    kept: Sequence[GroupHandle],
+    saved: Sequence[RolloutGroup],
+    step: int,
+    prompts: PromptStream,
+    ledger: Ledger,
+    tell: Callable[[str], None],
+) -> list[GroupHandle]:
+    """Groups that waited for a trainer that ran out of memory, and whose tokens no roll-back has undone.
+
+    Args:
+        kept: They; the object store has their payloads.
+        saved: Those that the checkpoint has itself.
+        step: Of the checkpoint; later versions are undone.
+        prompts: Stands at the checkpoint; gives the prompts of the groups out no more.
+        ledger: Stands there, too; says what has ended.
+        tell: Told how many.
+    """
+    there = {group.prompt.occurrence for group in saved}
+    valid = [
+        group
+        for group in sorted(kept, key=lambda group: group.header.occurrence)
+        if group.header.newest.number <= step
+        and group.header.occurrence not in there
+        and not ledger.has_ended(group.header.occurrence)
+    ]
+    prompts.withhold([group.header.occurrence for group in valid])
+    if valid:
+        tell(f"{len(valid)} groups that waited for the policy trainer are kept")
+    return valid
+
+
 async def run_grpo(
     config: GRPOConfig,
     fleet: Fleet,
@@ -102,10 +148,13 @@ async def run_grpo(
     log: MetricsLog,
     *,
     stop: StopSignal,
-    finished: Sequence[RolloutGroup] = (),
+    finished: Sequence[GroupHandle] = (),
+    kept: list[GroupHandle] | None = None,
     in_rounds: bool = False,
 ) -> None:
     """Update the policy until `config.num_steps` steps are done.
+
+    Groups that wait for the trainer when it is lost are added to `kept`.
 
     At most `slots(config)` groups are between "started" and "published", and they are trained about in the order in
     which they started (`look_ahead`); so none is staler than `max_staleness` policy versions.
@@ -140,7 +189,12 @@ async def run_grpo(
                 raise Stopped(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
-            report = await fleet.trainer.update(groups)
+            try:
+                report = await fleet.trainer.update(groups)
+            except TrainerLostError:
+                if kept is not None:
+                    kept += [*groups, *buffer.finished()]
+                raise
             ledger.trained([group.header.occurrence for group in groups], step=step)
             with clock.measured("time/wait_for_publish_s"):
                 await publisher.ended()

@@ -11,7 +11,7 @@ from rl_empathy.errors import PayloadLostError, ScorerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.types import GroupHeader, Prompt, RolloutGroup
+from rl_empathy.types import GroupHeader, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,10 @@ class Rollouts:
         self._buffer = buffer
         self._tasks = tasks
 
-    def adopt(self, finished: Sequence[RolloutGroup], *, version: int) -> None:
-        """Enter groups of a checkpoint: scored again, not sampled again, unless they would be too stale when trained.
+    def adopt(self, finished: Sequence[GroupHandle], *, version: int) -> None:
+        """Enter groups of a checkpoint, or of a trainer that was lost.
+
+        They are scored again, not sampled again, unless they would be too stale when trained.
 
         Args:
             finished: In the order in which they started.
@@ -54,8 +56,7 @@ class Rollouts:
         """
         adopted: list[GroupHeader] = []
         too_stale: list[GroupHeader] = []
-        for group in finished:
-            handle = self._fleet.adopt(group)
+        for handle in finished:
             passed_by = len(adopted) + self._config.look_ahead - 1  # at most
             lag = version + passed_by // self._config.groups_per_step - handle.header.oldest.number
             if lag > self._config.max_staleness:

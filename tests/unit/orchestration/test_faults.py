@@ -22,7 +22,8 @@ def check_contracts(simulation: Simulation) -> None:
     assert max(map(staleness, trained)) <= config.max_staleness
     assert simulation.disk.exported == trained
     spans = {span.version for entry in trained for c in entry.group.completions for span in c.version_spans}
-    assert spans <= set(last["names"]), "tokens of undone weights were trained"
+    undone = {version for version in spans - set(last["names"]) if version.number}  # 0 is the starting policy
+    assert not undone, "tokens of undone weights were trained"
     # The ledger says the same as the weights, and knows of every prompt that was given out.
     lines = [json.loads(line) for line in (simulation.folder / "ledger.jsonl").read_text().splitlines()]
     ended = {(line["epoch"], line["index"]): line for line in lines}
@@ -113,6 +114,18 @@ def test_all_workers_may_die_at_once(tmp_path):
     simulation = simulated(tmp_path, 2, [Fault(25.0, f"rollout_worker_{i}", "kill") for i in range(3)])
     assert len(simulation.happened) == 3
     check_contracts(simulation)
+
+
+def test_what_waits_for_a_trainer_that_runs_out_of_memory_is_kept_unless_it_is_undone(tmp_path):
+    kept = 0
+    for at_s in range(20, 100, 5):
+        folder = tmp_path / str(at_s)
+        folder.mkdir()
+        simulation = simulated(folder, 3, [Fault(at_s, "policy_trainer", "memory")], update_s=12.0)
+        assert len(simulation.happened) == 1
+        check_contracts(simulation)
+        kept += any("groups that waited for the policy trainer are kept" in text for text in simulation.told)
+    assert kept > 3, "those of the steps after a checkpoint"
 
 
 def test_spent_restarts_end_the_run_with_the_error_that_spent_them(tmp_path):

@@ -51,7 +51,8 @@ def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, fin
             asyncio.get_running_loop().call_later(stop_after_s, stop.set)
         log = MetricsLog(folder / "metrics.jsonl")
         await asyncio.wait_for(
-            run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=finished), 20
+            run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=[*map(fleet.adopt, finished)]),
+            20,
         )
 
     asyncio.run(go())
