@@ -22,7 +22,7 @@ from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.rollout_metrics import rollout_metrics
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.orchestration.rollouts import Rollouts
+from rl_empathy.orchestration.rollouts import Rollouts, still_valid
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
 from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, Resumed, RolloutGroup
@@ -108,38 +108,6 @@ def take_up(
     return resumed.finished
 
 
-def still_valid(
-    kept: Sequence[GroupHandle],
-    saved: Sequence[RolloutGroup],
-    step: int,
-    prompts: PromptStream,
-    ledger: Ledger,
-    tell: Callable[[str], None],
-) -> list[GroupHandle]:
-    """Groups that waited for a trainer that ran out of memory, and whose tokens no roll-back has undone.
-
-    Args:
-        kept: They; the object store has their payloads.
-        saved: Those that the checkpoint has itself.
-        step: Of the checkpoint; later versions are undone.
-        prompts: Stands at the checkpoint; gives the prompts of the groups out no more.
-        ledger: Stands there, too; says what has ended.
-        tell: Told how many.
-    """
-    there = {group.prompt.occurrence for group in saved}
-    valid = [
-        group
-        for group in sorted(kept, key=lambda group: group.header.occurrence)
-        if group.header.newest.number <= step
-        and group.header.occurrence not in there
-        and not ledger.has_ended(group.header.occurrence)
-    ]
-    prompts.withhold([group.header.occurrence for group in valid])
-    if valid:
-        tell(f"{len(valid)} groups that waited for the policy trainer are kept")
-    return valid
-
-
 async def run_grpo(
     config: GRPOConfig,
     fleet: Fleet,
@@ -189,12 +157,8 @@ async def run_grpo(
                 raise Stopped(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
-            try:
+            with keeping(groups, buffer, kept):
                 report = await fleet.trainer.update(groups)
-            except TrainerLostError:
-                if kept is not None:
-                    kept += [*groups, *buffer.finished()]
-                raise
             ledger.trained([group.header.occurrence for group in groups], step=step)
             with clock.measured("time/wait_for_publish_s"):
                 await publisher.ended()
@@ -212,6 +176,19 @@ async def run_grpo(
                     await checkpoints.copy()
                 tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
         rollouts.stop()
+
+
+@contextmanager
+def keeping(
+    groups: Sequence[GroupHandle], buffer: GroupBuffer, kept: list[GroupHandle] | None
+) -> Iterator[None]:
+    """When the trainer is lost in an update, add its groups and those that wait for it to `kept`."""
+    try:
+        yield
+    except TrainerLostError:
+        if kept is not None:
+            kept += [*groups, *buffer.finished()]
+        raise
 
 
 def slots(config: GRPOConfig) -> int:

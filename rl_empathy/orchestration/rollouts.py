@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from rl_empathy.config.sections import GRPOConfig
@@ -11,7 +11,7 @@ from rl_empathy.errors import PayloadLostError, ScorerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.types import GroupHeader, Prompt
+from rl_empathy.types import GroupHeader, Prompt, RolloutGroup
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,38 @@ class Rollouts:
             return group
         self._ledger.move(group.header.occurrence, "score")
         return group.scored(rewards, logprobs)
+
+
+def still_valid(
+    kept: Sequence[GroupHandle],
+    saved: Sequence[RolloutGroup],
+    step: int,
+    prompts: PromptStream,
+    ledger: Ledger,
+    tell: Callable[[str], None],
+) -> list[GroupHandle]:
+    """Groups that waited for a trainer that ran out of memory, and whose tokens no roll-back has undone.
+
+    Args:
+        kept: They; the object store has their payloads.
+        saved: Those that the checkpoint has itself.
+        step: Of the checkpoint; later versions are undone.
+        prompts: Stands at the checkpoint; gives the prompts of the groups out no more.
+        ledger: Stands there, too; says what has ended.
+        tell: Told how many.
+    """
+    there = {group.prompt.occurrence for group in saved}
+    valid = [
+        group
+        for group in sorted(kept, key=lambda group: group.header.occurrence)
+        if group.header.newest.number <= step
+        and group.header.occurrence not in there
+        and not ledger.has_ended(group.header.occurrence)
+    ]
+    prompts.withhold([group.header.occurrence for group in valid])
+    if valid:
+        tell(f"{len(valid)} groups that waited for the policy trainer are kept")
+    return valid
 
 
 def _lengths(headers: Sequence[GroupHeader]) -> str:
