@@ -12,14 +12,15 @@ Scores = Callable[[str, Sequence[str]], list[float]]
 
 
 class AnswerReward:
-    """Score s of an answer for its question, as it is or against a threshold τ.
+    """Score s of an answer for its question, cut at 0, as it is or against a threshold τ.
 
         raw     s                       gated   s if s ≥ τ else 0                         binary   1 if s ≥ τ else 0
 
     r_answer of Empathy-R1 (arXiv:2509.14851, sec. 3.3.2): "cosine threshold"; the paper's form is most likely binary.
     The paper's s is a cosine; ours pays nothing for what is copied from the question.
     Sees the answer's span only, so reasoning cannot buy reward. A completion without an answer gets the worst score of
-    the term's range: the lowest, or the highest where the weight is negative. So no answer never beats a bad one.
+    the term: 0, or 1 where the weight is negative. So no answer never beats a bad one. Scores below 0 count as 0: they
+    differ by noise, and a worst score of -1 would let one missing answer set the spread of its whole group.
     """
 
     def __init__(
@@ -35,8 +36,7 @@ class AnswerReward:
         self._answer = schema.answer
         self._mode = mode
         self._threshold = threshold
-        lowest, highest = score_range(mode, threshold)
-        self._missing = lowest if weight >= 0 else highest
+        self._missing = 0.0 if weight >= 0 else 1.0
 
     def __call__(
         self, group: RolloutGroup, parsed: Sequence[ParsedCompletion], **_: Any
@@ -48,13 +48,7 @@ class AnswerReward:
         return [self._reward(next(scores)) if answer else self._missing for answer in answers]
 
     def _reward(self, score: float) -> float:
-        if self._mode == "raw":
-            return score
         passed = score >= self._threshold
-        return float(passed) if self._mode == "binary" else score * passed
-
-
-def score_range(mode: Mode, threshold: float) -> tuple[float, float]:
-    """The lowest and the highest score of a mode; a threshold below 0 lets negative scores through the gate."""
-    lowest = {"raw": -1.0, "gated": max(-1.0, min(0.0, threshold)), "binary": 0.0}[mode]
-    return lowest, 1.0
+        if self._mode == "binary":
+            return float(passed)
+        return max(0.0, score) if passed or self._mode == "raw" else 0.0
