@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ FAULT = '''
 """Python imports this at the start of every process: the training engine runs out of memory in its first updates."""
 import importlib.abc, importlib.util, os, sys
 from pathlib import Path
+
+import psutil
 
 MODULE = "rl_empathy.engines.training"
 
@@ -30,7 +33,8 @@ class Finder(importlib.abc.MetaPathFinder):
             backward = module.TrainingEngine._backward
 
             def starved(engine, samples, *rest):
-                left = sorted(Path(os.environ["STARVED"]).glob("*"))
+                stage = "grpo" if "PolicyTrainer" in psutil.Process().cmdline()[0] else "sft"
+                left = sorted(Path(os.environ["STARVED"]).glob(f"{stage}_*"))
                 result = backward(engine, samples, *rest)
                 if left:
                     left[0].unlink()
@@ -59,14 +63,14 @@ EXACT = (
 )
 
 
-def starved(folder: Path, faults: int, *settings: str) -> subprocess.CompletedProcess[str]:
-    """A run in which so many updates run out of memory."""
+def starved(folder: Path, faults: Sequence[str], *settings: str) -> subprocess.CompletedProcess[str]:
+    """A run in which the first updates of the stages named run out of memory, each as often as it is named."""
     left = folder.parent / f"faults of {folder.name}"
     left.mkdir(exist_ok=True)
     (left / "sitecustomize.py").write_text(FAULT)
-    for number in range(faults):
+    for number, stage in enumerate(faults):
         (left / "left").mkdir(exist_ok=True)
-        (left / "left" / str(number)).touch()
+        (left / "left" / f"{stage}_{number}").touch()
     settings_of = SETTINGS | {"PYTHONPATH": f"{left}:{ROOT}", "STARVED": str(left / "left")}
     return subprocess.run(
         command(folder, *settings), capture_output=True, text=True, env=os.environ | settings_of,
@@ -83,7 +87,7 @@ def test_with_half_a_micro_batch_the_metrics_are_those_of_an_unbroken_run(tmp_pa
     """The first update of sft runs out of memory, and the first one of grpo."""
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     run(whole, *EXACT)
-    done = starved(halved, 2, *EXACT)
+    done = starved(halved, ["sft", "grpo"], *EXACT)
     assert done.returncode == 0, done.stderr[-3000:]
     for key in ("sft.microbatch_tokens", "grpo.microbatch_tokens"):
         assert done.stderr.count(f"{key} is halved (640 -> 320)") == 1
@@ -106,7 +110,7 @@ def test_with_half_a_micro_batch_the_metrics_are_those_of_an_unbroken_run(tmp_pa
 def test_the_second_time_the_run_ends_with_3_and_the_same_command_resumes_it(tmp_path):
     folder = tmp_path / "runs"
     settings = ("run.stages=[grpo]", "grpo.num_steps=2")
-    ended = starved(folder, 2, *settings)
+    ended = starved(folder, ["grpo", "grpo"], *settings)
     assert ended.returncode == 3, ended.stderr[-3000:]
     assert "policy_trainer ran out of memory a second time" in ended.stderr
     assert "Traceback" not in ended.stderr
