@@ -44,7 +44,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/architecture tests/unit -m "not slow"
+	$(BIN)/python -m pytest -q tests/architecture tests/unit -m "not slow and not long"
 
 format: setup
 	$(BIN)/ruff format .
