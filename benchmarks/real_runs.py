@@ -24,7 +24,9 @@ COURSE = (
     "tokens/generated_per_s", "tokens/trained_per_s", "ledger/duplicates",
 )  # fmt: skip
 COURSE_STEPS = 6
-MEASURES = ("schema/valid_fraction", "reward/mean", "reward/answer/mean", "text/second_encoder_similarity")
+MEASURES = (
+    "schema/valid_fraction", "reward/mean", "reward/answer/mean", "text/similarity_to_post", "text/copy_fraction",
+)  # fmt: skip
 NUM_EXAMPLES = 10
 
 
@@ -89,7 +91,7 @@ def print_examples(folder: Path) -> None:
 def completions(folder: Path, model: str) -> dict[str, Any]:
     """Each post's first completion."""
     first: dict[str, Any] = {}
-    path = folder / "evaluation" / f"completions_{model}.jsonl"
+    path = folder / "evaluation" / "completions" / f"{model}.jsonl"
     for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
         completion = json.loads(line)
         first.setdefault(completion["prompt_id"], completion)

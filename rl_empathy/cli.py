@@ -78,6 +78,9 @@ def evaluate(
         Path | None,
         typer.Option("--output", dir_okay=False, writable=True, help="Write the result there, too (JSON)."),
     ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print every measure instead of the ten that lead.")
+    ] = False,
 ) -> int:
     """Evaluate models side by side on the held-out prompts of one run (without --run-file: the first one)."""
     paths, overrides = _split(arguments)
@@ -92,7 +95,7 @@ def evaluate(
     prepare_environment()
     from rl_empathy.orchestration.run import evaluate_command
 
-    return evaluate_command(paths, resolved, output)
+    return evaluate_command(paths, resolved, output, overrides=overrides, show_all=show_all)
 
 
 @app.command(no_args_is_help=True)

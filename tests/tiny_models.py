@@ -1,11 +1,19 @@
 """A tiny language model with a real tokenizer, made on the spot: no hub, a second, 0.6 MB."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
 from rl_empathy.schema import CHAIN_OF_EMPATHY, OutputSchema
@@ -124,4 +132,59 @@ def make_parrot_model(folder: Path, completion: str, *, schema: OutputSchema = C
         for token, following in pairwise(chain):
             model.lm_head.weight[following] = model.model.embed_tokens.weight[token]
     model.save_pretrained(folder)
+    return folder
+
+
+def make_model_of(
+    folder: Path, config_class: type[PreTrainedConfig], *, vocab_size: int, seed: int = 0, **shape: int
+) -> Path:
+    """Write a random model of any architecture, with a tokenizer of its own size."""
+    tokenizer = make_tiny_tokenizer(vocab_size=vocab_size)
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 1024,
+    }
+    config = config_class(
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **(sizes | shape),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def permute_token_ids(model: Path, folder: Path, *, seed: int = 0) -> Path:
+    """Write a model that is equal but for its token ids: rows of embedding and head, and the tokenizer, permuted."""
+    language_model = AutoModelForCausalLM.from_pretrained(model)
+    size = language_model.get_input_embeddings().weight.shape[0]
+    new_id = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    layers = {language_model.get_input_embeddings(), language_model.get_output_embeddings()}
+    with torch.no_grad():
+        for weight in {layer.weight for layer in layers}:  # one where they are tied
+            weight[new_id] = weight.clone()
+    for config in (language_model.config, language_model.generation_config):
+        for name in ("eos_token_id", "pad_token_id"):
+            setattr(config, name, int(new_id[getattr(language_model.config, name)]))
+    language_model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {token: int(new_id[old]) for token, old in vocabulary.items()}
+    for added in tokenizer["added_tokens"]:
+        added["id"] = int(new_id[added["id"]])
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    described = folder / "tokenizer_config.json"
+    settings = json.loads(described.read_text(encoding="utf-8"))
+    settings.pop("added_tokens_decoder", None)
+    described.write_text(json.dumps(settings), encoding="utf-8")
     return folder

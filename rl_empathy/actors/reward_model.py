@@ -14,8 +14,8 @@ from rl_empathy.rewards.interface import RewardScorer, RewardTerm, load_function
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, Pulse, RolloutGroup
 
-WITNESS_TOKENS = 256
-"""Longer texts are cut to this for the second encoder."""
+SIMILARITY_TOKENS = 256
+"""Longer texts are cut to this for the similarity to the post."""
 
 
 class RewardModel:
@@ -31,7 +31,7 @@ class RewardModel:
         embedding_path: str | None,
         retries: int,
         have_worked: bool,
-        witness_path: str | None = None,
+        similarity_encoder: str | None = None,
     ) -> None:
         divert_output(log)
         from transformers import AutoTokenizer
@@ -42,7 +42,7 @@ class RewardModel:
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
-        self._witness_path = witness_path
+        self._similarity_encoder = similarity_encoder
         self._scorer = RewardScorer(
             schema, [self._term(term) for term in terms], decode, retries=retries, have_worked=have_worked
         )
@@ -55,20 +55,20 @@ class RewardModel:
         """Score every completion of a group by every term."""
         return self._scorer.score(group)
 
-    def witness(self, group: RolloutGroup) -> list[float | None]:
-        """Cosine of each answer with the post, by an encoder that trained nothing; 0 where there is no answer."""
-        if self._witness_path is None:
+    def similarity_to_post(self, group: RolloutGroup) -> list[float | None]:
+        """Cosine of each answer with the post, by evaluate.similarity_encoder; 0 where there is no answer."""
+        if self._similarity_encoder is None:
             return [None] * len(group.completions)
         answers = [
             self._schema.parse(c.text, strict=False).text_of(self._schema.answer) for c in group.completions
         ]
-        vectors = self._witness.encode([group.prompt.row.post, *answers], max_tokens=WITNESS_TOKENS)
+        vectors = self._encoder.encode([group.prompt.row.post, *answers], max_tokens=SIMILARITY_TOKENS)
         cosines = (vectors[1:] @ vectors[0]).tolist()
         return [cosine if answer else 0.0 for cosine, answer in zip(cosines, answers, strict=True)]
 
     @functools.cached_property
-    def _witness(self) -> SentenceEncoder:
-        return SentenceEncoder.load(str(self._witness_path))
+    def _encoder(self) -> SentenceEncoder:
+        return SentenceEncoder.load(str(self._similarity_encoder))
 
     def _term(self, term: RewardTermConfig) -> RewardTerm:
         name = term.name

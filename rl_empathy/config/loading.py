@@ -31,7 +31,7 @@ _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("model", "path"),
     ("model", "chat_template"),
     ("reward_modeling", "encoder"),
-    ("evaluate", "second_encoder"),
+    ("evaluate", "similarity_encoder"),
 )
 _DATA_SUFFIXES = {".jsonl", ".json", ".csv"}
 _PLAIN_MESSAGES = {

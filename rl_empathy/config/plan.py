@@ -189,11 +189,11 @@ def _grpo(run_file: RunFile, size: ModelSize | None) -> StagePlan:
 
 def _evaluate(run_file: RunFile, size: ModelSize | None) -> StagePlan:
     config = run_file.evaluate
-    completions = config.num_prompts * config.completions_per_prompt
+    completions = config.num_prompts * config.num_completions
     return StagePlan(
         stage="evaluate",
         steps=None,
-        work=f"{config.num_prompts:,} prompts × {config.completions_per_prompt:,} completions of each model, "
+        work=f"{config.num_prompts:,} prompts × {config.num_completions:,} completions of each model, "
         f"≤ {completions * config.sampling.max_completion_tokens:,} tokens generated",
         roles=(rollout_workers(run_file, size), reward_model(run_file)),
     )

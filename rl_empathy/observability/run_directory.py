@@ -4,13 +4,14 @@ runs/counselchat_cpu/        0700
   .lock                      pid and host of the run that holds it
   config.yaml                the run file as resolved by the last attempt
   data.sha256                of the data that it read
+  split.json                 ids of the held-out rows, and which rows were kept on one side, and why
   logs/attempt_01/           one folder an attempt, with the config.yaml that it ran with
   sft/ reward_modeling/ …    one folder a stage: step_000020/ … + latest; result.json once it is finished;
                              trained_with.yaml, the run file of its last training
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from rl_empathy.observability.disk import disk_errors, write_durably
 from rl_empathy.observability.run_lock import RunLock
 
 CONFIG, RESULT, DATA, TRAINED_WITH = "config.yaml", "result.json", "data.sha256", "trained_with.yaml"
+SPLIT = "split.json"
 _FOLDERS = {"evaluate": "evaluation"}
 _OF_GRPO = ("rollouts", "ledger.jsonl")
 """What stage grpo writes beside its folder."""
@@ -142,6 +144,22 @@ class RunDirectory:
                     "the new rows, or with --fresh to begin anew"
                 )
             write_durably(path, sha256 + "\n")
+
+    def write_split(self, held_out: Sequence[str], kept_together: Sequence[tuple[str, str, str]]) -> None:
+        """Put down which rows are held out, and which were kept on one side.
+
+        Args:
+            held_out: Ids of the rows.
+            kept_together: Two ids, and what binds them.
+        """
+        held = {*held_out}
+        links = [
+            {"one": one, "other": other, "reason": reason, "side": "held_out" if one in held else "train"}
+            for one, other, reason in kept_together
+        ]
+        text = json.dumps({"held_out": [*held_out], "kept_together": links}, indent=1, ensure_ascii=False)
+        with disk_errors(self.path):
+            write_durably(self.path / SPLIT, text + "\n")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage, which exists; that of evaluate is called evaluation."""

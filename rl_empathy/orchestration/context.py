@@ -1,8 +1,9 @@
 """What the stages of a run share."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.conversations import prompt_token_ids, schema_beside
 from rl_empathy.data.loading import DataSet
 from rl_empathy.errors import DataError
+from rl_empathy.engines.model_folders import load_tokenizer
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -19,6 +21,18 @@ from rl_empathy.orchestration.memory_record import MemoryRecord
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import PolicyVersion, Row
+
+
+@dataclass(kw_only=True)
+class StartedRoles:
+    """The roles that outlive a stage, each started when it is first wanted; see `roles`."""
+
+    workers: RolloutWorkers | None = None
+    workers_hold: tuple[Any, ...] = ()
+    """What their engines were started with: only a model of the same can be loaded into them."""
+    reward_model: RestartableRole | None = None
+    reward_model_reads: tuple[Any, ...] = ()
+    """The tokenizer and the output schema by which it reads completions."""
 
 
 @dataclass(kw_only=True)
@@ -33,14 +47,11 @@ class RunContext:
     stop: StopSignal = field(default_factory=StopSignal)
     tokenizer: Any = None
     cache: dict[str, Any] = field(default_factory=dict)
-    workers: RolloutWorkers | None = None
-    """Started when they are first wanted; see `roles`."""
     plan: Plan | None = None
     """Of the run, once its cluster is known."""
     memory: MemoryRecord = field(default_factory=MemoryRecord)
-    reward_model: RestartableRole | None = None
-    """Likewise."""
-    _loads: int = 0
+    started: StartedRoles = field(default_factory=StartedRoles)
+    _loads: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _told: set[str] = field(default_factory=set)
 
     @functools.cached_property
@@ -65,16 +76,20 @@ class RunContext:
         return self.schema.instruction(self.run_file.data.language) if wanted is None else wanted
 
     def use_tokenizer_of(self, model: Path) -> None:
-        """Take the tokenizer of the run's models, which is the same for all."""
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        """Take the tokenizer of a model folder: its stages train and sample models of this vocabulary."""
+        self.tokenizer = load_tokenizer(model)
         self.__dict__.pop("schema", None)
+
+    def of_model(self, model: Path, run_file: RunFile) -> "RunContext":
+        """The same run and roles, with the tokenizer of a model and the settings under which it is asked."""
+        context = replace(self, run_file=run_file)
+        context.budget, context.savings = self.budget, self.savings
+        context.use_tokenizer_of(model)
+        return context
 
     def next_version(self) -> PolicyVersion:
         """A name for the weights of a folder: attempt 0 is no trainer's, so no two sets of weights share a name."""
-        self._loads += 1
-        return PolicyVersion(0, self._loads)
+        return PolicyVersion(0, next(self._loads))
 
     def prompts(self, rows: Sequence[Row]) -> list[tuple[Row, list[int]]]:
         """Rows with their token ids; those that are too long are dropped by name (C11).
@@ -120,5 +135,7 @@ class RunContext:
     @property
     def max_model_tokens(self) -> int:
         """Longest prompt plus completion of any stage."""
-        completions = (self.run_file.grpo.sampling, self.run_file.evaluate.sampling)
-        return self.run_file.data.max_prompt_tokens + max(s.max_completion_tokens for s in completions)
+        longest = self.run_file.evaluate.sampling.max_completion_tokens
+        if "grpo" in self.run_file.run.stages:
+            longest = max(longest, self.run_file.grpo.sampling.max_completion_tokens)
+        return self.run_file.data.max_prompt_tokens + longest

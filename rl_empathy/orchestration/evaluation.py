@@ -2,84 +2,137 @@
 
 import asyncio
 import itertools
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
+from jinja2 import TemplateError
 
 from rl_empathy.data.prompts import held_out_prompts
+from rl_empathy.engines.model_folders import require_runnable
+from rl_empathy.errors import DataError, ModelError
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.measures import TfidfSimilarity
 from rl_empathy.evaluation.report import (
     ModelEvaluation,
-    comparison_table,
     evaluate_completions,
-    to_json,
 )
-from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.evaluated_models import EvaluatedModel
+from rl_empathy.orchestration.evaluation_report import settings_said, write_completions, write_report
 from rl_empathy.orchestration.fleet import (
     GroupHandle,
     RewardModelHandle,
     RolloutWorkers,
 )
-from rl_empathy.orchestration.roles import reward_model, rollout_workers
+from rl_empathy.orchestration.roles import reward_model, rollout_workers, similarity_encoder
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
 Scoring = asyncio.Task[list[ScoredCompletion]]
-TABLE_WIDTH = 140
-"""Of the table where it meets no terminal, characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedModel:
+    """A model with the prompts in its own tokens, and the context in which they are answered."""
+
+    model: EvaluatedModel
+    context: RunContext
+    prompts: Mapping[str, list[int]]
+    """Token ids by row id."""
+
+
+def asked_models(context: RunContext, models: Sequence[EvaluatedModel]) -> list[AskedModel]:
+    """Check every model, and render the prompts for it by its own tokenizer, chat template and instruction.
+
+    Raises:
+        ModelError: A model cannot be compared; the text says which, why, and what to do.
+    """
+    return [_asked(context, model) for model in models]
 
 
 async def run_evaluation(
-    context: RunContext, models: Mapping[str, Path], encoder: Path | None, *, name: str = "held_out"
+    context: RunContext,
+    asked: Sequence[AskedModel],
+    encoder: Path | None,
+    *,
+    name: str = "held_out",
+    show_all: bool = False,
 ) -> Path:
     """Let every model answer the held-out prompts, score, and write one JSON.
 
+    The models are asked one after the other. An engine is used again where the next model fits it; otherwise it ends
+    before the next one starts.
+
     Args:
-        context: Of the run.
-        models: Folder by name, in the order of the table; all of one architecture.
+        context: The run's data, directory, log and roles; its run file says on which prompts, and how.
+        asked: The models, in the order of the table.
         encoder: Folder of the embedding reward model; None when no term wants it.
-        name: Of the JSON.
+        name: File name of the JSON, without its suffix.
+        show_all: Print every measure instead of the leading ones.
 
     Returns:
         Path of the JSON.
+
+    Raises:
+        DataError: No held-out prompt is short enough for every model.
     """
-    config = context.run_file.evaluate
-    prompts = context.prompts(context.data.held_out)[: config.num_prompts]
-    if len(prompts) < config.num_prompts:
+    rows = _shared_rows(context, asked)
+    context.progress.stage_started("evaluate", num_steps=len(asked))
+    evaluations = []
+    for step, one in enumerate(asked, start=1):
+        prompts = held_out_prompts([(row, one.prompts[row.id]) for row in rows])
+        scored = await _answers(one.context, one.model, prompts, encoder)
+        evaluations.append(_evaluate(one.context, one.model.name, step, rows, scored))
+    settings = settings_said(context, [one.model for one in asked], encoder, rows)
+    return write_report(context, evaluations, rows, settings, name=name, show_all=show_all)
+
+
+def _asked(context: RunContext, model: EvaluatedModel) -> AskedModel:
+    try:
+        require_runnable(model.folder, max_tokens=context.max_model_tokens)
+        own = context.of_model(model.folder, model.run_file)
+        prompts = {row.id: ids for row, ids in own.prompts(context.data.held_out)}
+    except (ModelError, ValueError, TemplateError) as error:
+        raise ModelError(f"{model.name} cannot be compared: {error}") from error
+    return AskedModel(model=model, context=own, prompts=prompts)
+
+
+def _shared_rows(context: RunContext, asked: Sequence[AskedModel]) -> list[Row]:
+    """The first held-out rows that every model can take, so that all are measured on the same."""
+    fitting = [row for row in context.data.held_out if all(row.id in one.prompts for one in asked)]
+    if not fitting:
+        raise DataError("no held-out prompt is short enough for every model; raise data.max_prompt_tokens")
+    wanted = context.run_file.evaluate.num_prompts
+    if len(fitting) < wanted:
         context.progress.warning(
-            f"evaluate has {len(prompts)} held-out prompts, fewer than evaluate.num_prompts ({config.num_prompts})"
+            f"evaluate has {len(fitting)} held-out prompts that every model can take, fewer than evaluate.num_prompts "
+            f"({wanted})"
         )
-    rows = [row for row, _ in prompts]
-    asked = held_out_prompts(prompts)
-    context.progress.stage_started("evaluate", num_steps=len(models))
-    first = next(iter(models.values()))
+    return fitting[:wanted]
+
+
+async def _answers(
+    context: RunContext, model: EvaluatedModel, asked: Sequence[Prompt], encoder: Path | None
+) -> list[list[ScoredCompletion]]:
+    """Have a model answer every prompt, and the answers scored, in the order of the prompts."""
     workers, scorer = await asyncio.gather(
-        rollout_workers(context, first), reward_model(context, tokenizer=first, embedding=encoder)
+        rollout_workers(context, model.folder),
+        reward_model(context, tokenizer=model.folder, embedding=encoder),
     )
-    scored: dict[str, list[Scoring]] = {}
-    # Inside one task group, so that the last completions of a model are scored while the next one writes.
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(workers.watch())
-        for model, folder in models.items():
-            await workers.load_model(folder, context.next_version())
-            scored[model] = await _write(
-                context,
-                workers,
-                asked,
-                model,
-                lambda group: tasks.create_task(_score(context, workers, scorer, group)),
-            )
+        await workers.load_model(model.folder, context.next_version())
+        scoring = await _write(
+            context,
+            workers,
+            asked,
+            model.name,
+            lambda group: tasks.create_task(_score(context, workers, scorer, group)),
+        )
+        context.progress.waiting("the scores")
+        scored = await asyncio.gather(*scoring)
         watching.cancel()
-    evaluations = [
-        _evaluate(context, model, step, rows, [task.result() for task in scoring])
-        for step, (model, scoring) in enumerate(scored.items(), start=1)
-    ]
-    return _write_report(context, evaluations, rows, name)
+    return scored
 
 
 async def _write(
@@ -94,13 +147,13 @@ async def _write(
     if context.run_file.run.deterministic:
         # A worker begins when its share of a cohort is there: as much as it runs at once, so that none queues.
         running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
-        size = max(len(workers.roster), running // config.completions_per_prompt)
+        size = max(len(workers.roster), running // config.num_completions)
     cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]
     answered = itertools.count(1)
 
     async def answer(prompt: Prompt, cohort: Sequence[Prompt]) -> Scoring:
         group = await workers.sample(
-            prompt, sampling=config.sampling, group_size=config.completions_per_prompt, cohort=cohort
+            prompt, sampling=config.sampling, group_size=config.num_completions, cohort=cohort
         )
         context.progress.waiting(f"the answers of {model}: {next(answered)} of {len(asked)} prompts")
         return score(group)
@@ -110,7 +163,6 @@ async def _write(
         async with asyncio.TaskGroup() as tasks:  # one failure ends the rest, which would write on for nobody
             answers = [tasks.create_task(answer(prompt, cohort)) for prompt in cohort]
         scoring += [task.result() for task in answers]
-    context.progress.waiting("the scores")
     return scoring
 
 
@@ -127,7 +179,7 @@ def _evaluate(
         bootstrap_samples=context.run_file.evaluate.bootstrap_samples,
         seed=context.run_file.run.seed,
     )
-    _write_completions(context, model, completions)
+    write_completions(context, model, rows, completions)
     context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
     return evaluation
 
@@ -135,10 +187,10 @@ def _evaluate(
 async def _score(
     context: RunContext, workers: RolloutWorkers, scorer: RewardModelHandle, handle: GroupHandle
 ) -> list[ScoredCompletion]:
-    rewards, witness = await asyncio.gather(scorer.score(handle), scorer.witness(handle))
+    rewards, similarities = await asyncio.gather(scorer.score(handle), scorer.similarity_to_post(handle))
     group = await workers.payload(handle)
-    if context.run_file.data.language == "zh" and context.run_file.evaluate.second_encoder == "auto":
-        witness = _tfidf_witness(context, group)
+    if similarity_encoder(context.run_file) is None:
+        similarities = _tfidf_similarities(context, group)
     return [
         ScoredCompletion(
             prompt_id=group.prompt.row.id,
@@ -147,13 +199,13 @@ async def _score(
             tokens=len(completion.token_ids),
             rewards={term: scores[i] for term, scores in rewards.terms.items()},
             reward=rewards.totals[i],
-            second_encoder=witness[i],
+            similarity_to_post=similarities[i],
         )
         for i, completion in enumerate(group.completions)
     ]
 
 
-def _tfidf_witness(context: RunContext, group: RolloutGroup) -> list[float | None]:
+def _tfidf_similarities(context: RunContext, group: RolloutGroup) -> list[float | None]:
     answer = context.schema.answer
     answers = [context.schema.parse(c.text, strict=False).text_of(answer) for c in group.completions]
     posts = [group.prompt.row.post] * len(answers)
@@ -165,33 +217,3 @@ def _tfidf(context: RunContext) -> TfidfSimilarity:
     if "tfidf" not in context.cache:
         context.cache["tfidf"] = TfidfSimilarity([row.post for row in context.data.train])
     return context.cache["tfidf"]  # type: ignore[no-any-return]
-
-
-def _write_completions(
-    context: RunContext, model: str, completions: Mapping[str, list[ScoredCompletion]]
-) -> None:
-    path = context.directory.stage("evaluate") / f"completions_{model.replace('/', '_')}.jsonl"
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for several in completions.values():
-            for c in several:
-                line = {
-                    "prompt_id": c.prompt_id,
-                    "text": c.text,
-                    "reward": c.reward,
-                    "terms": dict(c.rewards),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _write_report(
-    context: RunContext, evaluations: list[ModelEvaluation], rows: list[Row], name: str
-) -> Path:
-    path = context.directory.stage("evaluate") / f"{name}.json"
-    report: dict[str, Any] = to_json(evaluations, rows, file_sha256=context.data.sha256)
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    table = comparison_table(evaluations)
-    with path.with_suffix(".txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=TABLE_WIDTH).print(table)
-    go_on_unseen()
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
-    return path

@@ -10,7 +10,9 @@ from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.actors.rollout_worker import RolloutWorker
+from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.embedding import packaged_encoder
+from rl_empathy.engines.model_folders import engine_fingerprint
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import (
     PolicyTrainerHandle,
@@ -47,22 +49,34 @@ async def start_rollout_worker(context: RunContext, name: str, model: Path) -> R
 
 
 async def rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
-    """The rollout workers, started when they are first wanted; every model of a run has the same shape."""
+    """The rollout workers, started when they are first wanted, and anew for a model that their engines cannot load.
+
+    Two engines never run at once: the old workers end before the new ones start.
+    """
+    started = context.started
+    hold = (engine_fingerprint(model), context.run_file.model.dtype, context.max_model_tokens)
+    if started.workers is not None and started.workers_hold != hold:
+        started.workers.kill()
+        started.workers = None
+    if started.workers is None:
+        started.workers, started.workers_hold = await _start_rollout_workers(context, model), hold
+    return started.workers
+
+
+async def _start_rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
     run_file, count = context.run_file, context.run_file.cluster.rollout_workers.min
-    if context.workers is None:
-        context.progress.message(f"starting {count} rollout worker(s)")
-        start = functools.partial(start_rollout_worker, context, model=model)
-        context.workers = RolloutWorkers(
-            await asyncio.gather(*(start(f"rollout_worker_{i}") for i in range(count))),
-            start,
-            run_file.cluster.deadlines,
-            context.budget,
-            max_running_sequences=run_file.cluster.rollout_workers.max_running_sequences,
-            seed=run_file.run.seed,
-            in_step=run_file.run.deterministic,
-            tell=context.progress.warning,
-        )
-    return context.workers
+    context.progress.message(f"starting {count} rollout worker(s)")
+    start = functools.partial(start_rollout_worker, context, model=model)
+    return RolloutWorkers(
+        await asyncio.gather(*(start(f"rollout_worker_{i}") for i in range(count))),
+        start,
+        run_file.cluster.deadlines,
+        context.budget,
+        max_running_sequences=run_file.cluster.rollout_workers.max_running_sequences,
+        seed=run_file.run.seed,
+        in_step=run_file.run.deterministic,
+        tell=context.progress.warning,
+    )
 
 
 async def start_policy_trainer(context: RunContext, policy: Path) -> Ranks:
@@ -136,17 +150,19 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
 
 
 async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
-    """The reward model, started when it is first wanted; grpo and evaluate ask the same one.
+    """The reward model, started when it is first wanted, and anew for completions of another vocabulary or schema.
+
+    Stages grpo and evaluate of one run ask the same one.
 
     Args:
-        context: Of the run.
+        context: The run file, the record and the roles.
         tokenizer: Model folder whose tokenizer cuts spans into tokens.
         embedding: Folder of the embedding reward model; without one its term is left out.
 
     Returns:
         The reward model.
     """
-    run_file = context.run_file
+    run_file, started = context.run_file, context.started
     settings = run_file.cluster.reward_model
     terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
     if len(terms) < len(run_file.grpo.rewards):
@@ -156,7 +172,7 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         )
 
     def have_worked() -> bool:
-        scored = context.reward_model is not None and context.reward_model.has_answered
+        scored = started.reward_model is not None and started.reward_model.has_answered
         return scored or any(context.directory.stage("rollouts").iterdir())  # of a step that was made
 
     async def start() -> Role:
@@ -171,15 +187,20 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             embedding_path=str(embedding) if embedding else None,
             retries=run_file.grpo.reward_retries,
             have_worked=have_worked(),
-            witness_path=_witness(run_file.evaluate.second_encoder, run_file.data.language),
+            similarity_encoder=similarity_encoder(run_file),
         )
 
-    if context.reward_model is None:
+    reads = (engine_fingerprint(tokenizer), context.schema)
+    if started.reward_model is not None and started.reward_model_reads != reads:
+        started.reward_model.kill()
+        started.reward_model = None
+    if started.reward_model is None:
         start_again = functools.partial(_start_again, context, "reward_model", start)
-        context.reward_model = RestartableRole(
+        started.reward_model = RestartableRole(
             await start(), start_again, context.budget, retries=run_file.grpo.reward_retries
         )
-    return RewardModelHandle(context.reward_model, run_file.cluster.deadlines)
+        started.reward_model_reads = reads
+    return RewardModelHandle(started.reward_model, run_file.cluster.deadlines)
 
 
 async def _start(context: RunContext, name: str, actor_class: type, *arguments: Any, **settings: Any) -> Role:
@@ -197,13 +218,13 @@ async def _start(context: RunContext, name: str, actor_class: type, *arguments: 
 
 async def _start_again(context: RunContext, name: str, start: Callable[[], Awaitable[T]]) -> T:
     """Start a role in the place of one that is lost: rollout workers beyond `min` leave it the room."""
-    if context.workers is None:
+    if context.started.workers is None:
         return await start()
-    return await context.workers.roster.start_first(name, start)
+    return await context.started.workers.roster.start_first(name, start)
 
 
-def _witness(second_encoder: str, language: str) -> str | None:
-    """Path of an encoder that trained nothing; None where TF-IDF takes its place."""
-    if second_encoder != "auto":
-        return second_encoder
-    return None if language == "zh" else str(packaged_encoder())
+def similarity_encoder(run_file: RunFile) -> str | None:
+    """Path of the encoder for text/similarity_to_post; None where TF-IDF takes its place."""
+    if run_file.evaluate.similarity_encoder != "auto":
+        return run_file.evaluate.similarity_encoder
+    return None if run_file.data.language == "zh" else str(packaged_encoder())

@@ -8,8 +8,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,18 +18,24 @@ from typing import Any, TypeVar
 import ray
 
 from rl_empathy.config.advice import advice
+from rl_empathy.config.model_size import folder_parameters
 from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
 from rl_empathy.data.targets import with_targets
-from rl_empathy.errors import ConfigError, ModelError, RlEmpathyError, Stopped
+from rl_empathy.errors import ConfigError, RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.base_model import base_model
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.evaluation import run_evaluation
+from rl_empathy.orchestration.evaluated_models import (
+    find_models,
+    models_of_run,
+    reward_model_of,
+)
+from rl_empathy.orchestration.evaluation import asked_models, run_evaluation
 from rl_empathy.orchestration.fleet import TrackerHandle
 from rl_empathy.orchestration.grpo_stage import run_grpo_stage
 from rl_empathy.orchestration.placement import find_room, join_cluster
@@ -129,6 +136,7 @@ def _running(
             for line in directory.told:
                 progress.warning(line)
             directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
+            directory.write_split([row.id for row in data.held_out], data.links)
             progress.message(f"data: {data_summary(data)}")
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
@@ -139,39 +147,39 @@ def _running(
         directory.close()
 
 
-def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | None) -> int:
+def evaluate_command(
+    paths: Sequence[Path],
+    run_file: RunFile,
+    output: Path | None,
+    *,
+    overrides: Sequence[str] = (),
+    show_all: bool = False,
+) -> int:
     """Evaluate runs and models side by side, in a run directory of its own.
 
     Args:
-        paths: Run directories (each gives its base, sft and grpo) and model folders, all of one architecture.
+        paths: Run directories (each gives its base, sft and grpo) and model folders, of any architectures.
         run_file: Says on which prompts, and how.
-        output: Where the JSON goes as well.
+        output: A second place for the JSON.
+        overrides: The settings of the command line, which hold for every model.
+        show_all: Print every measure instead of the leading ones.
 
     Returns:
         0.
     """
-    if not paths:
-        raise ConfigError("evaluate wants a run directory or a model folder")
     if output and not output.absolute().parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {output.absolute().parent}")
-    models: dict[str, Path] = {}
-    reward_model: Path | None = None
-    for path in paths:
-        found, scorer = _models_of(path.expanduser().absolute())
-        for stage, folder in found.items():
-            model = stage if len(paths) == 1 else f"{path.name}/{stage}"
-            if model in models:
-                raise ConfigError(
-                    f"two of the models are called {model}: {models[model]} and {folder}; rename a folder"
-                )
-            models[model] = folder
-        reward_model = reward_model or scorer
+    models, encoder = find_models(paths, run_file, overrides), reward_model_of(paths)
     name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
-    run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"name": name})})
+    of_its_own = {"name": name, "stages": ("evaluate",)}
+    run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update=of_its_own)})
+    models = [replace(one, run_file=one.run_file.model_copy(update={"run": run_file.run})) for one in models]
     with _running(run_file) as context:
-        plan = make_plan(run_file)
+        asked = asked_models(context, models)  # refused before anything starts
+        plan = make_plan(run_file, parameters=max(folder_parameters(one.folder) or 0 for one in models))
         may_grow = join_cluster(run_file.cluster, plan)
-        report = asyncio.run(_first_error(_evaluated(context, plan, models, reward_model, may_grow=may_grow)))
+        evaluation = partial(run_evaluation, context, asked, encoder, show_all=show_all)
+        report = asyncio.run(_first_error(_evaluated(context, plan, evaluation, may_grow=may_grow)))
     if output:
         try:
             shutil.copyfile(report, output)
@@ -183,27 +191,14 @@ def evaluate_command(paths: Sequence[Path], run_file: RunFile, output: Path | No
 
 
 async def _evaluated(
-    context: RunContext, plan: Plan, models: Mapping[str, Path], encoder: Path | None, *, may_grow: bool
+    context: RunContext, plan: Plan, evaluate: Callable[[], Coroutine[Any, Any, Path]], *, may_grow: bool
 ) -> Path:
     """The evaluation's report, once the cluster has room for it."""
     await _find_room(context, plan, may_grow=may_grow)
-    context.use_tokenizer_of(next(iter(models.values())))
-    report = await context.stop.unless_set(run_evaluation(context, models, encoder))
+    report = await context.stop.unless_set(evaluate())
     if report is None:
         raise Stopped("the evaluation was stopped; the same command begins it anew")
     return report
-
-
-def _models_of(path: Path) -> tuple[dict[str, Path], Path | None]:
-    """The models of a run directory by stage, and its reward model; or one model folder."""
-    if not (path / "config.yaml").exists():
-        return {path.name: path}, None
-    folders = {"base": path / "base", "sft": path / "sft" / "model", "grpo": path / "grpo" / "model"}
-    found = {name: folder for name, folder in folders.items() if (folder / "config.json").exists()}
-    if not found:
-        raise ModelError(f"the run {path} has no model yet; its stages sft and grpo leave one")
-    scorer = path / "reward_modeling" / "model"
-    return found, scorer if scorer.exists() else None
 
 
 async def _stages(context: RunContext) -> None:
@@ -243,7 +238,8 @@ async def _run_stage(
         made = await run_grpo_stage(context, policy, reward_model)
     else:
         context.log.cut_back("evaluate", -1)
-        path = await context.stop.unless_set(run_evaluation(context, models, reward_model))
+        asked = asked_models(context, models_of_run(context.run_file, models))
+        path = await context.stop.unless_set(run_evaluation(context, asked, reward_model))
         if path is None:
             raise Stopped("stopped in stage evaluate, which begins anew; the same command goes on")
         return {"evaluation": str(path.relative_to(context.directory.path))}

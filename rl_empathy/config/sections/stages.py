@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl_empathy.config.sections.section import Count, Fraction, Positive, Section
 
@@ -25,10 +25,26 @@ class OptimizerConfig(Section):
 class SamplingConfig(Section):
     """How completions are drawn. Top-p and top-k stay off: they would change the behaviour distribution."""
 
-    temperature: Positive = 1.0
-    """Softmax temperature; the recorded log-probs are those at this temperature."""
+    temperature: Annotated[float, Field(ge=0.01)] = 1.0
+    """Softmax temperature; the recorded log-probs are those at this temperature. vLLM raises what is below 0.01."""
     max_completion_tokens: Count = 256
     """A completion that reaches this is truncated."""
+
+
+class EvaluationSamplingConfig(SamplingConfig):
+    """How completions are drawn for measures: with temperature 0, too, which training cannot use."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Softmax temperature, 0.01 or more; or 0, greedy decoding: the likeliest token each time, and one completion."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy_or_as_vllm_samples(cls, temperature: float) -> float:
+        if 0 < temperature < 0.01:
+            raise ValueError(
+                f"temperature is 0 (greedy) or at least 0.01, which vLLM would make of {temperature:g}"
+            )
+        return temperature
 
 
 class SFTConfig(Section):
@@ -245,11 +261,17 @@ class EvaluateConfig(Section):
     num_prompts: Count = 64
     """Held-out prompts, the first of the split's order."""
     completions_per_prompt: Count = 8
-    """Completions of each prompt."""
-    sampling: SamplingConfig = SamplingConfig()
+    """Completions of each prompt; greedy decoding (sampling.temperature 0) writes one, since all would be equal."""
+    sampling: EvaluationSamplingConfig = EvaluationSamplingConfig()
     """How completions are drawn."""
-    second_encoder: str = "auto"
-    """An encoder that trained nothing, as a witness beside the reward model; auto: the packaged MiniLM
-    untouched for English (character n-gram TF-IDF for Chinese)."""
+    similarity_encoder: str = "auto"
+    """Path of the encoder for text/similarity_to_post, the likeness of answer and post: a copy of the post has 1, so it
+    says nothing of how good an answer is. auto: the packaged MiniLM for English, from whose weights the reward model of
+    reward_modeling.encoder: auto starts too; TF-IDF of character n-grams for Chinese."""
     bootstrap_samples: Count = 2000
     """Resamples of the prompts for the intervals."""
+
+    @property
+    def num_completions(self) -> int:
+        """Completions of each prompt that are really written."""
+        return self.completions_per_prompt if self.sampling.temperature else 1

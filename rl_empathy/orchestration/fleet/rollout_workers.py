@@ -159,6 +159,10 @@ class RolloutWorkers:
             lambda role, whole, number: role.actor.load_model.remote(str(folder), version, whole, number),
         )
 
+    def kill(self) -> None:
+        """End every worker at once, for good."""
+        self.roster.kill()
+
     async def payload(self, group: GroupHandle) -> RolloutGroup:
         """Fetch a payload into this process, for evaluation."""
         doing = f"hand over the group of {group.header.row_id}"

@@ -184,6 +184,13 @@ class Roster:
             worker.succeeded = True
             self.repair(self._replace(worker, error))
 
+    def kill(self) -> None:
+        """End every worker at once, for good, and those that are being started."""
+        for repair in self._repairs:
+            repair.cancel()
+        for worker in self.workers:
+            worker.role.kill()
+
     def changed(self) -> None:
         """Have those who wait look again."""
         self._changed.set()

@@ -29,12 +29,14 @@ class RewardModelHandle:
             )
         )
 
-    async def witness(self, group: GroupHandle) -> list[float | None]:
-        """What an encoder that trained nothing says of the answers."""
+    async def similarity_to_post(self, group: GroupHandle) -> list[float | None]:
+        """Cosine of each answer with the post; a list of None where no encoder is given."""
         doing = f"compare the group of prompt {group.header.row_id}"
         return await self._role.call(
             lambda role: role.answer(
-                role.actor.witness.remote(group.payload), seconds=self._deadlines.score_s, doing=doing
+                role.actor.similarity_to_post.remote(group.payload),
+                seconds=self._deadlines.score_s,
+                doing=doing,
             )
         )
 

@@ -348,3 +348,12 @@ def test_difference_has_one_line_a_changed_key() -> None:
         "grpo.rewards[1].weight: 1.0 -> 0.5",
     ]
     assert difference(old, old) == []
+
+
+def test_an_evaluation_may_decode_greedily_and_no_temperature_is_one_that_vllm_changes() -> None:
+    greedy = load(MODEL, "evaluate.sampling.temperature=0").evaluate
+    assert (greedy.completions_per_prompt, greedy.num_completions) == (8, 1)
+    assert load(MODEL).evaluate.num_completions == 8
+    assert problems(MODEL, "grpo.sampling.temperature=0")
+    for section in ("grpo", "evaluate"):
+        assert "0.01" in problems(MODEL, f"{section}.sampling.temperature=0.001")[0]

@@ -84,14 +84,14 @@ def test_a_failed_reward_is_left_out_and_is_not_zero() -> None:
     values, _ = measured(
         [make_row("p")],
         [
-            make_completion(rewards={"format": 1.0, "answer": 0.5}, reward=1.5, second_encoder=0.25),
+            make_completion(rewards={"format": 1.0, "answer": 0.5}, reward=1.5, similarity_to_post=0.25),
             make_completion(rewards={"format": 1.0, "answer": None}),
         ],
     )
     assert values["reward/format/mean"]["p"] == [1, 1]
     assert values["reward/answer/mean"]["p"] == [0.5]
     assert values["reward/mean"]["p"] == [1.5]
-    assert values["text/second_encoder_similarity"]["p"] == [0.25]
+    assert values["text/similarity_to_post"]["p"] == [0.25]
 
 
 def test_distinct_is_one_value_a_prompt_over_all_its_answers() -> None:

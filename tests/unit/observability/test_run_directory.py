@@ -75,6 +75,18 @@ def test_a_directory_that_was_opened_to_others_is_private_again() -> None:
     assert stat.S_IMODE(Path("my runs/trial").stat().st_mode) == 0o700
 
 
+def test_the_split_is_on_record_with_what_was_kept_together() -> None:
+    directory = opened()
+    directory.write_split(["a", "b"], [("a", "b", "near_copy"), ("c", "d", "shared_reference")])
+    record = json.loads((directory.path / "split.json").read_text())
+    assert record["held_out"] == ["a", "b"]
+    assert [(link["one"], link["reason"], link["side"]) for link in record["kept_together"]] == [
+        ("a", "near_copy", "held_out"),
+        ("c", "shared_reference", "train"),
+    ]
+    directory.close()
+
+
 def test_the_same_name_again_is_the_next_attempt() -> None:
     opened().close()
     second = opened()

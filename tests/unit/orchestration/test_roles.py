@@ -1,5 +1,6 @@
 """What roles are started with, first and anew."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration import roles
+from rl_empathy.orchestration.context import StartedRoles
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.memory_record import MemoryRecord
 from tests.fakes import endless
+from tests.tiny_models import make_tiny_model, permute_token_ids
 from tests.virtual_clock import run_virtually
 
 
@@ -21,7 +24,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
     tmp_path, monkeypatch, rollouts_of_steps, scored_before_the_loss, told_to_the_second
 ):
     """What is told then: one that raises is no mistake of the run file, and costs a group, not the run (C3)."""
-    told, scored = [], []
+    told, scored, model = [], [], make_tiny_model(tmp_path.with_name("model"))
 
     async def start_role(name, *_, have_worked, **__):
         told.append(have_worked)
@@ -39,16 +42,52 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
             schema=None,
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=lambda text: None),
-            workers=None,
-            reward_model=None,
+            started=StartedRoles(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
-        await roles.reward_model(context, tokenizer=tmp_path, embedding=None)
+        await roles.reward_model(context, tokenizer=model, embedding=None)
         for _ in range(1 + scored_before_the_loss):
-            await context.reward_model.call(call)
+            await context.started.reward_model.call(call)
 
     for step in range(rollouts_of_steps):
         (tmp_path / f"step_{step + 1:06}.jsonl").touch()
     monkeypatch.setattr(roles, "start_role", start_role)
     run_virtually(run())
     assert told == [rollouts_of_steps > 0, told_to_the_second]
+
+
+def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_another_one_starts(
+    tmp_path, monkeypatch
+):
+    done = []
+
+    class Engine:
+        def __init__(self, name, model) -> None:
+            self.name, self.log, self.model = name, tmp_path / "log", model
+
+        def kill(self) -> None:
+            done.append(f"end {self.model}")
+
+    async def start_role(name, _, __, model, **___):
+        done.append(f"start {Path(model).name}")
+        return Engine(name, Path(model).name)
+
+    async def run(*models):
+        context = SimpleNamespace(
+            run_file=load_run_file("configs/quickstart.yaml", ["cluster.rollout_workers={min: 1, max: 1}"]),
+            directory=SimpleNamespace(logs=tmp_path),
+            progress=SimpleNamespace(message=done.append, warning=done.append),
+            started=StartedRoles(),
+            max_model_tokens=64,
+            savings={roles.SEQUENCES: 4},
+        )
+        context.budget = RestartBudget(context.run_file.cluster.restarts, done.append)
+        for model in models:
+            await roles.rollout_workers(context, model)
+
+    model, trained = make_tiny_model(tmp_path / "base"), make_tiny_model(tmp_path / "trained", seed=1)
+    permuted = permute_token_ids(model, tmp_path / "permuted")
+    monkeypatch.setattr(roles, "start_role", start_role)
+    run_virtually(run(model, trained, permuted))
+    told = [line for line in done if not line.startswith("starting")]
+    assert told == ["start base", "end base", "start permuted"]

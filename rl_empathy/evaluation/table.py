@@ -1,0 +1,121 @@
+"""The table on the terminal: ten measures or all of them, with direction, meaning, and stars that mean something."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from rl_empathy.evaluation.catalogue import LEADING, described
+from rl_empathy.evaluation.intervals import Interval
+from rl_empathy.evaluation.report import Difference, ModelEvaluation, compare
+from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS, significant
+
+
+def comparison_table(
+    evaluations: Sequence[ModelEvaluation],
+    *,
+    show_all: bool = False,
+    notes: Mapping[str, str] | None = None,
+    remarks: Sequence[str] = (),
+) -> Table:
+    """One row a measure, one column a model; then the last minus the one before.
+
+    Args:
+        evaluations: In the order of the columns.
+        show_all: Every measure; otherwise those that a reader wants first.
+        notes: What else must be said of a measure, by its name.
+        remarks: Lines below the table.
+
+    Returns:
+        The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
+    """
+    present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
+    shown = _by_family(present) if show_all else [measure for measure in LEADING if measure in present]
+    last_two = evaluations[-2:] if len(evaluations) > 1 else ()
+    differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
+    starred = significant(differences.values())
+    prompts = {measure: _prompts(evaluations, measure) for measure in shown}
+    n_differs = len({*prompts.values(), *(str(one.num_prompts) for one in evaluations)}) > 1
+    table = _frame(evaluations, last_two, n_differs=n_differs)
+    for measure in shown:
+        cells = [str(one.measures.get(measure, "-")) for one in evaluations]
+        n = [prompts[measure]] if n_differs else []
+        marked = [_marked(differences.get(measure), starred)] if last_two else []
+        table.add_row(_named(measure, notes or {}), *n, *cells, *marked)
+    for measure in (
+        dict.fromkeys(measure for one in evaluations for measure in one.corpus) if show_all else ()
+    ):
+        cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
+        n = [""] if n_differs else []
+        table.add_row(
+            _named(measure, notes or {}),
+            *n,
+            *cells,
+            *([_corpus_difference(measure, *last_two)] if last_two else []),
+        )
+    table.caption = "\n".join(map(escape, [*_about_stars(list(differences.values())), *remarks]))
+    return table
+
+
+def _frame(
+    evaluations: Sequence[ModelEvaluation], last_two: Sequence[ModelEvaluation], *, n_differs: bool
+) -> Table:
+    title = "Held-out prompts: mean [95 % interval over prompts]"
+    table = Table(title=title, title_justify="left", caption_justify="left", show_lines=True)
+    table.add_column("measure", min_width=34)
+    if n_differs:
+        table.add_column("prompts\nwith it")
+    for one in evaluations:
+        table.add_column(f"{escape(one.name)}\n{one.num_prompts} prompts, {one.num_completions} completions")
+    if last_two:
+        table.add_column(f"{escape(last_two[1].name)} - {escape(last_two[0].name)}\npaired")
+    return table
+
+
+def _named(measure: str, notes: Mapping[str, str]) -> str:
+    better, meaning = described(measure)
+    direction = "neither better" if better == "neither" else f"{better} is better"
+    note = f"; {notes[measure]}" if measure in notes else ""
+    return f"{escape(measure)}\n{direction}: {escape(meaning + note)}"
+
+
+def _prompts(evaluations: Sequence[ModelEvaluation], measure: str) -> str:
+    """For how many prompts a measure speaks: one number, or one a model where they differ."""
+    counts = [one.measures[measure].num_prompts if measure in one.measures else 0 for one in evaluations]
+    return str(counts[0]) if len(set(counts)) == 1 else ", ".join(map(str, counts))
+
+
+def _about_stars(differences: Sequence[Difference]) -> list[str]:
+    if not differences:
+        return []
+    lines = [
+        f"* differs: sign-flip test over prompts, after Benjamini-Hochberg over the {len(differences)} differences "
+        f"shown (false discovery rate {FALSE_DISCOVERY_RATE:.0%})"
+    ]
+    if few := sum(one.interval.num_prompts < MIN_PROMPTS for one in differences):
+        lines.append(
+            f"no star where a difference speaks for fewer than {MIN_PROMPTS} prompts: {few} of the rows"
+        )
+    return lines
+
+
+def _by_family(measures: Iterable[str]) -> list[str]:
+    """The leading ones first; then those of one span or kind together, in the order in which the families come."""
+    families: dict[str, list[str]] = {"": [measure for measure in LEADING if measure in set(measures)]}
+    for measure in measures:
+        if measure not in LEADING:
+            families.setdefault(measure.rpartition("/")[0], []).append(measure)
+    return [measure for family in families.values() for measure in family]
+
+
+def _marked(difference: Difference | None, starred: set[str]) -> str:
+    if difference is None:
+        return "-"
+    interval: Interval = difference.interval
+    return f"{interval} *" if difference.measure in starred else str(interval)
+
+
+def _corpus_difference(measure: str, before: ModelEvaluation, after: ModelEvaluation) -> str:
+    if measure not in before.corpus or measure not in after.corpus:
+        return "-"
+    return f"{after.corpus[measure] - before.corpus[measure]:.3f}"

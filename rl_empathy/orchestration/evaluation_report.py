@@ -1,0 +1,122 @@
+"""What an evaluation leaves: completions, a JSON, two tables, and what has to be said of them."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.engines.embedding import packaged_encoder
+from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.report import ModelEvaluation, to_json
+from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.observability.streams import go_on_unseen
+from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.evaluated_models import EvaluatedModel
+from rl_empathy.orchestration.roles import similarity_encoder
+from rl_empathy.types import Row, conversation_text
+
+TABLE_WIDTH = 140
+"""Of the table where it meets no terminal, characters."""
+
+
+def write_completions(
+    context: RunContext, model: str, rows: Sequence[Row], completions: Mapping[str, list[ScoredCompletion]]
+) -> None:
+    """Write what a model wrote, each line readable by itself."""
+    path = context.directory.stage("evaluate") / "completions" / f"{model}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for row in rows:
+            for c in completions[row.id]:
+                line = {
+                    "prompt_id": row.id,
+                    "post": conversation_text(row.messages),
+                    "references": [reference.text for reference in row.references],
+                    "text": c.text,
+                    "finish_reason": c.finish_reason,
+                    "tokens": c.tokens,
+                    "reward": c.reward,
+                    "terms": dict(c.rewards),
+                    "similarity_to_post": c.similarity_to_post,
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_report(
+    context: RunContext,
+    evaluations: list[ModelEvaluation],
+    rows: list[Row],
+    settings: Mapping[str, Any],
+    *,
+    name: str,
+    show_all: bool,
+) -> Path:
+    path = context.directory.stage("evaluate") / f"{name}.json"
+    report = to_json(evaluations, rows, file_sha256=context.data.sha256, settings=settings)
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    remarks = [f"{key.replace('_', ' ')}: {value}" for key, value in _flat(settings)]
+    tables = {
+        every: comparison_table(
+            evaluations, show_all=every, notes=measure_notes(context.run_file), remarks=remarks
+        )
+        for every in (False, True)
+    }
+    for every, file_name in ((False, f"{name}.txt"), (True, f"{name}_all.txt")):
+        with path.with_name(file_name).open("w", encoding="utf-8") as file:
+            Console(file=file, width=TABLE_WIDTH).print(tables[every])
+    go_on_unseen()
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(tables[show_all])
+    if not show_all:
+        print(f"every measure: {path.with_name(f'{name}_all.txt')}")
+    return path
+
+
+def settings_said(
+    context: RunContext, models: Sequence[EvaluatedModel], encoder: Path | None, rows: Sequence[Row]
+) -> dict[str, Any]:
+    """How the models were asked and scored: for the JSON, and below the table."""
+    run_file = context.run_file
+    sampling, unscored = run_file.evaluate.sampling, encoder is None
+    settings: dict[str, Any] = {
+        "decoding": f"temperature {sampling.temperature:g}"
+        if sampling.temperature
+        else "greedy (temperature 0)",
+        "asked_with": {model.name: model.asked_with for model in models},
+    }
+    if unscored and any(term.function == "answer" for term in run_file.grpo.rewards):
+        settings["left_out"] = (
+            "the reward term answer, for want of a reward model: reward/mean is the sum of the others"
+        )
+    if missing := sum(not row.references for row in rows):
+        settings["without_references"] = (
+            f"{missing} of {len(rows)} posts, so ROUGE-L and BLEU do not speak for them"
+        )
+    return settings
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings, a line each; models of which the same is said share one."""
+    for key, value in settings.items():
+        if isinstance(value, str):
+            yield key, value
+            continue
+        for said in dict.fromkeys(value.values()):
+            yield f"{', '.join(name for name in value if value[name] == said)} {key}", said
+
+
+def measure_notes(run_file: RunFile) -> dict[str, str]:
+    """What must be said of single measures: by what they are measured, and whether a reward knows it."""
+    encoder, trained_from = similarity_encoder(run_file), run_file.reward_modeling.encoder
+    if encoder is None:
+        return {"text/similarity_to_post": "overlap of characters (TF-IDF), no likeness of meaning"}
+    if trained_from == "auto":
+        trained_from = str(packaged_encoder()) if run_file.data.language == "en" else ""
+    rewarded = any(term.function == "answer" for term in run_file.grpo.rewards)
+    if rewarded and trained_from and Path(trained_from).resolve() == Path(encoder).resolve():
+        shared = "shares weights with the reward model, which was trained from the same encoder: no evidence"
+        return {"text/similarity_to_post": f"{shared} beside reward/answer/mean"}
+    return {"text/similarity_to_post": f"by the encoder {encoder}"}

@@ -1,0 +1,195 @@
+"""The table that a reader sees: ten measures, their direction and meaning, and stars that mean something."""
+
+import io
+import random
+from collections.abc import Sequence
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from rl_empathy.evaluation.catalogue import LEADING, described
+from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.report import ModelEvaluation, evaluate_completions
+from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.schema import CHAIN_OF_EMPATHY
+from rl_empathy.types import Message, Reference, Row
+
+WORRIES = ("work", "sleep", "money", "exams", "my mother", "a friend", "the move", "my health")
+ROWS = [
+    Row(
+        id=f"row-{i}",
+        messages=(Message(role="user", content=f"I worry about {WORRIES[i % 8]} every night of week {i}."),),
+        references=(Reference(text="It sounds as if you carry a lot on your own."),),
+    )
+    for i in range(30)
+]
+ENDINGS = dict(
+    zip(CHAIN_OF_EMPATHY.span_names, ("alone", "at night", "for them", "for long", "now"), strict=True)
+)
+WHOLE = CHAIN_OF_EMPATHY.render({name: f"You carry a lot {ending}." for name, ending in ENDINGS.items()})
+
+
+def make_evaluation(
+    name: str, *, rewards: Sequence[float], text: str = WHOLE, rows: Sequence[Row] = ROWS
+) -> ModelEvaluation:
+    """One completion a row, with that reward; rows beyond the rewards have none."""
+    completions = {
+        row.id: [make_completion(text, reward)] for row, reward in zip(rows, rewards, strict=False)
+    }
+    return evaluated(name, rows, completions)
+
+
+def make_completion(text: str, reward: float) -> ScoredCompletion:
+    return ScoredCompletion(
+        prompt_id="",
+        text=text,
+        finish_reason="stop",
+        tokens=len(text),
+        rewards={"answer": reward},
+        reward=reward,
+        similarity_to_post=reward / 9,
+    )
+
+
+def evaluated(name: str, rows: Sequence[Row], completions: dict) -> ModelEvaluation:
+    return evaluate_completions(
+        name, rows, completions, CHAIN_OF_EMPATHY, "en", bootstrap_samples=200, seed=0
+    )
+
+
+def printed(table: Table) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=220).print(table)
+    return stream.getvalue().splitlines()
+
+
+def line_of(measure: str, table: Table) -> str:
+    return next(line for line in printed(table) if f"│ {measure} " in line)
+
+
+def test_the_table_leads_with_ten_measures_and_shows_the_rest_when_asked() -> None:
+    models = [make_evaluation("sft", rewards=range(30))]
+    leading, everything = comparison_table(models), comparison_table(models, show_all=True)
+    assert [cell.split("\n")[0] for cell in leading.columns[0].cells] == list(LEADING)
+    assert len(LEADING) == 10
+    assert [cell.split("\n")[0] for cell in everything.columns[0].cells][:10] == list(LEADING)
+    assert everything.row_count == len(models[0].measures) + len(models[0].corpus)
+
+
+def test_every_measure_has_a_direction_and_a_meaning() -> None:
+    one = make_evaluation("sft", rewards=range(30))
+    for measure in [*one.measures, *one.corpus]:
+        better, meaning = described(measure)
+        assert better in ("higher", "lower", "neither")
+        assert meaning
+    cells = list(comparison_table([one]).columns[0].cells)
+    assert cells[LEADING.index("text/copy_fraction")].split("\n")[1].startswith("lower is better: ")
+    assert cells[LEADING.index("text/similarity_to_post")].split("\n")[1].startswith("neither better: ")
+
+
+def test_copying_stands_beside_every_likeness() -> None:
+    similarities = [LEADING.index(measure) for measure in ("reward/answer/mean", "text/similarity_to_post")]
+    assert max(abs(LEADING.index("text/copy_fraction") - place) for place in similarities) <= 2
+
+
+def test_a_note_stands_with_its_measure_and_remarks_below_the_table() -> None:
+    table = comparison_table(
+        [make_evaluation("sft", rewards=range(30))],
+        notes={"text/similarity_to_post": "shares weights with the reward model"},
+        remarks=["asked with: no instruction"],
+    )
+    cell = next(cell for cell in table.columns[0].cells if "text/similarity_to_post" in cell)
+    assert "shares weights with the reward model" in cell
+    assert "asked with: no instruction" in printed(table)[-1]
+
+
+def test_a_difference_on_every_prompt_gets_a_star_and_none_at_all_gets_none() -> None:
+    models = [
+        make_evaluation("sft", rewards=range(30)),
+        make_evaluation("grpo", rewards=[i + 1 + i % 2 for i in range(30)]),
+    ]
+    table = comparison_table(models)
+    assert "1.500 [1." in line_of("reward/mean", table)
+    assert "] *" in line_of("reward/mean", table)
+    assert "*" not in line_of("schema/valid_fraction", table)
+    assert "Benjamini-Hochberg over the 10 differences shown" in table.caption
+
+
+def test_fewer_than_twenty_prompts_get_no_star_and_the_table_says_so() -> None:
+    models = [
+        make_evaluation(name, rewards=[reward] * 19, rows=ROWS[:19]) for name, reward in (("a", 0), ("b", 1))
+    ]
+    table = comparison_table(models)
+    assert "1.000 [1.000, 1.000]" in line_of("reward/mean", table)
+    assert "*" not in line_of("reward/mean", table)
+    assert "no star where a difference speaks for fewer than 20 prompts: 10 of the rows" in table.caption
+
+
+def test_a_measure_says_for_how_many_prompts_it_speaks_where_that_differs() -> None:
+    without = [Row(id=row.id, messages=row.messages) for row in ROWS[:12]] + ROWS[12:]
+    table = comparison_table([make_evaluation("sft", rewards=range(30), rows=without)])
+    assert "prompts" in str(table.columns[1].header)
+    cells = {
+        name.split("\n")[0]: n for name, n in zip(table.columns[0].cells, table.columns[1].cells, strict=True)
+    }
+    assert (cells["text/rouge_l"], cells["reward/mean"]) == ("18", "30")
+    same_everywhere = comparison_table([make_evaluation("sft", rewards=range(30))])
+    assert len(same_everywhere.columns) == 2
+
+
+@pytest.mark.slow
+def test_two_halves_of_one_models_completions_do_not_differ() -> None:
+    """An A/A test: over twenty splits at most one table has a star."""
+    draw = random.Random(0)
+    words = ["carry", "alone", "heard", "night", "worry", "slow", "breathe", "friend", "rest", "talk"]
+
+    def completion(row: Row) -> ScoredCompletion:
+        answer = " ".join(draw.choices(words, k=draw.randint(3, 14)))
+        spans = {name: f"{answer} {ending}" for name, ending in ENDINGS.items()}
+        spans["L1"] = row.post if draw.random() < 0.3 else answer
+        text = CHAIN_OF_EMPATHY.render(spans) if draw.random() < 0.8 else answer
+        return make_completion(text, draw.gauss(0.5, 0.2))
+
+    written = {row.id: [completion(row) for _ in range(8)] for row in ROWS}
+    starred = 0
+    for split in range(20):
+        order = random.Random(split)
+        halves: tuple[dict, dict] = ({}, {})
+        for row_id, several in written.items():
+            shuffled = order.sample(several, k=8)
+            halves[0][row_id], halves[1][row_id] = shuffled[:4], shuffled[4:]
+        models = [evaluated(name, ROWS, half) for name, half in zip("ab", halves, strict=True)]
+        starred += any("] *" in cell for cell in comparison_table(models, show_all=True).columns[-1].cells)
+    assert starred <= 1
+
+
+def test_the_table_of_one_model_has_no_difference() -> None:
+    table = comparison_table([make_evaluation("[sft]", rewards=[0] * 30)])
+    assert len(table.columns) == 2
+    assert "[sft]" in "".join(printed(table))
+
+
+def test_the_table_shows_a_dash_where_a_model_lacks_a_measure() -> None:
+    models = [make_evaluation("base", rewards=[0] * 30, text="?"), make_evaluation("sft", rewards=[0] * 30)]
+    distinct = line_of("text/distinct_2", comparison_table(models))
+    assert [cell.strip() for cell in distinct.split("│")[3:-1]][::2] == ["-", "-"]
+
+
+def test_the_whole_table_has_the_measures_of_a_span_together_whichever_model_has_them_first() -> None:
+    models = [make_evaluation("base", rewards=[0] * 30, text="?"), make_evaluation("sft", rewards=[0] * 30)]
+    names = [cell.split("\n")[0] for cell in comparison_table(models, show_all=True).columns[0].cells]
+    assert [name for name in names if name.startswith("span/")][:4] == [
+        "span/L1/present_fraction", "span/L1/length_characters",
+        "span/L2/present_fraction", "span/L2/length_characters",
+    ]  # fmt: skip
+
+
+def test_the_table_of_no_models_is_empty() -> None:
+    assert comparison_table([]).row_count == 0
+
+
+@pytest.mark.parametrize("show_all", [False, True])
+def test_a_single_prompt_is_compared(show_all: bool) -> None:
+    models = [make_evaluation(name, rewards=[reward], rows=ROWS[:1]) for name, reward in (("a", 0), ("b", 1))]
+    assert "1.000" in line_of("reward/mean", comparison_table(models, show_all=show_all))

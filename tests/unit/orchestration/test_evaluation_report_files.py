@@ -1,0 +1,69 @@
+"""What an evaluation leaves, and what it says of its own measures."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from rl_empathy.config.loading import load_run_file
+from rl_empathy.errors import ConfigError
+from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.orchestration.evaluated_models import models_of_run
+from rl_empathy.orchestration.evaluation_report import measure_notes, settings_said, write_completions
+from rl_empathy.types import Message, Reference, Row
+
+SIMILARITY = "text/similarity_to_post"
+ROW = Row(
+    id="p",
+    messages=(Message(role="user", content="I lie awake."),),
+    references=(Reference(text="That sounds hard."),),
+)
+
+
+def run_file_of(tmp_path, *settings):
+    (tmp_path / "trial.yaml").write_text("model: {from_scratch: {}}\n")
+    return load_run_file(tmp_path / "trial.yaml", settings, check_paths=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "not_said"),
+    [
+        ([], "shares weights with the reward model", "by the encoder"),
+        (["reward_modeling.encoder=/some/encoder"], "by the encoder", "shares weights"),
+        (["evaluate.similarity_encoder=/one", "reward_modeling.encoder=/one"], "shares weights", "TF-IDF"),
+        (["grpo.rewards=[{function: format}]"], "by the encoder", "shares weights"),
+        (["data.language=zh"], "TF-IDF", "shares weights"),
+        (["data.language=zh", "evaluate.similarity_encoder=/one"], "by the encoder /one", "shares weights"),
+    ],
+)
+def test_a_likeness_that_shares_weights_with_a_reward_says_so(tmp_path, settings, said, not_said):
+    note = measure_notes(run_file_of(tmp_path, *settings))[SIMILARITY]
+    assert said in note
+    assert not_said not in note
+
+
+def test_the_second_encoder_that_was_none_is_gone(tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluate\.second_encoder: unknown key"):
+        run_file_of(tmp_path, "evaluate.second_encoder=auto")
+
+
+def test_it_is_said_how_every_model_was_asked_and_what_was_left_out(tmp_path):
+    run_file = run_file_of(tmp_path, 'data.system_prompt=""', "evaluate.sampling.temperature=0")
+    models = models_of_run(run_file, {stage: tmp_path / stage for stage in ("base", "sft")})
+    rows = [ROW, Row(id="q", messages=ROW.messages)]
+    said = settings_said(SimpleNamespace(run_file=run_file), models, None, rows)
+    assert said["decoding"] == "greedy (temperature 0)"
+    assert "the instruction of its schema" in said["asked_with"]["base"]
+    assert said["asked_with"]["sft"] == "no instruction, as it was trained"
+    assert "the reward term answer, for want of a reward model" in said["left_out"]
+    assert said["without_references"].startswith("1 of 2 posts")
+
+
+def test_completions_are_written_with_their_post_and_references_each_model_to_its_own_file(tmp_path):
+    context = SimpleNamespace(directory=SimpleNamespace(stage=lambda name: tmp_path))
+    for model, text in (("x/sft", "one"), ("x_sft", "other")):
+        written = ScoredCompletion(prompt_id="p", text=text, finish_reason="stop", tokens=1, reward=0.5)
+        write_completions(context, model, [ROW], {"p": [written]})
+    lines = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("*.jsonl"))]
+    assert sorted(line["text"] for line in lines) == ["one", "other"]
+    assert (lines[0]["post"], lines[0]["references"]) == ("I lie awake.", ["That sounds hard."])
