@@ -11,8 +11,8 @@ from rl_empathy.config.plan import Plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.conversations import prompt_token_ids, schema_beside
 from rl_empathy.data.loading import DataSet
-from rl_empathy.errors import DataError
 from rl_empathy.engines.model_folders import load_tokenizer
+from rl_empathy.errors import DataError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory

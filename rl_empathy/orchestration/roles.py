@@ -165,11 +165,6 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     run_file, started = context.run_file, context.started
     settings = run_file.cluster.reward_model
     terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
-    if len(terms) < len(run_file.grpo.rewards):
-        context.progress.warning(
-            "the reward term answer is left out of the evaluation, and of its reward/mean: no stage reward_modeling "
-            "has made a reward model"
-        )
 
     def have_worked() -> bool:
         scored = started.reward_model is not None and started.reward_model.has_answered
@@ -195,6 +190,11 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         started.reward_model.kill()
         started.reward_model = None
     if started.reward_model is None:
+        if len(terms) < len(run_file.grpo.rewards):
+            context.progress.warning(
+                "the reward term answer is left out of the evaluation, and of its reward/mean: no stage "
+                "reward_modeling has made a reward model"
+            )
         start_again = functools.partial(_start_again, context, "reward_model", start)
         started.reward_model = RestartableRole(
             await start(), start_again, context.budget, retries=run_file.grpo.reward_retries
