@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import TemplateError
-
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.model_folders import require_runnable
 from rl_empathy.errors import DataError, ModelError
@@ -92,8 +90,13 @@ def _asked(context: RunContext, model: EvaluatedModel) -> AskedModel:
         require_runnable(model.folder, max_tokens=context.max_model_tokens)
         own = context.of_model(model.folder, model.run_file)
         prompts = {row.id: ids for row, ids in own.prompts(context.data.held_out)}
-    except (ModelError, ValueError, TemplateError) as error:
+    except (ModelError, ValueError) as error:  # a DataError, too: the chat template refuses the posts
         raise ModelError(f"{model.name} cannot be compared: {error}") from error
+    if not prompts:
+        raise ModelError(
+            f"{model.name} cannot be compared: none of the {len(context.data.held_out)} held-out prompts can be used; "
+            "raise data.max_prompt_tokens"
+        )
     return AskedModel(model=model, context=own, prompts=prompts)
 
 

@@ -148,7 +148,7 @@ def test_an_engine_fits_another_export_of_its_model_but_not_other_token_ids_or_s
 
 def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_file = load_run_file(TINY)
+    run_file = load_run_file(TINY, ["data.max_prompt_tokens=990"])
     good, silent = make_tiny_model(tmp_path / "good"), make_tiny_model(tmp_path / "silent")
     (silent / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"silent cannot be compared: .*chat.template"):
@@ -156,5 +156,9 @@ def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_p
     assert not ray.is_initialized()
     rude = make_tiny_model(tmp_path / "rude")
     (rude / "chat_template.jinja").write_text("{{ raise_exception('no system role here') }}")
-    with pytest.raises(ModelError, match="rude cannot be compared: no system role here"):
+    with pytest.raises(ModelError, match=r"rude cannot be compared: (?s:.*): no system role here"):
         evaluate_command([good, rude], run_file, None)
+    with pytest.raises(
+        ModelError, match="good cannot be compared: none of the 16 held-out prompts can be used"
+    ):
+        evaluate_command([good], load_run_file(TINY, ["data.max_prompt_tokens=40"]), None)
