@@ -56,6 +56,7 @@ async def rollout_workers(context: RunContext, model: Path) -> RolloutWorkers:
     started = context.started
     hold = (engine_fingerprint(model), context.run_file.model.dtype, context.max_model_tokens)
     if started.workers is not None and started.workers_hold != hold:
+        await context.memory.look()
         started.workers.kill()
         started.workers = None
     if started.workers is None:

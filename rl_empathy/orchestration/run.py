@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import ray
 
 from rl_empathy.config.advice import advice
-from rl_empathy.config.model_size import folder_parameters
+from rl_empathy.config.model_size import folder_size
 from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import DataSet, load_data
@@ -170,13 +170,13 @@ def evaluate_command(
     if output and not output.absolute().parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {output.absolute().parent}")
     models, encoder = find_models(paths, run_file, overrides), reward_model_of(paths)
-    name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
-    of_its_own = {"name": name, "stages": ("evaluate",)}
+    of_its_own = {"name": _name_of_its_own(Path(run_file.run.directory)), "stages": ("evaluate",)}
     run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update=of_its_own)})
     models = [replace(one, run_file=one.run_file.model_copy(update={"run": run_file.run})) for one in models]
     with _running(run_file) as context:
         asked = asked_models(context, models)  # refused before anything starts
-        plan = make_plan(run_file, parameters=max(folder_parameters(one.folder) or 0 for one in models))
+        sizes = [size.parameters for one in models if (size := folder_size(one.folder))]
+        plan = make_plan(run_file, parameters=max(sizes, default=None))
         may_grow = join_cluster(run_file.cluster, plan)
         evaluation = partial(run_evaluation, context, asked, encoder, show_all=show_all)
         report = asyncio.run(_first_error(_evaluated(context, plan, evaluation, may_grow=may_grow)))
@@ -188,6 +188,13 @@ def evaluate_command(
     go_on_unseen()
     print(f"evaluation: {output or report}")
     return 0
+
+
+def _name_of_its_own(runs: Path) -> str:
+    """A run name for an evaluation; two may begin in one second."""
+    name = f"evaluation-{time.strftime('%Y%m%dT%H%M%S')}"
+    names = (name + suffix for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not (runs.expanduser() / name).exists())
 
 
 async def _evaluated(

@@ -72,6 +72,9 @@ def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_anothe
         done.append(f"start {Path(model).name}")
         return Engine(name, Path(model).name)
 
+    async def look() -> None:
+        done.append("look")
+
     async def run(*models):
         context = SimpleNamespace(
             run_file=load_run_file("configs/quickstart.yaml", ["cluster.rollout_workers={min: 1, max: 1}"]),
@@ -80,6 +83,7 @@ def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_anothe
             started=StartedRoles(),
             max_model_tokens=64,
             savings={roles.SEQUENCES: 4},
+            memory=SimpleNamespace(add=lambda role: role, look=look),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, done.append)
         for model in models:
@@ -90,4 +94,4 @@ def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_anothe
     monkeypatch.setattr(roles, "start_role", start_role)
     run_virtually(run(model, trained, permuted))
     told = [line for line in done if not line.startswith("starting")]
-    assert told == ["start base", "end base", "start permuted"]
+    assert told == ["start base", "look", "end base", "start permuted"]
