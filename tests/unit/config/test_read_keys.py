@@ -14,6 +14,7 @@ from rl_empathy.config.run_file import RunFile
 
 ROOT = Path(__file__).parents[3]
 READ_ELSEWHERE = {
+    ("EvaluateConfig", "completions_per_prompt"): "by the property `num_completions`",
     ("GRPOConfig", "loss"): "by the property `correction`",
     ("RewardModelingConfig", "kind"): "into the reward model's description, which the loader looks at",
 }
