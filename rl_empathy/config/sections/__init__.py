@@ -26,6 +26,7 @@ from rl_empathy.config.sections.section import Section
 from rl_empathy.config.sections.serve import ServeConfig
 from rl_empathy.config.sections.stages import (
     EvaluateConfig,
+    EvaluationSamplingConfig,
     GRPOConfig,
     OptimizerConfig,
     RewardModelingConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "DataConfig",
     "DeadlinesConfig",
     "EvaluateConfig",
+    "EvaluationSamplingConfig",
     "FromScratchConfig",
     "GRPOConfig",
     "LoggingConfig",

@@ -12,7 +12,7 @@ import json
 
 import torch
 
-from rl_empathy.config.sections import OptimizerConfig, SamplingConfig
+from rl_empathy.config.sections import EvaluationSamplingConfig, OptimizerConfig, SamplingConfig
 from rl_empathy.engines.generation import GenerationEngine, set_environment
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
@@ -76,8 +76,8 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
         clear_cache_on_load=False,
     )
 
-    async def sample(index: int, *, temperature: float = 1.0, tokens: int = 40) -> RolloutGroup:
-        sampling = SamplingConfig(temperature=temperature, max_completion_tokens=tokens)
+    async def sample(index: int, *, tokens: int = 40) -> RolloutGroup:
+        sampling = SamplingConfig(max_completion_tokens=tokens)
         return await engine.sample(prompt(index), sampling=sampling, group_size=2, seed=index)
 
     in_flight = asyncio.create_task(sample(50, tokens=400))
@@ -89,7 +89,8 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
     groups = await asyncio.gather(*(sample(index) for index in range(4, 10)))
     rollout = torch.tensor([p for g in groups for c in g.completions for p in c.rollout_logprobs])
     difference = trainer.logprobs(samples_of(groups), temperature=1.0) - rollout
-    greedy = await sample(11, temperature=1e-6)
+    likeliest = EvaluationSamplingConfig(temperature=0, max_completion_tokens=40)
+    greedy = await engine.sample(prompt(11), sampling=likeliest, group_size=1, seed=11)
     result = {
         "tokens": len(difference),
         "mean_absolute": difference.abs().mean().item(),
