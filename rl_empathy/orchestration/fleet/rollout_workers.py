@@ -182,12 +182,15 @@ class RolloutWorkers:
             await asyncio.gather(*(role.take_pulse(WATCH_S) for role in idle), return_exceptions=True)
             self.roster.replace_leaving(await self._nodes_to_leave())
             await asyncio.sleep(WATCH_S)
-            if isinstance(self._load_lost, TrainerLostError):
-                raise self._load_lost
-            if self._load_lost:
-                raise TrainerLostError(
-                    f"the published weights are gone with their node: {self._load_lost}"
-                ) from self._load_lost
+            self._raise_if_load_is_lost()
+
+    def _raise_if_load_is_lost(self) -> None:
+        if isinstance(self._load_lost, TrainerLostError):
+            raise self._load_lost
+        if self._load_lost:
+            raise TrainerLostError(
+                f"the published weights are gone with their node: {self._load_lost}"
+            ) from self._load_lost
 
     async def _nodes_to_leave(self) -> set[str]:
         # On a thread: the loop must not stand still when Ray's control store is slow to answer.
@@ -238,7 +241,9 @@ class RolloutWorkers:
                 raise report
             if report is not None:
                 stats[worker.key] = report
-        await self.roster.until_enough(f"load policy version {version}")
+        doing = f"load policy version {version}"
+        await self.roster.until_enough(doing, or_else=lambda: self._load_lost is not None)
+        self._raise_if_load_is_lost()
         return stats
 
     async def _refit(self, worker: Worker, load: Load) -> dict[str, float] | None:
@@ -297,11 +302,16 @@ class RolloutWorkers:
                     await self._refit(worker, load)
             except (PayloadLostError, TrainerLostError) as error:
                 self._load_lost = error  # the next publish brings others, if there is one: see `watch`
+                self.roster.changed()
             self._let_go()
 
     def _let_go(self) -> None:
-        """Have the object store forget the weights that every worker has loaded, if more can be asked for."""
-        if self._offer and not any(worker.state in ("stale", "loading") for worker in self.roster.workers):
+        """Have the object store forget the weights that every worker has loaded, if more can be asked for.
+
+        While the run lacks workers they stay: those that come next are waited for.
+        """
+        late = any(worker.state in ("stale", "loading") for worker in self.roster.workers)
+        if self._offer and self.roster.has_enough and not late:
             self._load = None
 
     async def _load_anew(self) -> Load | None:

@@ -228,9 +228,14 @@ class Roster:
                 f"(cluster.deadlines.workers_s): {states or 'none is left'}. Their logs: {self.logs}"
             ) from None
 
-    async def until_enough(self, doing: str) -> None:
-        """Wait until the run may go on: as many are ready as it began with, or was scaled to since."""
-        await self.until(lambda: len(self.ready()) >= self._minimum, self._minimum, doing)
+    @property
+    def has_enough(self) -> bool:
+        """Whether the run may go on: as many are ready as it began with, or was scaled to since."""
+        return len(self.ready()) >= self._minimum
+
+    async def until_enough(self, doing: str, *, or_else: Callable[[], bool] = lambda: False) -> None:
+        """Wait until there are enough, or until waiting has become useless."""
+        await self.until(lambda: self.has_enough or or_else(), self._minimum, doing)
 
     async def next_change(self, seconds: float) -> None:
         """Wait until a worker has changed or a group has ended there, or for so many seconds."""
