@@ -70,7 +70,7 @@ class Row:
 
 
 class PolicyVersion(NamedTuple):
-    """Names one set of weights: the `number`-th publish of an attempt; vLLM knows it as "attempt.number" (C1)."""
+    """Names one set of weights: the `number`-th publish of an attempt; vLLM knows it as "attempt.number"."""
 
     attempt: int
     number: int
@@ -108,7 +108,7 @@ class VersionSpan(NamedTuple):
 
 
 class Occurrence(NamedTuple):
-    """One use of one prompt: the index-th prompt of an epoch's order (C4)."""
+    """One use of one prompt: the index-th prompt of an epoch's order."""
 
     epoch: int
     index: int  # type: ignore[assignment]
@@ -147,7 +147,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """The completions of one prompt: sampled, scored, counted and dropped together (C2). The payload of a rollout."""
+    """The completions of one prompt: sampled, scored, counted and dropped together. The payload of a rollout."""
 
     prompt: Prompt
     completions: tuple[Completion, ...]
@@ -197,7 +197,7 @@ class GroupRewards:
         totals = (1.71, 0.40)                                        weighted sum
         errors = ((), ("missing",))                                  kinds of schema error, strict reading
         span_tokens = ({"L1": 14, …, "answer": 60}, {})              length of each span, tokens
-    A total is None when a term failed on this completion: it is left out of its group's statistics (C3).
+    A total is None when a term failed on this completion: it is left out of its group's statistics.
     """
 
     terms: Mapping[str, tuple[float | None, ...]]

@@ -1,4 +1,4 @@
-"""The one process that talks to Weights & Biases: numbers in, nothing but numbers out (contract C9)."""
+"""The one process that talks to Weights & Biases: numbers in, nothing but numbers out."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What becomes of an occurrence of a prompt: one state machine, as a pure function (contract C4).
+"""What becomes of an occurrence of a prompt: one state machine, as a pure function.
 
     open ──start──> sampling ──score──> scored ──take──> taken ──train──> trained
      ^                 │  └─────drop──────┤└──drop──> dropped

@@ -1,4 +1,4 @@
-"""Whether a rollout worker may serve: one state machine, as a pure function (contract C5).
+"""Whether a rollout worker may serve: one state machine, as a pure function.
 
     starting ──start──> stale ──load──> loading ──loaded──> ready ──load──> loading …
                           ^                └──miss──> stale

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent (contract C7): safetensors and JSON, a manifest with sizes and sha256.
+"""Checkpoints that are whole or absent: safetensors and JSON, a manifest with sizes and sha256.
 
 step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json manifest.json
 ── fsync, rename ──>  step_000020/   ── then the pointers ──>  latest, best

@@ -1,7 +1,7 @@
 """vLLM inside this process: one thread owns the engine and does three verbs in turn: admit, step, collect.
 
     asyncio side                     engine thread
-    sample(...)      ── command ──>  admit: requests enter, salted with the version they meet (C1)
+    sample(...)      ── command ──>  admit: requests enter, salted with the version they meet
                                      step:  one token for every running sequence
                      <── future ───  collect: finished groups, every token with its version
     load_weights(..) ── command ──>  between two steps: running requests go on with the new weights
@@ -291,7 +291,7 @@ class GenerationEngine:
         self._running[name] = request
 
     def _engine_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        """Salted, so that a new prompt never meets prefix-cache entries of older weights (C1)."""
+        """Salted, so that a new prompt never meets prefix-cache entries of older weights."""
         return {"prompt_token_ids": list(prompt.token_ids), "cache_salt": str(self._version)}
 
     def _collect(self, outputs: list[Any]) -> None:

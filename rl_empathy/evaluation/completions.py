@@ -33,7 +33,7 @@ class ScoredCompletion:
     tokens: int
     """Length, tokens."""
     rewards: Mapping[str, float | None] = field(default_factory=dict)
-    """Reward terms before weights; None where a term failed, which is left out of the means (C3)."""
+    """Reward terms before weights; None where a term failed, which is left out of the means."""
     reward: float | None = None
     """Weighted sum of the terms; None when one failed, or when nothing scored it."""
     similarity_to_post: float | None = None

@@ -74,7 +74,7 @@ def _interval(means: NDArray[np.float64], samples: int, seed: int) -> Interval:
     if not len(means):
         raise ValueError("no prompt has a value; leave the measure out instead")
     if not np.isfinite(means).all():
-        raise ValueError("a value is not finite; leave the failed completion out instead (C3)")
+        raise ValueError("a value is not finite; leave the failed completion out instead")
     if len(means) == 1:
         return Interval(mean=float(means[0]), low=None, high=None, num_prompts=1)
     drawn = np.random.default_rng(seed).integers(len(means), size=(samples, len(means)))

@@ -50,7 +50,7 @@ class ModelEvaluation:
     num_prompts_without_completions: int
     num_completions: int
     num_failed_rewards: int
-    """Completions of which a reward term failed; they are left out of that term's mean (C3)."""
+    """Completions of which a reward term failed; they are left out of that term's mean."""
     bootstrap_samples: int
     seed: int
 
@@ -151,7 +151,7 @@ def to_json(
     file_sha256: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything as plain JSON types: numbers and row ids, no text (C9).
+    """Everything as plain JSON types: numbers and row ids, no text.
 
     Args:
         evaluations: One a model, in order.

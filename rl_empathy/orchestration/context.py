@@ -92,7 +92,7 @@ class RunContext:
         return PolicyVersion(0, next(self._loads))
 
     def prompts(self, rows: Sequence[Row]) -> list[tuple[Row, list[int]]]:
-        """Rows with their token ids; those that are too long are dropped by name (C11).
+        """Rows with their token ids; those that are too long are dropped by name.
 
         Raises:
             DataError: The chat template refuses rows, and data.on_bad_row is stop.

@@ -113,7 +113,7 @@ class Rollouts:
                 lost()
 
     async def _score(self, group: GroupHandle) -> GroupHandle:
-        """Rewards and reference log-probs; none where that costs a scorer its life again and again (C3)."""
+        """Rewards and reference log-probs; none where that costs a scorer its life again and again."""
         try:
             rewards, logprobs = await asyncio.gather(
                 self._fleet.reward_model.score(group), self._fleet.reference_model.logprobs(group)

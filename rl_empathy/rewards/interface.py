@@ -107,7 +107,7 @@ class RewardScorer:
     def score(self, group: RolloutGroup) -> GroupRewards:
         """Parse the completions and sum the weighted terms.
 
-        A term that raises again and again has no score for this group (C3); one that never worked is a mistake of the
+        A term that raises again and again has no score for this group; one that never worked is a mistake of the
         run file or the function, and ends the run.
 
         Args:

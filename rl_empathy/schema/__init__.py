@@ -1,4 +1,4 @@
-"""The output schema: which named spans a completion has, how they are written and read back (C11).
+"""The output schema: which named spans a completion has, how they are written and read back.
 
 spans ──render──> text ──parse──> spans with offsets ──span_token_masks──> loss masks and lengths
                     └── StreamingSplitter ──> reasoning | answer, as the text arrives

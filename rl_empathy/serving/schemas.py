@@ -31,7 +31,7 @@ _ESCAPED = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's shape. Its text never repeats what the client wrote (C9)."""
+    """A refusal in OpenAI's shape. Its text never repeats what the client wrote."""
 
     def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
         super().__init__(status, message, code, param)

@@ -1,4 +1,4 @@
-"""Every wait ends (C6): a call that may wait for ever has a time limit, or a reason why something else ends it."""
+"""Every wait ends: a call that may wait for ever has a time limit, or a reason why something else ends it."""
 
 import ast
 from pathlib import Path

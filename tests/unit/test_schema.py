@@ -4,7 +4,7 @@ import pickle
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from rl_empathy.schema import (
@@ -393,7 +393,11 @@ def test_both_modes_find_the_same_disjoint_spans(case: tuple[OutputSchema, str])
 @given(schema_and_spans())
 def test_parsing_a_rendered_text_gives_the_spans_back(case: tuple[OutputSchema, dict[str, str]]) -> None:
     schema, spans = case
-    parsed = schema.parse(schema.render(spans), strict=True)
+    try:
+        rendered = schema.render(spans)
+    except ValueError:  # a text that cannot be told from a delimiter, once it stands beside one
+        reject()
+    parsed = schema.parse(rendered, strict=True)
     assert parsed.valid
     assert {name: span.text for name, span in parsed.spans.items()} == spans
 

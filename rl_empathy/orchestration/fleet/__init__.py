@@ -2,7 +2,7 @@
 
 In training actors are reached from this folder only.
 
-calls             a call to an actor or a task, which always ends (C6)
+calls             a call to an actor or a task, which always ends
 deaths            what Ray raises, as an error of ours
 group_handle      a group as the driver sees it: the header here, the payload where it was made
 loads             how rollout workers get weights

@@ -1,4 +1,4 @@
-"""Calls to actors and tasks, each of which ends: with an answer, an error of ours, or a deadline (C6)."""
+"""Calls to actors and tasks, each of which ends: with an answer, an error of ours, or a deadline."""
 
 import asyncio
 import faulthandler

@@ -1,4 +1,4 @@
-"""The rollout workers, seen as one: who samples what, and which weights they hold (C5)."""
+"""The rollout workers, seen as one: who samples what, and which weights they hold."""
 
 import asyncio
 import itertools

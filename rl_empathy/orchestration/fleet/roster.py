@@ -1,4 +1,4 @@
-"""Which rollout workers there are: they are lost and replaced, added and drained, and waited for (C5)."""
+"""Which rollout workers there are: they are lost and replaced, added and drained, and waited for."""
 
 import asyncio
 import itertools

@@ -23,7 +23,7 @@ from tests.virtual_clock import run_virtually
 def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
     tmp_path, monkeypatch, rollouts_of_steps, scored_before_the_loss, told_to_the_second
 ):
-    """What is told then: one that raises is no mistake of the run file, and costs a group, not the run (C3)."""
+    """What is told then: one that raises is no mistake of the run file, and costs a group, not the run."""
     told, scored, model = [], [], make_tiny_model(tmp_path.with_name("model"))
 
     async def start_role(name, *_, have_worked, **__):
