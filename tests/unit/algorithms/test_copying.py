@@ -5,17 +5,22 @@ from rl_empathy.algorithms.copying import copied_fraction, own_words_factor, wit
 POST = "My boss shouts at me every day."
 
 
-def test_the_copied_fraction_counts_each_different_word_once() -> None:
-    # your = my and boss stand in the post, tired and well do not: 2 of 4
-    assert copied_fraction("Your boss: tired, well, tired, well", POST) == 0.5
+def test_the_copied_fraction_counts_each_different_word_once_by_its_letters_beyond_two() -> None:
+    # of boss 2, tired 3, well 2 the post has boss; a person weighs nothing
+    assert copied_fraction("Your boss: tired, well, tired, well", POST) == 2 / 7
     assert copied_fraction(POST, POST) == 1
     assert copied_fraction("day every me at shouts boss my", POST) == 1
-    assert copied_fraction("", POST) == copied_fraction("…", POST) == 0
+    assert copied_fraction("", POST) == copied_fraction("…", POST) == copied_fraction("I am", POST) == 0
+
+
+def test_short_words_of_comfort_do_not_hide_the_content_words_of_a_post() -> None:
+    # shouts 4 and boss 2 are the post's; hear 2 is new, and I, am, so, do, we, it, me weigh nothing
+    assert copied_fraction("I am so, so, do we do it me: shouts, boss, hear", POST) == 6 / 8
 
 
 def test_the_copied_fraction_counts_chinese_by_the_character() -> None:
-    # 你 = 我, 很, 累 of 你很累吧
-    assert copied_fraction("你很累吧", "我很累。") == 0.75
+    # 很 and 累 of 很, 累, 吧; 你 is a person
+    assert copied_fraction("你很累吧", "我很累。") == 2 / 3
 
 
 def test_a_reward_falls_with_the_square_of_the_own_share_above_the_limit() -> None:

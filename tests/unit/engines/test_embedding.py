@@ -163,9 +163,9 @@ def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_wo
     encoder = tiny_encoder()
     question, answer = "work is hard for me", "work is hard for you : my office hurts"
     vectors = encoder.encode(["question: " + question, "answer: : my office hurts"], max_tokens=32)
-    # of work, is, hard, for, you, office, hurts (my = you = me) five stand in the question: (1 - 5/7) / (1 - 1/2)
-    (score,) = RewardModel(encoder, description(copied_limit=0.5)).scores(question, [answer])
-    assert score == pytest.approx((4 / 7) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
+    # of the letters beyond two of work, hard, for, office, hurts, 2 + 2 + 1 of 12 are copied: (1 - 5/12) / (1 - 1/4)
+    (score,) = RewardModel(encoder, description(copied_limit=0.25)).scores(question, [answer])
+    assert score == pytest.approx((7 / 9) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
 
 
 def test_an_answer_that_only_copies_has_no_score() -> None:
@@ -182,9 +182,9 @@ def test_copying_does_not_mend_a_score_below_zero() -> None:
 
 
 def test_the_limit_of_copying_is_what_one_reference_in_twenty_exceeds() -> None:
-    post = " ".join(f"post{i}" for i in range(20))
+    post = " ".join(f"post{i}" for i in range(10, 30))
     answers = [
-        " ".join([f"post{i}" for i in range(copied)] + [f"own{i}" for i in range(20 - copied)])
+        " ".join([f"post{i}" for i in range(10, 10 + copied)] + [f"text{i}" for i in range(10, 30 - copied)])
         for copied in range(21)
     ]  # 0, 0.05, …, 1
     assert copied_limit([(post, answer) for answer in answers]) == pytest.approx(MAX_COPIED_LIMIT)
