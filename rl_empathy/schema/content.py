@@ -1,6 +1,7 @@
 """What the text of a span must be: words, other words than in the other spans, and no delimiter of anything."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
@@ -10,12 +11,17 @@ CONTENT_ERRORS: tuple[ContentError, ...] = get_args(ContentError)
 
 _LETTER = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0]")  # the four are fillers: letters that nobody sees
 _SYLLABLE = re.compile(
-    r"[\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]"
+    r"[\u0900-\u0dff\u0f00-\u109f\u1200-\u13ff\u1780-\u17b3\ua000-\ua4cf\uaa60-\uaa7f\uabc0-\uabff"
+    r"\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f"
+    r"\U00020000-\U0003ffff]"
 )
+"""Characters of scripts that write syllables or words: of India, Tibet, Burma, Ethiopia, Cambodia; Cherokee, Yi, Meitei;
+kana, Han, Hangul."""
 _LETTERS_OF_SYLLABLE = 3
 _INVISIBLE = re.compile(
-    r"[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef"
-    r"\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _KNOWN_DELIMITER = re.compile(
     r"</?(?:empathy_think|L[1-4]|answer|think|thinking|reasoning|s|bos|eos|pad|unk|im_start|im_end)>"
@@ -29,24 +35,28 @@ _KNOWN_DELIMITER = re.compile(
 def letters(text: str) -> int:
     """Letters and digits of any script.
 
-    A Han character, a kana or a Hangul syllable counts as three: a word has about two of them. Punctuation, emoji
-    and characters that nobody sees count nothing.
+    A character that writes a syllable or a word (Han, kana, Hangul, Devanagari, …) counts as three: a word has about
+    two of them. Punctuation, emoji, marks and characters that nobody sees count nothing.
     """
-    return len(_LETTER.findall(text)) + (_LETTERS_OF_SYLLABLE - 1) * len(_SYLLABLE.findall(text))
+    written = "".join(_LETTER.findall(text))
+    return len(written) + (_LETTERS_OF_SYLLABLE - 1) * len(_SYLLABLE.findall(written))
 
 
 def known_delimiter(text: str, forbidden: Sequence[str] = ()) -> str:
     """The first delimiter in a text, of a shipped schema or of the usual chat templates; "" for none.
 
-    Characters that nobody sees do not hide one.
+    Neither characters that nobody sees nor another width (＜think＞) hide one.
 
     Args:
         text: Of a span.
-        forbidden: Further delimiters, those of the run's own chat template.
+        forbidden: Further delimiters: the schema's own, and those of the run's chat template.
     """
     seen = _INVISIBLE.sub("", text)
-    found = _KNOWN_DELIMITER.search(seen) or _any_of(tuple(forbidden)).search(seen)
-    return found.group() if found else ""
+    others = _any_of(tuple(forbidden))
+    for form in dict.fromkeys((seen, unicodedata.normalize("NFKC", seen))):
+        if found := _KNOWN_DELIMITER.search(form) or others.search(form):
+            return found.group()
+    return ""
 
 
 @lru_cache(maxsize=8)
@@ -84,6 +94,10 @@ def content_errors(
 
 
 def _words(text: str) -> str:
-    """The letters alone, without case: texts that differ in marks, numbers or emoji say the same."""
-    found = "".join(_LETTER.findall(text)).casefold()
-    return re.sub(r"\d", "", found) or found
+    """What a text says, to compare with: texts that differ in case, width, marks, numbers or emoji say the same.
+
+    All texts of numbers alone say the same, too; a text without letters gives "".
+    """
+    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    said = "".join(c for c in plain if c.isalpha() or _SYLLABLE.match(c))
+    return said or "0" * (letters(text) > 0)

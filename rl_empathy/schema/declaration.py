@@ -248,7 +248,8 @@ class OutputSchema(_Declaration):
 
     def _content_errors(self, texts: Mapping[str, str]) -> dict[Any, str]:
         fewest = {span.name: span.min_letters or self.min_letters for span in self.spans}
-        return content_errors(texts, fewest, self.forbidden)
+        own = (delimiter for delimiter in self.delimiters if len(delimiter) > 1)
+        return content_errors(texts, fewest, (*self.forbidden, *own))
 
     def reasoning(self, parsed: ParsedCompletion, *, with_hidden: bool = True) -> str:
         """The texts of the spans but the answer, one a line, in the order in which they were written.

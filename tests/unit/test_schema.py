@@ -4,7 +4,7 @@ import pickle
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, reject
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_empathy.schema import (
@@ -77,12 +77,14 @@ def schema_and_text(draw: st.DrawFn) -> tuple[OutputSchema, str]:
 
 @st.composite
 def schema_and_spans(draw: st.DrawFn) -> tuple[OutputSchema, dict[str, str]]:
+    """A schema, and texts for its spans: words mostly, now and then delimiters, noise or nothing."""
     schema = draw(schemas)
-    text = st.one_of(st.text(min_size=1, max_size=20), st.lists(noise, min_size=1).map("".join)).map(
-        str.strip
-    )
-    clean = text.filter(lambda t: t and not any(d.lower() in t.lower() for d in schema.delimiters))
-    return schema, {name: f"{'abcdefgh'[i] * 3} {draw(clean)}" for i, name in enumerate(schema.span_names)}
+    piece = st.one_of(noise, st.sampled_from(schema.delimiters or ("<x>",)))
+    text = st.one_of(st.text(max_size=20), st.lists(noise).map("".join), st.lists(piece, max_size=4).map("".join))
+    words = (draw(st.sampled_from([f"{'abcdefgh'[i] * 3} ", ""])) for i in range(len(schema.spans)))
+    return schema, {
+        name: (word + draw(text)).strip() for name, word in zip(schema.span_names, words, strict=True)
+    }
 
 
 def errors(text: str, schema: OutputSchema = CHAIN_OF_EMPATHY, *, strict: bool = True) -> tuple[str, ...]:
@@ -180,7 +182,8 @@ def test_a_span_without_words_is_wordless(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["sad", "Ёлка", "悲", "かな", "슬픔", "حزن", "उदासी", "เศร้า", "911", "I’m ok"]
+    "text",
+    ["sad", "Ёлка", "悲", "かな", "ｶﾅ", "슬픔", "حزن", "उदासी", "दुख", "ဝမ်း", "ማዘን", "เศร้า", "911", "I’m ok"],
 )
 def test_words_of_any_script_are_words(text: str) -> None:
     assert errors(RENDERED.replace("共情", text)) == ()
@@ -192,7 +195,13 @@ def test_letters_are_counted_without_marks_and_a_han_character_as_three() -> Non
     assert letters("a\u200bb\u3164 — 😀 _") == 2
 
 
-@pytest.mark.parametrize("other", ["validation", "Validation!", " \u200bvalidation 2", "VALIDA\u200dTION 😀"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "validation", "Validation!", " \u200bvalidation 2", "VALIDA\u200dTION 😀", "ｖａｌｉｄａｔｉｏｎ", "validation²",
+        "validation\u3164", "validatio\u0320n",
+    ],
+)  # fmt: skip
 def test_spans_with_the_same_words_are_repeated(other: str) -> None:
     assert errors(RENDERED.replace("共情", other.strip())) == ("repeated",)
     with pytest.raises(ValueError, match="spans 'L3' and 'L4' hold the same words"):
@@ -204,6 +213,7 @@ def test_spans_with_the_same_words_are_repeated(other: str) -> None:
     [
         "<think>", "</THINK>", "<|im_start|>assistant", "<|im_end|>", "<|end|><|assistant|>", "<|eot_id|>",
         "<start_of_turn>model", "<｜Assistant｜>", "[INST]", "<<SYS>>", "</s>", "<|emotion_end|>", "<thi\u200bnk>",
+        "<th\u17b4ink>", "<th\x08ink>", "<th\ufff0ink>", "＜think＞", "＜|im_end|＞",
     ],
 )  # fmt: skip
 def test_a_delimiter_of_a_template_or_of_another_schema_is_not_text(inside: str) -> None:
@@ -216,6 +226,15 @@ def test_a_delimiter_of_a_template_or_of_another_schema_is_not_text(inside: str)
 @pytest.mark.parametrize("text", ["I <3 you, a < b > c", "<name> said [it]", "5 < 6 || |x|", "[sic] <sigh>"])
 def test_angle_brackets_that_a_person_types_are_text(text: str) -> None:
     assert errors(RENDERED.replace("共情", text)) == ()
+
+
+def test_spans_of_numbers_alone_are_repeated() -> None:
+    assert errors(RENDERED.replace("共情", "911").replace("validation", "112")) == ("repeated",)
+
+
+def test_a_delimiter_of_ones_own_schema_is_not_hidden_by_what_nobody_sees() -> None:
+    schema = OutputSchema(name="bars", spans=(SpanConfig(name="answer", open="((A))", close="((Z))"),))
+    assert errors("((A))I hear you. ((\u200bZ))((Z))", schema) == ("delimiter_inside",)
 
 
 def test_thinking_is_no_answer_under_the_plain_schema() -> None:
@@ -390,16 +409,31 @@ def test_both_modes_find_the_same_disjoint_spans(case: tuple[OutputSchema, str])
     assert all(one[1] <= other[0] for one, other in pairwise(ordered))
 
 
+def written_out(schema: OutputSchema, spans: dict[str, str]) -> str:
+    """The form as the fields of a schema declare it, whatever the spans hold."""
+    blocks = []
+    for span in schema.spans:
+        blocks += [wrapper.open for wrapper in schema.wrappers if wrapper.first == span.name]
+        blocks.append(schema.inside.join(filter(None, [span.open, spans[span.name], span.close])))
+        blocks += [wrapper.close for wrapper in schema.wrappers if wrapper.last == span.name]
+    return schema.between.join(blocks)
+
+
 @given(schema_and_spans())
-def test_parsing_a_rendered_text_gives_the_spans_back(case: tuple[OutputSchema, dict[str, str]]) -> None:
+def test_render_writes_spans_exactly_when_strict_reads_them_back(
+    case: tuple[OutputSchema, dict[str, str]],
+) -> None:
     schema, spans = case
+    text = written_out(schema, spans)
+    parsed = schema.parse(text, strict=True)
+    reads_back = parsed.valid and {name: span.text for name, span in parsed.spans.items()} == spans
     try:
         rendered = schema.render(spans)
-    except ValueError:  # a text that cannot be told from a delimiter, once it stands beside one
-        reject()
-    parsed = schema.parse(rendered, strict=True)
-    assert parsed.valid
-    assert {name: span.text for name, span in parsed.spans.items()} == spans
+    except ValueError:
+        assert not reads_back
+    else:
+        assert rendered == text
+        assert reads_back
 
 
 @given(schema_and_text(), st.lists(st.integers(1, 7), max_size=60), st.booleans())
