@@ -78,6 +78,7 @@ class SentenceEncoder(nn.Module):
             padding=True,
             truncation=True,
             max_length=self.max_tokens(max_tokens),
+            split_special_tokens=True,  # "[PAD]" in a text is what somebody wrote
             return_tensors="pt",
         ).to(self.encoder.device)
         hidden = self.encoder(**batch).last_hidden_state
@@ -98,8 +99,8 @@ class SentenceEncoder(nn.Module):
     def cut_fraction(self, texts: Sequence[str], *, max_tokens: int) -> float:
         """Share of the texts that are longer than the cut."""
         limit = self.max_tokens(max_tokens)
-        lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
-        return sum(length > limit for length in lengths) / len(lengths)
+        ids = self.tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
+        return sum(len(each) > limit for each in ids) / len(ids)
 
 
 def batches_of_like_length(texts: Sequence[str], *, most: int) -> list[list[str]]:

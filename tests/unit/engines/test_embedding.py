@@ -143,6 +143,14 @@ def test_texts_are_cut_at_max_tokens_and_the_share_of_cut_ones_is_known() -> Non
     torch.testing.assert_close(vectors[0], vectors[1])
 
 
+def test_the_name_of_a_special_token_in_a_text_is_text() -> None:
+    encoder = tiny_encoder()
+    assert len(encoder.tokenizer("<pad>")["input_ids"]) == 1
+    assert encoder.cut_fraction(["<pad>"], max_tokens=1) == 1.0
+    named, first = encoder.encode(["<pad>", "<"], max_tokens=1)
+    torch.testing.assert_close(named, first)
+
+
 def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     model = RewardModel(tiny_encoder(), description(metrics={"reward_model/roc_auc": 0.9}))
     model.save(tmp_path / "model")
