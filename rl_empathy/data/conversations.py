@@ -1,8 +1,8 @@
 """Conversations to token ids by the model's own chat template, in which text is never structure.
 
-What people wrote is content. Where it holds a token or a marker of the template (<|im_start|>, [INST], <think>), the
-marker is broken up, so that the model reads the characters and not the role. Everything else has exactly the ids of
-`tokenizer.apply_chat_template`.
+What people wrote is content. Where it holds a token or a marker of the template (<|im_start|>, [INST], <think>), or
+the name of a role as the template writes it (User:), that is broken up, so that the model reads the characters and not
+the role. Everything else has exactly the ids of `tokenizer.apply_chat_template`.
 """
 
 import re
@@ -18,6 +18,9 @@ from rl_empathy.types import Message, Row
 
 _BREAK = "\ufdd0"
 """Breaks a token up; no text holds it, and its own ids are taken out again."""
+_CONTENT = "Qcontentq"
+"""What every message of the example says."""
+_ROLE_NAME = re.compile(rf"([^\s<>|\[\]]{{1,40}}[:：])\s*(?:{_CONTENT}|$)")
 _WRITTEN_MARKER = re.compile(r"<[^<>\s'\"{}%]{1,60}>|\[/?[A-Z][A-Z_]{1,40}\]")
 
 
@@ -28,6 +31,8 @@ class Markers(NamedTuple):
     """Markers that are one token each."""
     words: tuple[str, ...]
     """Markers that the chat template writes in plain characters."""
+    roles: tuple[str, ...]
+    """Names of roles, with their colon, that it writes in plain characters."""
     ids: frozenset[int]
     """Ids of `tokens`, but for that of unknown characters."""
 
@@ -79,13 +84,14 @@ def markers_of(tokenizer: Any) -> Markers:
 
 
 def schema_beside(schema: OutputSchema, tokenizer: Any) -> OutputSchema:
-    """The schema, which takes no token or written marker of this tokenizer's prompts as the text of a span."""
+    """The schema, which takes no token, written marker or role of this tokenizer's prompts as the text of a span."""
     markers = markers_of(tokenizer)
     others = [
         m
         for m in (*markers.tokens, *markers.words)
         if is_marker(m) and m not in schema.delimiters and not known_delimiter(m)
     ]
+    others += [f"\n{role}" for role in markers.roles]
     if not others:
         return schema
     declared = schema.model_dump() | {"forbidden": tuple(dict.fromkeys([*schema.forbidden, *others]))}
@@ -96,9 +102,13 @@ def schema_beside(schema: OutputSchema, tokenizer: Any) -> OutputSchema:
 def _markers(tokenizer: Any, template: str) -> Markers:
     added = tokenizer.added_tokens_decoder
     tokens = {i: str(t) for i, t in added.items() if (t.special or is_marker(str(t))) and len(str(t)) > 1}
-    written = set(_WRITTEN_MARKER.findall(template + _example(tokenizer))) - set(tokens.values())
+    example = _example(tokenizer)
+    written = set(_WRITTEN_MARKER.findall(template + example)) - set(tokens.values())
     return Markers(
-        tuple(tokens.values()), tuple(sorted(written)), frozenset(tokens) - {tokenizer.unk_token_id}
+        tokens=tuple(tokens.values()),
+        words=tuple(sorted(written)),
+        roles=tuple(sorted(set(_ROLE_NAME.findall(example)))),
+        ids=frozenset(tokens) - {tokenizer.unk_token_id},
     )
 
 
@@ -106,7 +116,7 @@ def _example(tokenizer: Any) -> str:
     """A conversation as the template writes it: markers that it puts together from pieces are seen here."""
     from jinja2 import TemplateError
 
-    talk = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
+    talk = [{"role": role, "content": _CONTENT} for role in ("system", "user", "assistant", "user")]
     for chat in (talk, talk[1:], talk[1:2]):
         try:
             return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
@@ -122,7 +132,9 @@ def _pattern(markers: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _broken(text: str, markers: Markers) -> str:
-    """The text with every marker broken after its first character."""
+    """The text with every marker broken after its first character, and every role's name before its colon."""
+    for role in markers.roles:
+        text = text.replace(role, f"{role[:-1]} {role[-1]}")
     return _parted(_parted(text, markers.words, " "), markers.tokens, _BREAK)
 
 

@@ -80,7 +80,9 @@ def schema_and_spans(draw: st.DrawFn) -> tuple[OutputSchema, dict[str, str]]:
     """A schema, and texts for its spans: words mostly, now and then delimiters, noise or nothing."""
     schema = draw(schemas)
     piece = st.one_of(noise, st.sampled_from(schema.delimiters or ("<x>",)))
-    text = st.one_of(st.text(max_size=20), st.lists(noise).map("".join), st.lists(piece, max_size=4).map("".join))
+    text = st.one_of(
+        st.text(max_size=20), st.lists(noise).map("".join), st.lists(piece, max_size=4).map("".join)
+    )
     words = (draw(st.sampled_from([f"{'abcdefgh'[i] * 3} ", ""])) for i in range(len(schema.spans)))
     return schema, {
         name: (word + draw(text)).strip() for name, word in zip(schema.span_names, words, strict=True)
