@@ -15,8 +15,8 @@ _SYLLABLE = re.compile(
     r"\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f"
     r"\U00020000-\U0003ffff]"
 )
-"""Characters of scripts that write syllables or words: of India, Tibet, Burma, Ethiopia, Cambodia; Cherokee, Yi, Meitei;
-kana, Han, Hangul."""
+"""Characters that write a syllable or a word: of India, Tibet, Burma, Ethiopia, Cambodia; Cherokee, Yi, kana, Han,
+Hangul."""
 _LETTERS_OF_SYLLABLE = 3
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"

@@ -200,8 +200,8 @@ def test_letters_are_counted_without_marks_and_a_han_character_as_three() -> Non
 @pytest.mark.parametrize(
     "other",
     [
-        "validation", "Validation!", " \u200bvalidation 2", "VALIDA\u200dTION 😀", "ｖａｌｉｄａｔｉｏｎ", "validation²",
-        "validation\u3164", "validatio\u0320n",
+        "validation", "Validation!", " \u200bvalidation 2", "VALIDA\u200dTION 😀", "ｖａｌｉｄａｔｉｏｎ",
+        "validation²", "validation\u3164", "validatio\u0320n",
     ],
 )  # fmt: skip
 def test_spans_with_the_same_words_are_repeated(other: str) -> None:
