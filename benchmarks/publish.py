@@ -153,7 +153,7 @@ async def published(publisher: Publisher) -> dict[str, float]:
 
 
 async def pause_s(real: RealRoles, publisher: Publisher) -> float:
-    """Of a publish in the middle of requests, which run on to their end."""
+    """Seconds of pause of a publish in the middle of requests, which run on to their end."""
     processes = [worker.role for worker in real.fleet.rollout_workers.roster.workers]
     streamed, *prompts = real.prompts.take(1 + 2 * len(processes))
     running = [

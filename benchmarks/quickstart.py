@@ -50,7 +50,7 @@ def run(run_file: str, name: str, *settings: str) -> Path:
 
 
 def means(folder: Path) -> dict[str, dict[str, float]]:
-    """Of each model, the mean of each measure on the held-out posts."""
+    """Each model's mean of each measure on the held-out posts."""
     report = json.loads((folder / "evaluation" / "held_out.json").read_text())
     return {model["name"]: {m: model["measures"][m]["mean"] for m in MEASURES} for model in report["models"]}
 

@@ -68,7 +68,7 @@ class Lengths:
     """What max_completion_tokens allows."""
 
     def write_s(self, occurrence: Occurrence) -> float:
-        """Of the group of an occurrence."""
+        """Seconds that the group of an occurrence takes."""
         tail = random.Random(f"{occurrence}").lognormvariate(-self.sigma * self.sigma / 2, self.sigma)
         return min(self.longest_s, self.mean_s * tail)
 
@@ -264,11 +264,11 @@ class SleepingRun:
     config: GRPOConfig
     workers: int
     processes: int
-    """Of the workers; with fewer processes than workers none can be started anew."""
+    """Processes of the workers; with fewer processes than workers none can be started anew."""
     lengths: Lengths
     update_s: float
     classes: Mapping[str, type] = field(default_factory=lambda: SLEEPERS)
-    """Of the roles."""
+    """The class of each role."""
     deadlines: DeadlinesConfig = field(default_factory=DeadlinesConfig)
     tell: Callable[[str], None] = print
     lines: list[dict[str, Any]] = field(default_factory=list)

@@ -245,9 +245,9 @@ class Difference(NamedTuple):
     """From transformers in float32, one sequence alone."""
 
     largest: float
-    """Of log-probs, nats."""
+    """Difference of log-probs, nats."""
     mean: float
-    """Of log-probs, nats."""
+    """Difference of log-probs, nats."""
     gradient: float
     """Norm of the difference over the norm of transformers' gradient."""
 
@@ -282,7 +282,7 @@ def make_architecture(name: str, folder: Path, *, seed: int = 0) -> Path:
     Args:
         name: A key of `FAMILIES`.
         folder: Where to; made if need be.
-        seed: Of the weights.
+        seed: Seed of the weights.
 
     Returns:
         The folder.

@@ -76,7 +76,7 @@ def make_tiny_model(
         num_layers: Depth.
         max_tokens: Longest sequence.
         tied: The head is the embedding.
-        seed: Of the weights.
+        seed: Seed of the weights.
 
     Returns:
         The folder.

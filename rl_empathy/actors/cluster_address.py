@@ -22,7 +22,7 @@ def join_ray(address: str, *, logging_level: int) -> Any:
 
     Args:
         address: Not a local one, see `is_local`.
-        logging_level: Of Ray's own messages.
+        logging_level: Level of Ray's own messages.
 
     Returns:
         Ray's context.

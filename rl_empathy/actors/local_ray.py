@@ -26,7 +26,7 @@ def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
 
     Args:
         num_cpus: Logical CPUs.
-        logging_level: Of Ray's own messages.
+        logging_level: Level of Ray's own messages.
 
     Returns:
         Ray's context.

@@ -133,7 +133,7 @@ class PolicyTrainer:
         """Make one step's updates; the weights are then those of the next version.
 
         Args:
-            rewards: Of every group.
+            rewards: Rewards of every group.
             has_reference: The second half of `payloads` are the groups' reference log-probs.
             microbatch_tokens: Tokens that a forward pass may hold.
             *payloads: The groups, then the reference log-probs.

@@ -40,11 +40,11 @@ class Tracker:
         """
         Args:
             run_directory: Holds the files, under wandb/.
-            name: Of the run.
+            name: Name of the run.
             project: At W&B.
             mode: Files to be synced later, live, or nothing.
             config: The resolved run file as plain data; sent without data.system_prompt.
-            run_id: Of an earlier W&B run to go on with; read from wandb/run_id.txt when left out.
+            run_id: Id of an earlier W&B run to go on with; read from wandb/run_id.txt when left out.
             start_s: Deadline for the server's first answer, seconds; then files are written instead.
         """
         keep_files_private()

@@ -17,9 +17,9 @@ class GgufHeader(NamedTuple):
     """What the header says."""
 
     values: dict[str, Any]
-    """Of the entries that were asked for, those that are there."""
+    """Those of the wanted entries that are there."""
     shapes: dict[str, tuple[int, ...]]
-    """Of every tensor by its name, the innermost length first."""
+    """The shape of every tensor by its name, the innermost length first."""
 
     @property
     def parameters(self) -> int:

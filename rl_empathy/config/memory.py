@@ -41,7 +41,7 @@ class MicroBatch(NamedTuple):
 
 
 def training_parts(model: ModelSize, batch: MicroBatch, *, zero_stage: int = 0, ranks: int = 1) -> Parts:
-    """Of a process that trains: AdamW in float32, whatever the activations are in.
+    """Parts of a process that trains: AdamW in float32, whatever the activations are in.
 
     Args:
         model: What is trained.
@@ -66,7 +66,7 @@ def training_parts(model: ModelSize, batch: MicroBatch, *, zero_stage: int = 0, 
 
 
 def reading_parts(model: ModelSize, batch: MicroBatch) -> Parts:
-    """Of a process that computes log-probs only: activations of one layer at a time."""
+    """Parts of a process that computes log-probs only: activations of one layer at a time."""
     weights = model.parameters * (2 if batch.in_bfloat16 else 4)
     if model.shape is None:
         return {"weights": weights, "process": SCORER_RUNTIME}
@@ -79,12 +79,12 @@ def reading_parts(model: ModelSize, batch: MicroBatch) -> Parts:
 
 
 def engine_parts(model: ModelSize, *, in_bfloat16: bool, cache_bytes: int, on_cpu: bool) -> Parts:
-    """Of a process that generates with vLLM, which on a CPU keeps each matrix a second time, packed to multiply by.
+    """Parts of a process that generates with vLLM, which on a CPU keeps a second copy of each matrix, packed.
 
     Args:
         model: What generates.
         in_bfloat16: Its number format.
-        cache_bytes: Of the key-value cache.
+        cache_bytes: Bytes of the key-value cache.
         on_cpu: Whether it runs on one.
     """
     size = 2 if in_bfloat16 else 4
@@ -120,7 +120,7 @@ def activation_bytes(model: ModelSize, batch: MicroBatch) -> int:
 
 
 def logits_bytes(model: ModelSize, tokens: int, *, with_gradient: bool) -> int:
-    """Of the chunks in which log-probs are computed, and the gradient of the head."""
+    """Bytes of the chunks in which log-probs are computed, and the gradient of the head."""
     shape = model.shape
     assert shape is not None
     chunk = min(max(LOGITS_CHUNK, 4 * shape.vocabulary), 4 * tokens * shape.vocabulary)

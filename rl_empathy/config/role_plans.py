@@ -33,7 +33,7 @@ class RolePlan:
     num_gpus: float
     """GPUs of each."""
     memory: Parts | None
-    """Of each, an estimate: of its GPU where it has one, else of its node. None when the model's size is unknown."""
+    """Estimate for each, of its GPU where it has one, else of its node. None when the model's size is unknown."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -41,7 +41,7 @@ class RolePlan:
 
     @property
     def node_bytes(self) -> int:
-        """Of all instances, as far as it is known and not of GPUs."""
+        """Bytes of all instances on nodes, as far as it is known and not of GPUs."""
         return 0 if self.num_gpus else self.instances * (self.memory_bytes or 0)
 
 

@@ -48,7 +48,7 @@ class AnnotationSummary:
     num_annotated: int
     """Got their trace now, from the teacher or from the cache."""
     num_cached: int
-    """Of these, from the cache."""
+    """Those of them that came from the cache."""
     num_already_annotated: int
     """Had a trace, which was kept."""
     num_rejected: int

@@ -64,7 +64,7 @@ class DataSet:
     counts: Mapping[str, int]
     """What became of the rows, by the names of COUNTS."""
     sha256: str
-    """Of the source file; for a folder, of its files' names and digests; for a hub's data set, of the rows read."""
+    """Digest of the source file, of a folder's file names and digests, or of the rows read from a hub's data set."""
     source: str
     """Path or hub name."""
     links: tuple[Link, ...] = ()

@@ -46,7 +46,7 @@ def split(rows: Sequence[Row], wanted: int, *, language: str, seed: int, name: s
         wanted: Prompts to hold out.
         language: "en" or "zh".
         seed: Decides, with the text of the rows, which are held out.
-        name: Of the source, for errors.
+        name: Name of the source, for errors.
 
     Raises:
         DataError: So many prompts cannot be held out.

@@ -55,7 +55,7 @@ class TripletSource:
 
         Args:
             rows: Rows without a reference are passed over.
-            shares: Of each kind of negative; scaled to sum to one.
+            shares: Shares of each kind of negative; scaled to sum to one.
 
         Raises:
             DataError: Fewer than two rows have a reference.
@@ -84,7 +84,7 @@ class TripletSource:
 
         Args:
             num: Triplets; each kind comes as often as its share says, rounded up or down at random.
-            seed: Of this draw.
+            seed: Seed of this draw.
         """
         rng = random.Random(seed)
         indices: list[int] = []
@@ -100,7 +100,7 @@ class TripletSource:
 
         Args:
             num: Prompts, at most.
-            seed: Of the echoes.
+            seed: Seed of the echoes.
         """
         probes = []
         for index, row in enumerate(self._rows[:num]):
@@ -184,7 +184,7 @@ def calibration_split(
     Args:
         rows: Rows without a reference are passed over.
         fraction: Share of the prompts that calibrate.
-        seed: Of the draw; the order of `rows` changes nothing.
+        seed: Seed of the draw; the order of `rows` changes nothing.
 
     Returns:
         Rows to train on, and rows to calibrate on; at least two of each.

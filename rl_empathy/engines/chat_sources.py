@@ -43,7 +43,7 @@ def check_chat(run_file: RunFile) -> tuple[str, ...]:
 
 
 def folder_chat(folder: Path) -> ChatText:
-    """Of a transformers folder.
+    """The chat text of a transformers folder.
 
     Raises:
         ModelError: A file of the tokenizer is damaged.
@@ -71,7 +71,7 @@ def folder_chat(folder: Path) -> ChatText:
 
 
 def gguf_chat(file: Path) -> ChatText:
-    """Of a GGUF file; its header is read, not its tensors."""
+    """The chat text of a GGUF file; its header is read, not its tensors."""
     values = gguf_header(file, _GGUF_KEYS).values
     tokens = values.get(f"{_GGUF}tokens") or []
     kinds = values.get(f"{_GGUF}token_type") or []

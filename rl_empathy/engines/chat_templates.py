@@ -58,7 +58,7 @@ class ChatText:
 
     template: str | None
     special_tokens: Mapping[str, str]
-    """Of "bos_token", "eos_token", …: those that the tokenizer has."""
+    """Those of "bos_token", "eos_token", … that the tokenizer has."""
     tokens: frozenset[str]
     """Tokens that stand for structure: roles, ends, markers."""
     eos_tokens: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def fitted(
         chat: The model's own.
         model: `chat_template` and `chat_template_kwargs` count.
         data: `system_prompt` and `system_prompt_role` count.
-        delimiters: Of the schema, in the order of rendering.
+        delimiters: Delimiters of the schema, in the order of rendering.
         today: The date of the run, for a template that writes it.
 
     Raises:

@@ -38,7 +38,7 @@ def echo_earnings(score: Score, probes: Sequence[Probe]) -> dict[str, Earnings]:
     """Score every reference and echo.
 
     Args:
-        score: Of the reward model.
+        score: Score of the reward model.
         probes: At least one; the same kinds of echo in each.
 
     Returns:

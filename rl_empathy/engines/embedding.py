@@ -145,7 +145,7 @@ class Description:
     echoes: dict[str, dict[str, float]]
     """What echoes earn on the held-out prompts: the fields of `Earnings` by kind."""
     settings: dict[str, Any]
-    """Of section reward_modeling, what it was trained with."""
+    """The keys of section reward_modeling that it was trained with."""
 
 
 class RewardModel:
@@ -209,7 +209,7 @@ def score_pairs(
     """[pairs] the score of each (question, answer), in -1..1; an answer that is all copied has 0 at most.
 
     Args:
-        encoder: Of questions and answers.
+        encoder: Encoder of questions and answers.
         pairs: Questions with an answer each.
         copied_limit: See `own_words_factor`.
         max_tokens: Longer texts are cut to this.
@@ -240,7 +240,7 @@ def resolve_encoder(
         path: `reward_modeling.encoder`: auto, a folder, or a hub id.
         language: en or zh.
         texts: Questions and answers, for a tokenizer made on the spot.
-        seed: Of weights made on the spot.
+        seed: Seed of weights made on the spot.
         folder: For an encoder made on the spot.
         max_tokens: Longest text of an encoder made on the spot.
 

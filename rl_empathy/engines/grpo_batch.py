@@ -62,7 +62,7 @@ class TrainingBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Advantages:
-    """Of every group of a step."""
+    """The advantages of every group of a step."""
 
     per_group: Sequence[Tensor]
     """[valid completions] of each group"""
@@ -76,7 +76,7 @@ def step_advantages(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Advant
     That batch is the whole step, whatever the number of ranks and of updates a step: every rank has every group.
 
     Args:
-        groups: Of the step.
+        groups: Groups of the step.
         config: Section grpo.
     """
     terms = list(groups[0].rewards.terms)

@@ -80,7 +80,7 @@ def micro_batches_of_rank(
     """The micro-batches that one rank trains, as many for every rank: ZeRO waits for each rank in each of them.
 
     Args:
-        samples: Of all ranks, in the order in which their tokens are to be trained.
+        samples: Samples of all ranks, in the order in which their tokens are to be trained.
         rank: Whose.
         ranks: Number of ranks.
         max_tokens: Tokens a forward pass may hold.

@@ -55,7 +55,7 @@ def starting_model(
         texts: The run's own text, for a tokenizer and a model made on the spot.
         instruction: The schema's, whose words the tokenizer should know.
         delimiters: The schema's, which get a token each in a tokenizer made on the spot.
-        seed: Of a model made on the spot.
+        seed: Seed of a model made on the spot.
         progress: Told of the steps of language modelling.
 
     Returns:

@@ -19,7 +19,7 @@ def open_store(address: str, ranks: int) -> dist.TCPStore:
     listen, their environment says.
 
     Args:
-        address: Of this node, as the other ranks reach it; loopback where all ranks are on one machine.
+        address: Address of this node, as the other ranks reach it; loopback where all ranks are on one machine.
         ranks: That will meet there.
 
     Returns:

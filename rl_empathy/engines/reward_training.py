@@ -73,7 +73,7 @@ class RewardTraining:
             draw: Gives the triplets of a step.
             calibration: Triplets of prompts that are not trained on.
             probes: References and echoes of held-out prompts.
-            copied_limit: Of the score, see `own_words_factor`.
+            copied_limit: Limit of the score, see `own_words_factor`.
         """
         self.encoder = encoder
         self.step = 0
@@ -146,7 +146,7 @@ class RewardTraining:
 
     @property
     def evaluation(self) -> Metrics:
-        """Of the weights as they are; made now when they have changed since the last one."""
+        """Accuracies of the weights as they are; made now when they have changed since the last one."""
         if self._evaluation is None:
             self._evaluation = self.evaluate()
         return self._evaluation

@@ -38,7 +38,7 @@ def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> 
     """Which samples each optimizer step trains: epochs in seeded orders, cut by tokens.
 
     Args:
-        samples: Of the training side.
+        samples: Samples of the training side.
         config: Section sft.
         seed: The run's.
 
@@ -87,7 +87,7 @@ def fine_tune(
         config: Section sft.
         dtype: "float32" or "bfloat16".
         seed: The run's.
-        folder: Of the stage.
+        folder: Folder of the stage.
         report: Told of every step.
         tell: Told what the user should know.
         should_stop: When it says so, a checkpoint is written and the training ends without an export.

@@ -32,10 +32,10 @@ def make_encoder(
 
     Args:
         texts: What the tokenizer and the token embeddings are made from.
-        seed: Of the weights.
+        seed: Seed of the weights.
         max_tokens: Longest text.
-        width: Of the vectors.
-        layers: Of the BERT.
+        width: Width of the vectors.
+        layers: Layers of the BERT.
         vocabulary: Entries of the tokenizer.
 
     Returns:
@@ -93,8 +93,8 @@ def semantic_embeddings(ids: Sequence[Sequence[int]], vocabulary: int, width: in
     Args:
         ids: Token ids of every text.
         vocabulary: Number of tokens.
-        width: Of the embeddings.
-        seed: Of the randomised decomposition.
+        width: Width of the embeddings.
+        seed: Seed of the randomised decomposition.
 
     Returns:
         [vocabulary, width] each of length √width.

@@ -45,7 +45,7 @@ def bootstrap_mean(values_by_prompt: ValuesByPrompt, samples: int, seed: int) ->
     Args:
         values_by_prompt: The values of every prompt's completions.
         samples: Resamples of the prompts.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: No prompt has a value, or a value is not finite.

@@ -64,7 +64,7 @@ class Difference:
     after: str
     interval: Interval
     p_value: float | None
-    """Of `sign_flip_p_value`, for this measure alone; None: too few prompts."""
+    """`sign_flip_p_value`, for this measure alone; None: too few prompts."""
 
 
 def evaluate_completions(
@@ -80,13 +80,13 @@ def evaluate_completions(
     """Measure one model's completions of the held-out rows.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         rows: The held-out rows, the same for every model.
         completions: Row id to its completions. A row without any is counted, and is no zero.
         schema: Validity is strict, the text of the spans is read leniently; an absent answer is empty.
         language: Chooses the tokenizers and stop words.
         bootstrap_samples: Resamples of the prompts.
-        seed: Of the resampling and of the shuffled posts; the same for every model, so that all are paired.
+        seed: Seed of the resampling and of the shuffled posts; the same for every model, so that all are paired.
 
     Raises:
         DataError: Two rows share an id, or completions belong to none of the rows.

@@ -34,7 +34,7 @@ def sign_flip_p_value(differences: Sequence[float], *, seed: int) -> float | Non
 
     Args:
         differences: One a prompt.
-        seed: Of the sign patterns that are drawn.
+        seed: Seed of the sign patterns that are drawn.
 
     Returns:
         The p-value, at least 2 / 10,000; None for fewer than MIN_PROMPTS prompts.

@@ -37,7 +37,7 @@ def memory_ran_out(error: BaseException) -> str | None:
     """How memory ran out, in a line; None where the error has another cause.
 
     Args:
-        error: Of CUDA, torch, Python or vLLM; or Ray's, that a task raised it, or that its monitor ended a process.
+        error: Error of CUDA, torch, Python or vLLM; or Ray's: a task raised it, or its monitor ended a process.
     """
     for cause in _causes(error):
         text = str(cause)
@@ -63,7 +63,7 @@ class KernelKills:
         """What happened before does not count.
 
         Args:
-            root: Of the file system with /sys and /proc.
+            root: Root of the file system with /sys and /proc.
         """
         self._root = root
         self._seen = self._count()
@@ -75,7 +75,7 @@ class KernelKills:
         return more
 
     def _count(self) -> int:
-        """Of the container where it counts, else of the machine."""
+        """Kills for memory: of the container where it counts them, else of the machine."""
         for name in ("sys/fs/cgroup/memory.events", "sys/fs/cgroup/memory/memory.oom_control", "proc/vmstat"):
             try:
                 text = (self._root / name).read_text(encoding="ascii")

@@ -122,7 +122,7 @@ class RunDirectory:
         """Refuse to go on with other rows: occurrences and batches would silently mean other prompts.
 
         Args:
-            sha256: Of the data as it is now.
+            sha256: SHA-256 of the data as it is now.
             source: Its path or name.
             allow_change: Go on all the same, with the new data.
 

@@ -48,7 +48,7 @@ class RunContext:
     tokenizer: Any = None
     cache: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
-    """Of the run, once its cluster is known."""
+    """The plan of the run, once its cluster is known."""
     memory: MemoryRecord = field(default_factory=MemoryRecord)
     started: StartedRoles = field(default_factory=StartedRoles)
     _loads: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -56,7 +56,7 @@ class RunContext:
 
     @functools.cached_property
     def budget(self) -> RestartBudget:
-        """Of restarts, for the whole run."""
+        """The restarts that are left, for the whole run."""
         return RestartBudget(self.run_file.cluster.restarts, self.progress.warning, self.savings)
 
     @functools.cached_property

@@ -28,7 +28,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     """Train the policy and export it.
 
     Args:
-        context: Of the run.
+        context: Context of the run.
         policy: Folder of the starting policy; it is the reference as well.
         encoder: Folder of the embedding reward model; None when no term wants it.
 

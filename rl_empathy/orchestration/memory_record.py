@@ -39,9 +39,9 @@ class MemoryRecord:
         """Put side by side what the roles of a stage were planned to hold and what they held at most.
 
         Args:
-            plan: Of the run.
+            plan: Plan of the run.
             stage: That has ended.
-            folder: Of the stage, where a worker of Ray Train leaves what it held.
+            folder: Folder of the stage, where a worker of Ray Train leaves what it held.
             tell: Told of it, in a line.
 
         Returns:

@@ -52,7 +52,7 @@ async def find_room(
 
     Args:
         config: Section cluster.
-        plan: Of the run.
+        plan: Plan of the run.
         may_grow: What `join_cluster` returned.
         tell: Told when the run waits for nodes.
 

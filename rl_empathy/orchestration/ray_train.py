@@ -45,7 +45,7 @@ class TrainJob:
     """Ray Train's train function; gets `settings`."""
     settings: Mapping[str, Any]
     folder: Path
-    """Of the stage, absolute, readable by its owner only and shared by the nodes."""
+    """The stage's folder, absolute, readable by its owner only and shared by the nodes."""
     num_cpus: float
     num_gpus: float
     tell: Callable[[str], None] = print

@@ -66,11 +66,11 @@ def run_reward_modeling(
         config: Section reward_modeling.
         data: Train and held-out rows; those without a reference are passed over.
         language: en or zh.
-        seed: Of triplets and new weights.
-        folder: Of the stage, readable by its owner only and shared by the nodes; gets step_*/, model/, worker.log.
+        seed: Seed of triplets and new weights.
+        folder: Folder of the stage, readable by its owner only, shared by the nodes; gets step_*/, model/, worker.log.
         log: Gets a line a step.
-        num_cpus: Of the worker.
-        num_gpus: Of the worker.
+        num_cpus: CPUs of the worker.
+        num_gpus: GPUs of the worker.
         deadlines: start_s until the first report, update_s between reports.
         should_stop: Looked at all the time; when it says so, a checkpoint is written.
         lost: As in `ray_train.fit`.
@@ -156,7 +156,7 @@ def prepared(
         config: Section reward_modeling.
         data: Train and held-out rows.
         language: en or zh.
-        seed: Of triplets and new weights.
+        seed: Seed of triplets and new weights.
         folder: Gets an encoder that is made on the spot.
     """
     texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]

@@ -138,7 +138,7 @@ def still_valid(
     Args:
         kept: They; the object store has their payloads.
         saved: Those that the checkpoint has itself.
-        step: Of the checkpoint; later versions are undone.
+        step: Step of the checkpoint; later versions are undone.
         prompts: Stands at the checkpoint; gives the prompts of the groups out no more.
         ledger: Stands there, too; says what has ended.
         tell: Told how many.

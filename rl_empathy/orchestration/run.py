@@ -294,7 +294,7 @@ def _release(path: Path, model: Path) -> None:
 
 
 async def _first_error(work: Coroutine[Any, Any, T]) -> T:
-    """Of a group of errors raise the first of ours: the others were caused by it."""
+    """Raise the first error of ours of a group of errors: the others were caused by it."""
     try:
         return await work
     except BaseExceptionGroup as group:

@@ -36,8 +36,8 @@ class Scaler:
         """Begin to look.
 
         Args:
-            minimum: Of the run file.
-            maximum: Of the run file.
+            minimum: Minimum of the run file.
+            maximum: Maximum of the run file.
             by_hand: File with the number that somebody asked for; it need not be there, and wins when it is.
         """
         self._minimum = minimum

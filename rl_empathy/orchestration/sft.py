@@ -29,7 +29,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     """Fine-tune a model on traces and answers.
 
     Args:
-        context: Of the run.
+        context: Context of the run.
         model: Folder of the starting model.
 
     Returns:

@@ -65,9 +65,10 @@ class Publisher:
         await self._stop.unless_set(self._brought())
 
     def metrics(self) -> dict[str, float]:
-        """Of the last publish that ended, mostly that of the step before: its time, the pause of running requests (the
-        worst worker's), and the idle share of the workers that loaded both it and the one before, between the two;
-        and how many workers were ready when the last one began.
+        """What the last publish that ended took; mostly it is that of the step before.
+
+        Its time, the pause of running requests (the worst worker's), the idle share of the workers that loaded both
+        it and the one before, between the two; and how many workers were ready when the last one began.
         """
         return self._metrics | {"fleet/rollout_workers_ready": float(self._ready)}
 

@@ -41,7 +41,7 @@ def score_of(item: Any) -> float | None:
     """A score, or None where there is none: None itself, nan, ±inf, or an integer beyond every float.
 
     Args:
-        item: Of any type; numbers of numpy and torch, and bools, are numbers.
+        item: Item of any type; numbers of numpy and torch, and bools, are numbers.
 
     Raises:
         NotScoresError: It is no number.

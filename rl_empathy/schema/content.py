@@ -48,7 +48,7 @@ def known_delimiter(text: str, forbidden: Sequence[str] = ()) -> str:
     Neither characters that nobody sees nor another width (＜think＞) hide one.
 
     Args:
-        text: Of a span.
+        text: Text of a span.
         forbidden: Further delimiters: the schema's own, and those of the run's chat template.
     """
     seen = _INVISIBLE.sub("", text)

@@ -53,10 +53,10 @@ def serve(
         model: Folder of a transformers model with its tokenizer.
         config: Where to listen, what to show.
         schema: The form of the model's completions.
-        language: Of the notice, "en" or "zh".
+        language: Language of the notice, "en" or "zh".
         model_name: The name by which clients ask for it.
         system_prompt: The instruction that the model was trained with, "" for none.
-        temperature: Of replies whose client asks for none.
+        temperature: Temperature of replies whose client asks for none.
         num_cpus: CPUs of the engine.
         num_gpus: GPUs of the engine.
         address: Ray cluster to join; "auto" starts one where none is found, "local" always.

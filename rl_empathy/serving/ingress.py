@@ -72,7 +72,7 @@ class IngressSettings:
     language: str
     config: ServeConfig
     temperature: float
-    """Of a reply whose client asks for none: the one at which the model was evaluated."""
+    """Temperature of a reply whose client asks for none: the one at which the model was evaluated."""
 
 
 class Ingress:

@@ -57,7 +57,7 @@ class EngineSettings:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the replica and its engine processes."""
+        """Environment variables of the replica and its engine processes."""
         return _ENVIRONMENT if self.num_gpus else _ENVIRONMENT | _ENVIRONMENT_ON_CPU
 
     def engine_arguments(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class PolicyServer:
             messages: The conversation as the client sent it; its text never becomes a role or end token.
             system_prompt: The instruction that the model was trained with; "" for none.
             max_tokens: Most tokens of the completion, which also ends where the model's context does.
-            options: Of `temperature`, `top_p`, `seed`, those that the client chose.
+            options: Options of `temperature`, `top_p`, `seed`, those that the client chose.
         """
         from ray.serve.llm.openai_api_models import CompletionRequest
 

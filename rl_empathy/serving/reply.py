@@ -25,7 +25,7 @@ def usage_of(prompt_tokens: int, completion_tokens: int, other_tokens: int) -> d
     Args:
         prompt_tokens: Read.
         completion_tokens: Written.
-        other_tokens: Of these, those that are not the answer's.
+        other_tokens: Other tokens of these, those that are not the answer's.
     """
     return {
         "prompt_tokens": prompt_tokens,

@@ -55,7 +55,7 @@ class ChatMessage(_Read):
     role: Role
     content: str
     reasoning: str | None = None
-    """Of an earlier reply, as this server sent it; not read again."""
+    """The reasoning of an earlier reply, as this server sent it; not read again."""
 
     @field_validator("content", mode="before")
     @classmethod
@@ -139,7 +139,7 @@ def read_request(
 
     Args:
         body: As it came.
-        model_name: Of the model that is served.
+        model_name: Model name of the model that is served.
         system_message: Whether the conversation may begin with one.
 
     Raises:

@@ -61,7 +61,7 @@ class Shape(NamedTuple):
     key_value_heads: int = 8
     head_width: int = 128
     matrix: int = 8192
-    """Of the matrix product that stands for the card's peak."""
+    """Size of the matrix product that stands for the card's peak."""
 
 
 FULL = Shape()

@@ -134,7 +134,7 @@ def test_a_role_that_hangs_is_replaced(tmp_path, role):
 
 @pytest.mark.long
 def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
-    """Of 8 prompts one has a judge that raises, one a score that is no number, one scores for one completion only."""
+    """One of 8 prompts has a judge that raises, one a score that is no number, one scores for one completion only."""
     folder = tmp_path / "runs"
     rewards = "grpo.rewards=[{function: tests.rewards.unreliable}]"
     with start(folder, rewards, "grpo.reward_retries=0") as run:

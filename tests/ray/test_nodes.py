@@ -230,8 +230,8 @@ def test_workers_come_with_nodes_and_go_with_them(tmp_path):
 
 @pytest.mark.long
 def test_groups_that_go_with_the_node_that_held_their_tokens_are_made_anew(tmp_path, monkeypatch):
-    """Of long completions Ray keeps the tokens where they were written; here it does so with short ones, too. Most
-    groups wait for a slow judge, so that nobody else has them yet.
+    """Ray keeps the tokens of long completions where they were written; here it does so with short ones, too.
+    Most groups wait for a slow judge, so that nobody else has them yet.
     """
     monkeypatch.setenv("RAY_max_direct_call_object_size", "0")
     folder = tmp_path / "runs"

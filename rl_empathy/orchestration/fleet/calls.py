@@ -70,10 +70,10 @@ async def start_role(
     """Start an actor and wait until it is up.
 
     Args:
-        name: Of the role.
+        name: Name of the role.
         actor_class: A plain class of `actors/`; its last positional argument is the path of its log.
         *arguments: The positional arguments before it.
-        resources: Of the actor.
+        resources: Resources of the actor.
         logs: Folder of the log file.
         deadlines: Until it is up, and until it answers that it is alive.
         **settings: Keyword arguments.
@@ -127,7 +127,7 @@ class Role:
     one_by_one: bool = False
     """It takes one call after the other, in their order, and while one waits at its door no deadline runs."""
     _calls: "list[asyncio.Future[Any]]" = field(default_factory=list)
-    """Of a role that takes them one by one: those that it has not answered, given up or not."""
+    """The calls that a role which takes them one by one has not answered, given up or not."""
     _waiting: int = 0
     _pulse: "asyncio.Task[None] | None" = None
 

@@ -18,7 +18,7 @@ def in_our_words(
         error: What Ray raised.
         role: Who was called, and where it is.
         doing: What it was to do.
-        log: Of the role; a notice of Ray, which may have fifty lines, goes there whole.
+        log: Log of the role; a notice of Ray, which may have fifty lines, goes there whole.
         kernel: How the kernel ended the process, where it did.
 
     Returns:

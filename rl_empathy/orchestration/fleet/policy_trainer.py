@@ -37,8 +37,8 @@ class PolicyTrainerHandle:
         Args:
             ranks: The actors.
             start: Starts others, of the next attempt.
-            deadlines: Of the calls.
-            budget: Of restarts.
+            deadlines: Deadlines of the calls.
+            budget: Budget of restarts.
             microbatch_tokens: As an update is to have it; asked before each.
         """
         self._ranks = ranks

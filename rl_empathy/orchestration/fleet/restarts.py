@@ -107,7 +107,7 @@ async def start_anew(
     Args:
         role: The one that is lost.
         start: Starts another, and waits until it is up.
-        budget: Of the run.
+        budget: Budget of the run.
         error: How it was lost.
 
     Returns:
@@ -143,7 +143,7 @@ class RestartableRole:
         Args:
             role: The actor.
             start: Starts another one in its place.
-            budget: Of the run.
+            budget: Budget of the run.
             retries: How often a call that was lost with the role is made again.
         """
         self._role = role

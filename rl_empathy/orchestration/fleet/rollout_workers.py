@@ -60,8 +60,8 @@ class RolloutWorkers:
         Args:
             roles: The actors.
             start: Starts one of that name anew.
-            deadlines: Of the calls.
-            budget: Of restarts.
+            deadlines: Deadlines of the calls.
+            budget: Budget of restarts.
             max_running_sequences: Completions that a worker writes at a time; more wait at its door.
             seed: The run's; a request's seed follows from it and the occurrence.
             in_step: Worker = index of the prompt modulo workers, and a worker begins only when its whole share of a

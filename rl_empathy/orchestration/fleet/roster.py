@@ -66,8 +66,8 @@ class Roster:
             roles: The actors.
             start: Starts one of that name.
             join: Makes one that is new ready to serve.
-            deadlines: Of the waits.
-            budget: Of restarts.
+            deadlines: Deadlines of the waits.
+            budget: Budget of restarts.
             fixed: The workers stay as they are, none comes or goes: one that is lost ends the run.
             tell: Told of workers that come, go, or cannot be started.
         """
@@ -131,7 +131,7 @@ class Roster:
         A worker that only waits for a place would get that of the lost role, and the run stand still.
 
         Args:
-            name: Of the role.
+            name: Name of the role.
             start: Starts it, and waits until it is up.
 
         Raises:
@@ -296,7 +296,7 @@ class Roster:
         """Start a worker, again as long as the run needs it and restarts are left; None: it goes without.
 
         Args:
-            name: Of the worker.
+            name: Name of the worker.
             failed_at: When the one before it was lost, if there was one.
         """
         clock = asyncio.get_running_loop().time

@@ -45,7 +45,7 @@ class Savings:
         """Take up what an earlier start of the run has saved.
 
         Args:
-            folder: Of the run.
+            folder: Folder of the run.
             run_file: Its settings.
         """
         self._path = folder / FILE

@@ -10,7 +10,7 @@ def make_stream(num_rows: int = 5, **where: object) -> PromptStream:
 
 
 def test_the_orders_of_the_epochs_are_those_of_earlier_runs() -> None:
-    """Of a run that goes on after this package was changed, too; so they stand here as numbers."""
+    """A run also goes on after this package was changed; so they stand here as numbers."""
     taken = make_stream().take(12)
     assert [prompt.row.id for prompt in taken] == [f"row-{i}" for i in (1, 4, 3, 0, 2, 2, 3, 4, 1, 0, 0, 4)]
 

@@ -121,7 +121,7 @@ def start_weights(folder):
 
 
 def movement_apart(one, other, start):
-    """Of two trainings: the distance of their ends, as a share of the way that the first one went."""
+    """The distance of two trainings' ends, as a share of the way that the first one went."""
     return float((one - other).norm() / (one - start).norm())
 
 

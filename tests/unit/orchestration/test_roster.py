@@ -223,7 +223,7 @@ def test_a_worker_whose_restarts_are_spent_is_told_of_though_the_run_goes_on():
 
 
 def test_a_worker_whose_restarts_are_spent_is_not_counted_when_another_one_is_needed():
-    """Of three the run needs two; worker 0 is gone for good, and the first start in the place of worker 2 fails."""
+    """The run needs two of three; worker 0 is gone for good, and the first start in the place of worker 2 fails."""
 
     async def run():
         told = []
