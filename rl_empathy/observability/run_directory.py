@@ -145,12 +145,15 @@ class RunDirectory:
                 )
             write_durably(path, sha256 + "\n")
 
-    def write_split(self, held_out: Sequence[str], kept_together: Sequence[tuple[str, str, str]]) -> None:
-        """Put down which rows are held out, and which were kept on one side.
+    def require_same_split(
+        self, held_out: Sequence[str], kept_together: Sequence[tuple[str, str, str]], *, allow_change: bool
+    ) -> None:
+        """Put down which rows are held out, and which were kept on one side; refuse to go on with another split.
 
         Args:
             held_out: Ids of the rows.
             kept_together: Two ids, and what binds them.
+            allow_change: Go on although an earlier attempt held out other rows.
         """
         held = {*held_out}
         links = [
@@ -158,8 +161,16 @@ class RunDirectory:
             for one, other, reason in kept_together
         ]
         text = json.dumps({"held_out": [*held_out], "kept_together": links}, indent=1, ensure_ascii=False)
+        path = self.path / SPLIT
         with disk_errors(self.path):
-            write_durably(self.path / SPLIT, text + "\n")
+            before = _held_out(path) if path.exists() else [*held_out]
+            if before != [*held_out] and not allow_change:
+                raise RunDirectoryError(
+                    f"run {self._run_file.run.name} held out other prompts in its last attempt ({path}): another "
+                    "version of this program splits the same data otherwise; go on with that version, begin anew with "
+                    "--fresh, or start with --allow-config-change, which trains on rows that were held out"
+                )
+            write_durably(path, text + "\n")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage, which exists; that of evaluate is called evaluation."""
@@ -238,6 +249,13 @@ def _taken(path: Path, *, fresh: bool) -> RunLock:
     path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)
     return RunLock.take(path)
+
+
+def _held_out(split: Path) -> list[str]:
+    try:
+        return list(json.loads(split.read_text(encoding="utf-8"))["held_out"])
+    except (ValueError, LookupError, TypeError):
+        raise RunDirectoryError(f"{split} is damaged; delete it, and it is written anew") from None
 
 
 def _require_run_directory(path: Path) -> None:

@@ -136,7 +136,8 @@ def _running(
             for line in directory.told:
                 progress.warning(line)
             directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
-            directory.write_split([row.id for row in data.held_out], data.links)
+            held_out = [row.id for row in data.held_out]
+            directory.require_same_split(held_out, data.links, allow_change=allow_config_change)
             progress.message(f"data: {data_summary(data)}")
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)

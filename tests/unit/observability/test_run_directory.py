@@ -77,7 +77,8 @@ def test_a_directory_that_was_opened_to_others_is_private_again() -> None:
 
 def test_the_split_is_on_record_with_what_was_kept_together() -> None:
     directory = opened()
-    directory.write_split(["a", "b"], [("a", "b", "near_copy"), ("c", "d", "shared_reference")])
+    links = [("a", "b", "near_copy"), ("c", "d", "shared_reference")]
+    directory.require_same_split(["a", "b"], links, allow_change=False)
     record = json.loads((directory.path / "split.json").read_text())
     assert record["held_out"] == ["a", "b"]
     assert [(link["one"], link["reason"], link["side"]) for link in record["kept_together"]] == [
@@ -85,6 +86,21 @@ def test_the_split_is_on_record_with_what_was_kept_together() -> None:
         ("c", "shared_reference", "train"),
     ]
     directory.close()
+
+
+def test_a_run_goes_on_with_the_prompts_that_it_held_out() -> None:
+    first = opened()
+    first.require_same_split(["a", "b"], [], allow_change=False)
+    first.close()
+    again = opened()
+    again.require_same_split(["a", "b"], [], allow_change=False)
+    with pytest.raises(RunDirectoryError, match=r"held out other prompts .*split\.json\).*--fresh"):
+        again.require_same_split(["a", "c"], [], allow_change=False)
+    again.require_same_split(["a", "c"], [], allow_change=True)
+    again.require_same_split(["a", "c"], [], allow_change=False)
+    (again.path / "split.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"split\.json is damaged; delete it"):
+        again.require_same_split(["a", "c"], [], allow_change=False)
 
 
 def test_the_same_name_again_is_the_next_attempt() -> None:
