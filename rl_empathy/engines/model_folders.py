@@ -8,6 +8,15 @@ from typing import Any
 
 from rl_empathy.errors import ModelError
 
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.*",
+    "*.tiktoken",
+    "tekken.json",
+    "*.spm",
+    "*.bpe.model",
+)
 _SAYS_NOTHING = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "use_cache")
 """Keys of a model's config.json that differ between exports of one architecture."""
 
@@ -63,6 +72,19 @@ def _require_vocabulary(folder: Path, rows: int) -> None:
         )
 
 
+def require_tokenizer_files(folder: Path) -> None:
+    """Refuse a folder without a tokenizer: transformers makes an empty one for some architectures.
+
+    Raises:
+        ModelError: It has none of the usual files.
+    """
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES[:3])}, …); save that of the model that it comes "
+            "from beside it, with tokenizer.save_pretrained"
+        )
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder.
 
@@ -71,6 +93,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    require_tokenizer_files(folder)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError, KeyError, TypeError) as error:

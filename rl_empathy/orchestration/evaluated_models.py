@@ -5,6 +5,7 @@ runs/x/grpo/model    one model of a run: x/grpo
 models/other         any model folder: other
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def find_models(
     """
     if not paths:
         raise ConfigError("evaluate wants a run directory or a model folder")
-    places = [place for path in paths for place in _places(path.expanduser().absolute())]
+    places = [place for path in paths for place in _places(_plain(path))]
     twice = [str(folder) for folder, count in Counter(place.folder for place in places).items() if count > 1]
     if twice:
         raise ConfigError(f"the model {twice[0]} is given twice; give each model once")
@@ -87,9 +88,14 @@ def find_models(
 
 def reward_model_of(paths: Sequence[Path]) -> Path | None:
     """The reward model of the first path that is a run directory with one, or lies in it."""
-    runs = [run for path in paths if (run := _run_of(path.expanduser().absolute()))]
+    runs = [run for path in paths if (run := _run_of(_plain(path)))]
     scorers = (run / "reward_modeling" / "model" for run in runs)
     return next((scorer for scorer in scorers if scorer.is_dir()), None)
+
+
+def _plain(path: Path) -> Path:
+    """The absolute path without "..", by which a model is named."""
+    return Path(os.path.abspath(path.expanduser()))
 
 
 def _asked(run_file: RunFile, own: RunFile, *, name: str, folder: Path, is_trained: bool) -> EvaluatedModel:
@@ -143,7 +149,7 @@ def _base_of(run: Path) -> Path | None:
     if (run / "base" / "config.json").exists():
         return run / "base"
     model = load_run_file(run / "config.yaml", check_paths=False).model
-    local = Path(str(model.path)).absolute()
+    local = Path(str(model.path)).expanduser().absolute()
     if local.is_dir() or model.revision is None:
         return local if local.is_dir() else None
     try:
@@ -153,8 +159,8 @@ def _base_of(run: Path) -> Path | None:
 
 
 def _run_of(path: Path) -> Path | None:
-    """The run directory that a path is, or lies in."""
-    if (path / "config.yaml").is_file():
+    """The run directory that a path is, or lies in; a model folder may have a config.yaml of somebody else's."""
+    if (path / "config.yaml").is_file() and not (path / "config.json").exists():
         return path
     around = (one for one in path.parents[:3] if (one / "config.yaml").is_file() and (one / "logs").is_dir())
     return next(around, None)

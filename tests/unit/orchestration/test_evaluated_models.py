@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, Qwen2Config, Qwen2ForCausalLM
 
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.engines.model_folders import engine_fingerprint, require_runnable
@@ -78,6 +78,26 @@ def test_a_model_that_is_given_twice_is_refused(tmp_path):
         find_models([run, run / "sft" / "model"], load_run_file(run / "config.yaml"))
 
 
+def test_a_model_has_one_name_and_place_however_its_path_is_typed(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "x")
+    run_file = load_run_file(run / "config.yaml")
+    one, other = make_folder(tmp_path / "a" / "m"), make_folder(tmp_path / "b" / "c" / "m")
+    monkeypatch.chdir(one)
+    typed = [Path("."), Path("../../b/c/m")]
+    assert [model.name for model in find_models(typed, run_file)] == ["a/m", "c/m"]
+    monkeypatch.chdir(other)
+    with pytest.raises(ConfigError, match="a/m is given twice"):
+        find_models([one, Path("../../../a/m")], run_file)
+
+
+def test_a_model_folder_with_a_config_yaml_of_its_own_is_no_run(tmp_path):
+    run_file = load_run_file(make_run(tmp_path / "x") / "config.yaml")
+    folder = make_folder(tmp_path / "hub")
+    (folder / "config.yaml").write_text("architecture: theirs\n")
+    assert [model.name for model in find_models([folder], run_file)] == ["hub"]
+    assert reward_model_of([folder]) is None
+
+
 def test_every_model_is_asked_by_the_schema_and_the_instruction_of_its_own_run(tmp_path):
     plain = make_run(tmp_path / "plain", "schema=plain", "data.language=zh")
     own = make_run(tmp_path / "own", "data.system_prompt=Be kind.")
@@ -131,6 +151,14 @@ def test_what_cannot_write_is_refused_with_the_reason(tmp_path):
     (bare / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no weights \(\*\.safetensors\)"):
         require_runnable(bare, max_tokens=8)
+    mute = tmp_path / "mute"
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
+    ).save_pretrained(mute)
+    with pytest.raises(ModelError, match=r"mute has no tokenizer \(tokenizer\.json"):
+        require_runnable(mute, max_tokens=8)
     larger = AutoTokenizer.from_pretrained(cut)
     larger.add_tokens(["<new>"])
     larger.save_pretrained(cut)
