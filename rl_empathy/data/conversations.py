@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from rl_empathy.data.templates import template_trace
-from rl_empathy.errors import DataError
+from rl_empathy.errors import DataError, ModelError
 from rl_empathy.schema import OutputSchema, is_marker, known_delimiter
 from rl_empathy.types import Message, Row
 
@@ -58,7 +58,12 @@ def prompt_token_ids(tokenizer: Any, messages: Sequence[Message], *, system_prom
 
     Raises:
         DataError: The chat template refuses the conversation, or a text would become structure.
+        ModelError: There is no chat template.
     """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{tokenizer.name_or_path} has no chat template; put one into the folder, as chat_template.jinja"
+        )
     instruction = system_prompt if system_prompt and messages[0].role != "system" else ""
     markers = markers_of(tokenizer)
     texts = [_broken(message.content, markers) for message in messages]
@@ -114,13 +119,11 @@ def _markers(tokenizer: Any, template: str) -> Markers:
 
 def _example(tokenizer: Any) -> str:
     """A conversation as the template writes it: markers that it puts together from pieces are seen here."""
-    from jinja2 import TemplateError
-
     talk = [{"role": role, "content": _CONTENT} for role in ("system", "user", "assistant", "user")]
     for chat in (talk, talk[1:], talk[1:2]):
         try:
             return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
-        except TemplateError:
+        except Exception:  # as in `_ids`
             continue
     return ""
 
@@ -155,12 +158,10 @@ def _may_hold_structure(texts: Sequence[str]) -> bool:
 
 
 def _ids(tokenizer: Any, instruction: str, chat: Sequence[Mapping[str, str]]) -> list[int]:
-    from jinja2 import TemplateError
-
     system = [{"role": "system", "content": instruction}] if instruction else []
     try:
         text = tokenizer.apply_chat_template([*system, *chat], add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
+    except Exception as error:  # a template is a program, and may fail in any way
         raise DataError(f"the chat template refuses the conversation: {error}") from error
     if _BREAK not in text:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -10,6 +10,7 @@ from rl_empathy.config.gguf import gguf_header
 from rl_empathy.config.model_size import PACKAGE_SCHEME, package_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.chat_templates import ChatText, fitted
+from rl_empathy.engines.model_folders import require_tokenizer_files
 from rl_empathy.errors import ModelError
 from rl_empathy.schema import is_marker
 
@@ -46,17 +47,14 @@ def folder_chat(folder: Path) -> ChatText:
     """The chat text of a transformers folder.
 
     Raises:
-        ModelError: A file of the tokenizer is damaged.
+        ModelError: It has no tokenizer, or a file of it is damaged.
     """
+    require_tokenizer_files(folder)
     settings = _json(folder / "tokenizer_config.json")
     special = {**_json(folder / "special_tokens_map.json"), **settings}
     named = {name: text for name in SPECIAL_NAMES if (text := _text(special.get(name)))}
     tokenizer = _json(folder / "tokenizer.json")
-    added = {
-        int(token["id"]): str(token["content"])
-        for token in tokenizer.get("added_tokens") or ()
-        if token.get("special") or is_marker(str(token["content"]))
-    }
+    added = _added_tokens(folder, tokenizer, settings)
     ids = [_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
     stops = [added[i] for found in ids for i in (found if isinstance(found, list) else [found]) if i in added]
     first = [named["eos_token"]] if "eos_token" in named else []
@@ -96,6 +94,19 @@ def gguf_chat(file: Path) -> ChatText:
         adds_bos=bool(values.get(f"{_GGUF}add_bos_token")) and "bos_token" in special,
         place=str(file),
     )
+
+
+def _added_tokens(folder: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[int, str]:
+    """The tokens that stand for structure, by id; a folder without tokenizer.json names them in other files."""
+    described = [(int(token["id"]), token) for token in tokenizer.get("added_tokens") or ()]
+    described += [(int(i), token) for i, token in (settings.get("added_tokens_decoder") or {}).items()]
+    found = {
+        i: str(token["content"])
+        for i, token in described
+        if token.get("special") or is_marker(str(token["content"]))
+    }
+    bare = _json(folder / "added_tokens.json").items()
+    return {int(i): token for token, i in bare if is_marker(token)} | found
 
 
 def _folder_template(folder: Path, settings: Mapping[str, Any]) -> str | None:

@@ -44,7 +44,8 @@ _MERGED = (
 )
 _OWN_ROLE = "message['role']"
 _SYSTEM_AS_USER = "'user' if message['role'] == 'system' else message['role']"
-_DATE = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
+_DATE = re.compile(r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
+_ASKED_FOR_DATE = re.compile(r"(?s)\{#.*?#\}|strftime_now\s+is\s+(?:not\s+)?(?:defined|none)")
 _THINKING = r"<(think|thinking|thought|reasoning)>"
 _SYSTEM, _USER, _ASSISTANT = "Qinstructionq", "Qquestionq", "Qreplyq"
 """Contents of conversations on which a template is tried."""
@@ -69,7 +70,7 @@ class ChatText:
     """Folder or file, for messages."""
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        """Write a conversation; raises jinja2.TemplateError when the template refuses it."""
+        """Write a conversation; raises any error where the template refuses it: a template is a program."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         assert self.template is not None
@@ -84,11 +85,9 @@ class ChatText:
 
     def accepts(self, messages: Messages) -> bool:
         """Whether the template writes every message of a conversation."""
-        from jinja2 import TemplateError
-
         try:
             text = self.render(messages)
-        except (TemplateError, TypeError, KeyError):
+        except Exception:  # see `render`
             return False
         return all(message["content"] in text for message in messages)
 
@@ -142,6 +141,15 @@ def _chosen(chat: ChatText, model: ModelConfig) -> str:
         return chat.template
     if wanted in TEMPLATES:
         return ("{{ bos_token }}" if chat.adds_bos else "") + TEMPLATES[wanted]
+    return template_file(wanted)
+
+
+def template_file(wanted: str) -> str:
+    """The text of the file that model.chat_template names.
+
+    Raises:
+        ModelError: There is no such file.
+    """
     try:
         return Path(wanted).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,7 +168,7 @@ def _with_arguments(template: str, model: ModelConfig) -> str:
 def _dated(template: str, today: date, notes: list[str]) -> str:
     """The template with its date written out: it writes the same text on every day of the run."""
     frozen = _DATE.sub(lambda call: json.dumps(today.strftime(call.group(2))), template)
-    if "strftime_now(" in frozen:
+    if "strftime_now" in _ASKED_FOR_DATE.sub("", frozen):
         raise ModelError(
             "the chat template writes the current time in a way that cannot be fixed for the run; "
             "give model.chat_template: the path of a template without strftime_now"
@@ -177,11 +185,9 @@ def _require_tokens(chat: ChatText, model: ModelConfig) -> None:
             "set model.chat_template: roles"
         )
     probe = [{"role": "user", "content": _USER}]
-    from jinja2 import TemplateError
-
     try:
         text = chat.render(probe, add_generation_prompt=True)
-    except (TemplateError, TypeError, KeyError) as error:
+    except Exception as error:  # see `ChatText.render`
         raise ModelError(
             f"the chat template of {chat.place} fails on one message: {error}; {WAY_OUT}"
         ) from error

@@ -1,5 +1,6 @@
 """Where the starting model comes from: a folder, a hub, a package, or made on the spot. Always ends as a folder."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from rl_empathy.config.model_size import PACKAGE_SCHEME, intermediate_size, pack
 from rl_empathy.config.sections import DataConfig, FromScratchConfig, ModelConfig, OptimizerConfig
 from rl_empathy.engines.chat_files import is_fitting, link_weights, require_same_chat, write_chat
 from rl_empathy.engines.chat_sources import folder_chat, gguf_chat
-from rl_empathy.engines.chat_templates import ChatText, fitted
+from rl_empathy.engines.chat_templates import TEMPLATES, ChatText, fitted, template_file
 from rl_empathy.engines.language_models import compare_saved, own_logprobs, probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
@@ -45,8 +46,8 @@ def starting_model(
 ) -> Path:
     """Bring the run's starting model into a folder; a finished one is used again.
 
-    A local model whose chat template and ends are right as they are stays where it is. Of another one the folder has
-    links to the weights, and a tokenizer with the fitted template.
+    A local model whose own chat template and ends are right as they are stays where it is. Of another one the folder
+    has links to the weights, and a tokenizer with the fitted template.
 
     Args:
         config: Section model.
@@ -67,12 +68,14 @@ def starting_model(
     section = data or DataConfig()
     wanted = config.model_dump(include={"chat_template", "chat_template_kwargs"})
     wanted["system_prompt_role"] = section.system_prompt_role
+    if config.chat_template is not None and config.chat_template not in TEMPLATES:
+        wanted["sha256"] = hashlib.sha256(template_file(config.chat_template).encode()).hexdigest()
     if (folder / "config.json").is_file():
         require_same_chat(folder, wanted)
         return folder
     source, chat = (None, None) if config.from_scratch else _source(config)
     fit = fitted(chat, config, section, delimiters, date.today()) if chat else None
-    if source and source.is_dir() and chat and fit and is_fitting(chat, fit):
+    if source and source.is_dir() and chat and fit and "sha256" not in wanted and is_fitting(chat, fit):
         return source
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)

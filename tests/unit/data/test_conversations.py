@@ -16,7 +16,7 @@ from rl_empathy.data.conversations import (
     target_text,
 )
 from rl_empathy.engines.chat_templates import TEMPLATES
-from rl_empathy.errors import DataError
+from rl_empathy.errors import DataError, ModelError
 from rl_empathy.schema import CHAIN_OF_EMPATHY, PLAIN
 from rl_empathy.types import Message, Reference, Row, Trace
 from tests.tiny_models import TEXTS, make_tiny_tokenizer
@@ -210,6 +210,20 @@ def test_a_conversation_that_the_template_refuses_is_an_error_of_the_data() -> N
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match="refuses the conversation: roles must alternate"):
         prompt_token_ids(tokenizer, user("a", "b"))
+
+
+def test_a_template_that_fails_on_a_conversation_in_any_way_is_an_error_of_the_data() -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'].index('sad') }}"
+    with pytest.raises(DataError, match="refuses the conversation: substring not found"):
+        prompt_token_ids(tokenizer, user("glad"))
+
+
+def test_a_model_without_chat_template_is_named() -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ModelError, match=r"has no chat template; put one into the folder"):
+        prompt_token_ids(tokenizer, user("glad"))
 
 
 def make_row(text: str, **spans: str) -> Row:

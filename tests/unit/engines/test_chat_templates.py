@@ -153,8 +153,27 @@ def test_the_date_of_a_template_stays_that_of_the_run() -> None:
     found = fit(chat, today=date(2026, 2, 3))
     assert written(chat, found.template, USER).startswith("Today: 03 Feb 2026\n")
     assert "2026-02-03" in found.notes[0]
+    spaced = fit(
+        make_chat("{# strftime_now #}{{ strftime_now ( '%d %b' ) }}" + CHAT_TEMPLATE), today=date(2026, 2, 3)
+    )
+    assert written(chat, spaced.template, USER).startswith("03 Feb<|im_start|>")
+
+
+@pytest.mark.parametrize(
+    "clock", ["{% set form = '%H' %}{{ strftime_now(form) }}", "{% set now = strftime_now %}{{ now('%H') }}"]
+)
+def test_a_clock_that_cannot_be_stopped_is_refused(clock: str) -> None:
     with pytest.raises(ModelError, match="cannot be fixed for the run"):
-        fit(make_chat("{% set form = '%H' %}{{ strftime_now(form) }}" + CHAT_TEMPLATE))
+        fit(make_chat(clock + CHAT_TEMPLATE))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["{{ messages[0]['content'].index('nowhere') }}", "{{ 1 // 0 }}", "{% for x in", "{{ messages + 1 }}"],
+)
+def test_a_template_that_fails_in_any_way_is_refused(fault: str) -> None:
+    with pytest.raises(ModelError, match="the chat template of the model fails on one message: "):
+        fit(make_chat(fault + CHAT_TEMPLATE))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +215,26 @@ def test_a_folder_says_its_template_tokens_and_ends(tmp_path: Path) -> None:
     assert chat.eos_tokens == ("<|im_end|>", "<|pad|>")
     assert {"<|im_start|>", "<answer>"} <= chat.tokens
     assert not chat.adds_bos
+
+
+def test_a_folder_without_tokenizer_json_says_its_tokens(tmp_path: Path) -> None:
+    tokens = {"7": {"content": "<|im_end|>", "special": True}, "8": {"content": "word", "special": False}}
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": "</s>", "chat_template": CHAT_TEMPLATE, "added_tokens_decoder": tokens})
+    )
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|im_start|>": 6, "word": 8}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [7]}))
+    chat = folder_chat(tmp_path)
+    assert chat.tokens == {"<|im_start|>", "<|im_end|>", "</s>"}
+    assert chat.eos_tokens == ("</s>", "<|im_end|>")
+    assert fit(chat).turn_end == "<|im_end|>"
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"has no tokenizer \(tokenizer\.json.*save_pretrained"):
+        folder_chat(tmp_path)
 
 
 def make_gguf(file: Path, template: str | None) -> Path:

@@ -85,6 +85,16 @@ def test_a_template_given_by_the_run_file_is_the_tokenizers(tmp_path: Path) -> N
         start(model, tmp_path / "base", chat_template="chatml")
 
 
+def test_a_template_file_that_has_changed_since_is_noticed(tmp_path: Path) -> None:
+    model, file = make_tiny_model(tmp_path / "model"), tmp_path / "own.jinja"
+    file.write_text(CHAT_TEMPLATE)
+    base = start(model, tmp_path / "base", chat_template=str(file))
+    assert start(model, tmp_path / "base", chat_template=str(file)) == base
+    file.write_text(CHAT_TEMPLATE + "{# changed #}")
+    with pytest.raises(ModelError, match="was made for other settings of the chat template"):
+        start(model, tmp_path / "base", chat_template=str(file))
+
+
 def test_a_tokenizer_that_begins_with_bos_keeps_its_rule(tmp_path: Path) -> None:
     model = with_tokenizer(
         make_tiny_model(tmp_path / "model"), bos_token="<|pad|>", add_bos_token=True, chat_template=None
