@@ -166,7 +166,9 @@ class PolicyTrainer:
         }
 
     def _compare_with_vllm(self, groups: list[RolloutGroup]) -> None:
-        """Once with the weights of a folder, and once with published ones."""
+        """Once with the weights of a folder; and once with trained ones, where a group comes that they wrote: in a
+        synchronous run, and after a resume. Otherwise every group is a version older than the weights now held.
+        """
         kind = "loaded" if self._version.number == 0 else "published"
         if kind not in self._compared:
             temperature = self._config.sampling.temperature

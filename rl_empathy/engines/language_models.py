@@ -56,6 +56,7 @@ def load_language_model(model_path: str, *, dtype: str) -> Any:
         raise ModelError(f"transformers cannot load the model {model_path}: {error}") from error
     model, loading = loaded
     _refuse_gaps(loading, model_path)
+    _refuse_another_head(model, model_path)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -111,6 +112,16 @@ def _refuse_gaps(loading: Mapping[str, Any], model_path: str) -> None:
             "neither trained nor exported",
             model_path, len(names), names[0],
         )  # fmt: skip
+
+
+def _refuse_another_head(model: Any, model_path: str) -> None:
+    """Of files that hold a head beside a configuration that ties it, transformers takes the head and vLLM does not."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if model.config.tie_word_embeddings and head is not None and head.weight is not embedding.weight:
+        raise ModelError(
+            f"{architecture(model)} in {model_path} has a head of its own in its files, and its config.json has "
+            "tie_word_embeddings: true; set that to false, or take the head out of the files"
+        )
 
 
 def tensors_of(model: Any) -> Iterator[tuple[str, Tensor]]:

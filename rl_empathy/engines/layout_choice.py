@@ -5,8 +5,9 @@
     one_sequence    one sequence a row, the model's own forward pass from end to end       the last resort
 
 What is right is `model(ids).logits` of one sequence alone with eager attention: other implementations drop a soft-cap.
-All is compared in float32, where an error and rounding are far apart. A layout in bfloat16 is then held against how
-far the model's own forward pass strays in bfloat16.
+Two things do not show on a short input or with small numbers, and are read off the configuration: a soft-cap, and a
+rotary embedding that follows the length. All else is compared in float32, where an error and rounding are far apart. A
+layout in bfloat16 is then held against how far the model's own forward pass strays in bfloat16.
 """
 
 import logging
@@ -70,7 +71,7 @@ def choose_way(model: "PolicyModel", wanted: Layout, *, trained: bool) -> str | 
     name = architecture(model.language_model)
     reasons: list[str] = []
     with torch.no_grad():
-        comparison = _Comparison(model)
+        comparison = _compared_with_itself(model)
         for way in ways[[way.layout for way in ways].index(wanted) :]:
             fault = comparison.fault(way) or (comparison.untrained() if trained else None)
             if fault is None:
@@ -81,6 +82,18 @@ def choose_way(model: "PolicyModel", wanted: Layout, *, trained: bool) -> str | 
                 return note
             reasons.append(f"{way.layout} with {way.attention} attention: {fault}")
     raise ModelError(f"{name} is not trained here, since no way to compute it is right: {'; '.join(reasons)}")
+
+
+def _compared_with_itself(model: "PolicyModel") -> "_Comparison":
+    try:
+        return _Comparison(model)
+    except ModelError:
+        raise
+    except Exception as error:  # a library's own code: any error says that it is no use here
+        raise ModelError(
+            f"{architecture(model.language_model)} is not trained here, since transformers itself cannot run it on a "
+            f"short input (of up to 40 tokens): {_in_one_line(error)}"
+        ) from error
 
 
 class _Comparison:
@@ -101,7 +114,7 @@ class _Comparison:
             self._refuse_sight_of_the_future()
             with _set(language_model.config, self._short):
                 self._expected = self._transformers()
-        self._only_alone = _changes_with_length(language_model.config)
+        self._only_alone = _changes_with_length(language_model.config) or _caps_logits(language_model.config)
         if windows and torch.equal(self._expected, self._exact):
             self._only_alone = f"its window ({', '.join(windows)}) is wider than the comparison can reach"
 
@@ -109,6 +122,8 @@ class _Comparison:
         """What is wrong with a way, or None; the model is left in it."""
         if way.layout != "one_sequence" and self._only_alone:
             return self._only_alone
+        if way.layout == "shared_prompt" and _caps_attention(self._language_model.config):
+            return "its attention scores are soft-capped"
         try:
             self._model.use(way.layout, way.attention)
             with (
@@ -120,10 +135,8 @@ class _Comparison:
             return fault or (self._bfloat16_fault() if self._model.dtype == "bfloat16" else None)
         except (
             Exception
-        ) as error:  # a library's own code with input that it was not made for: any error is an answer
-            return (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            )
+        ) as error:  # a library's code with input that it was not made for: any error is an answer
+            return _in_one_line(error)
 
     def untrained(self) -> str | None:
         """Which weights get no gradient in the way in which the model is, or None; no gradient is kept."""
@@ -205,7 +218,21 @@ def _windows(config: Any) -> list[str]:
 
 def _caps_attention(config: Any) -> bool:
     """Whether attention scores are soft-capped, which eager attention alone does; small scores would not show it."""
-    return any("att" in key and "cap" in key and value for key, value in keys_of(config.to_dict()))
+    return any("att" in key for key in _caps(config))
+
+
+def _caps_logits(config: Any) -> str | None:
+    """Whether the model's own head soft-caps the logits; small ones, of a young model, would not show it."""
+    keys = [key for key in _caps(config) if "att" not in key]
+    return f"its logits are soft-capped ({', '.join(keys)})" if keys else None
+
+
+def _caps(config: Any) -> list[str]:
+    return [
+        key
+        for key, value in keys_of(config.to_dict())
+        if value and "cap" in key and ("att" in key or "logit" in key)
+    ]
 
 
 def _changes_with_length(config: Any) -> str | None:

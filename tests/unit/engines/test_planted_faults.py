@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 from torch.nn.functional import dropout
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+)
 
 from rl_empathy.config.sections import OptimizerConfig
 from rl_empathy.engines.policy_model import PolicyModel
@@ -200,4 +208,38 @@ def test_files_that_lack_a_tensor_are_refused_by_its_name(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.model.save_pretrained(folder)  # the body alone: no head
     with pytest.raises(ModelError, match=r"lack 1 of the model's tensors, among them lm_head\.weight"):
+        PolicyModel(str(folder), dtype="float32", layout="shared_prompt")
+
+
+@pytest.mark.parametrize(
+    ("capped", "layout"),
+    [({"attn_logit_softcapping": 50.0}, "packed"), ({"final_logit_softcapping": 30.0}, "one_sequence")],
+)
+def test_a_soft_cap_is_obeyed_although_the_small_numbers_of_a_young_model_do_not_show_it(
+    tmp_path, capped, layout
+):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Gemma2Config(
+        vocab_size=96, num_key_value_heads=1, head_dim=16, layer_types=["full_attention"] * 2,
+        **sizes, **({"attn_logit_softcapping": None, "final_logit_softcapping": None} | capped),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
+    assert model.layout == layout
+    assert "soft-capped" in str(model.note)
+
+
+def test_a_model_that_transformers_cannot_run_on_a_short_input_is_refused_by_name(tmp_path):
+    config = GPT2Config(vocab_size=96, n_embd=32, n_layer=1, n_head=2, n_positions=16)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"GPT2LMHeadModel is not trained here, .* IndexError"):
+        PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
+
+
+def test_files_with_a_head_beside_a_configuration_that_ties_it_are_refused(tmp_path):
+    folder = make_tiny_model(tmp_path, tied=False)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM in .* has a head of its own in its files"):
         PolicyModel(str(folder), dtype="float32", layout="shared_prompt")

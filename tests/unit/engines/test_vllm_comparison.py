@@ -53,6 +53,18 @@ def test_a_model_that_vllm_computes_otherwise_is_refused_by_name(engine, folder)
         compare_with_vllm(engine, [group], HELD, temperature=1.0)
 
 
+@pytest.mark.parametrize(("off", "is_rounding"), [(0.02, True), (0.15, False)])
+def test_in_bfloat16_the_trainers_own_rounding_is_the_measure(folder, off, is_rounding):
+    model = PolicyModel(str(folder), dtype="bfloat16", layout="shared_prompt")
+    engine = TrainingEngine(model, OptimizerConfig(), num_steps=1, microbatch_tokens=64)
+    group = group_with_transformers_logprobs(folder, off=off)
+    if is_rounding:
+        assert compare_with_vllm(engine, [group], HELD, temperature=1.0)
+    else:
+        with pytest.raises(ModelError, match="disagree about LlamaForCausalLM"):
+            compare_with_vllm(engine, [group], HELD, temperature=1.0)
+
+
 def test_tokens_of_other_weights_tell_nothing(engine, folder):
     old = group_with_transformers_logprobs(folder, off=2.0, version=PolicyVersion(1, 2))
     assert not compare_with_vllm(engine, [old], HELD, temperature=1.0)
