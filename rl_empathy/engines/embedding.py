@@ -72,7 +72,10 @@ class SentenceEncoder(nn.Module):
         return min(wanted, getattr(self.encoder.config, "max_position_embeddings", wanted))
 
     def forward(self, texts: Sequence[str], *, max_tokens: int) -> Tensor:
-        """[texts, width] unit vectors, differentiable; what is longer than `max_tokens` is cut at its end."""
+        """[texts, width] unit vectors, differentiable; what is longer than `max_tokens` is cut at its end.
+
+        Texts without any token, where the tokenizer adds none of its own, have zero vectors.
+        """
         batch = self.tokenizer(
             list(texts),
             padding=True,
@@ -81,6 +84,8 @@ class SentenceEncoder(nn.Module):
             split_special_tokens=True,  # "[PAD]" in a text is what somebody wrote
             return_tensors="pt",
         ).to(self.encoder.device)
+        if not batch["input_ids"].numel():
+            return torch.zeros(len(texts), self.encoder.config.hidden_size)
         hidden = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         return functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)

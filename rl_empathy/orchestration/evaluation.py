@@ -173,6 +173,7 @@ def _evaluate(
     context: RunContext, model: str, step: int, rows: list[Row], scored: list[list[ScoredCompletion]]
 ) -> ModelEvaluation:
     completions = {row.id: several for row, several in zip(rows, scored, strict=True)}
+    write_completions(context, model, rows, completions)  # first: measuring them may fail
     evaluation = evaluate_completions(
         model,
         rows,
@@ -182,7 +183,6 @@ def _evaluate(
         bootstrap_samples=context.run_file.evaluate.bootstrap_samples,
         seed=context.run_file.run.seed,
     )
-    write_completions(context, model, rows, completions)
     context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
     return evaluation
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.engines.embedding import packaged_encoder
+from rl_empathy.engines.embedding import DESCRIPTION, packaged_encoder
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.report import ModelEvaluation, to_json
 from rl_empathy.evaluation.table import comparison_table
@@ -113,6 +113,8 @@ def measure_notes(run_file: RunFile) -> dict[str, str]:
     encoder, trained_from = similarity_encoder(run_file), run_file.reward_modeling.encoder
     if encoder is None:
         return {"text/similarity_to_post": "overlap of characters (TF-IDF), no likeness of meaning"}
+    if (Path(encoder) / DESCRIPTION).is_file():
+        return {"text/similarity_to_post": f"{encoder} is a reward model: no evidence beside a reward"}
     if trained_from == "auto":
         trained_from = str(packaged_encoder()) if run_file.data.language == "en" else ""
     rewarded = any(term.function == "answer" for term in run_file.grpo.rewards)

@@ -143,6 +143,11 @@ def test_texts_are_cut_at_max_tokens_and_the_share_of_cut_ones_is_known() -> Non
     torch.testing.assert_close(vectors[0], vectors[1])
 
 
+def test_an_empty_text_has_a_zero_vector() -> None:
+    vectors = tiny_encoder().encode(["grief", ""], max_tokens=8)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.tensor([1.0, 0.0]))
+
+
 def test_the_name_of_a_special_token_in_a_text_is_text() -> None:
     encoder = tiny_encoder()
     assert len(encoder.tokenizer("<pad>")["input_ids"]) == 1

@@ -42,6 +42,12 @@ def test_a_likeness_that_shares_weights_with_a_reward_says_so(tmp_path, settings
     assert not_said not in note
 
 
+def test_a_likeness_by_a_reward_model_says_so(tmp_path):
+    (tmp_path / "reward_model.json").write_text("{}")
+    note = measure_notes(run_file_of(tmp_path, f"evaluate.similarity_encoder={tmp_path}"))[SIMILARITY]
+    assert "is a reward model: no evidence" in note
+
+
 def test_the_second_encoder_that_was_none_is_gone(tmp_path):
     with pytest.raises(ConfigError, match=r"evaluate\.second_encoder: unknown key"):
         run_file_of(tmp_path, "evaluate.second_encoder=auto")
