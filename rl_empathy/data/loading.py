@@ -169,23 +169,28 @@ def _language(row: Row) -> Literal["en", "zh"]:
 
 
 def _merged(rows: Sequence[Row], counts: Counter[str]) -> list[Row]:
-    """Merge rows of equal conversations: one row with all their references, best first, each text once."""
+    """Merge rows of equal conversations: one row with all their references, best first. Each text is there once."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(conversation_key(row.messages), []).append(row)
     counts["duplicates"] += len(rows) - len(groups)
-    return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
+    merged = (_merge(group) if len(group) > 1 else group[0] for group in groups.values())
+    return [replace(row, references=_distinct(row.references)) for row in merged]
 
 
 def _merge(group: list[Row]) -> Row:
     group = sorted(group, key=lambda row: (row.id, json.dumps(row_to_dict(row), sort_keys=True)))
-    references = sorted((r for row in group for r in row.references), key=lambda r: -(r.votes or 0))
-    distinct: dict[str, Reference] = {}
-    for reference in references:
-        distinct.setdefault(folded(reference.text), reference)
-    best = tuple(distinct.values())
+    best = tuple(sorted((r for row in group for r in row.references), key=lambda r: -(r.votes or 0)))
     traced = [row.trace for row in group if row.trace and row.references[:1] == best[:1]]
     return replace(group[0], references=best, trace=traced[0] if traced else None)
+
+
+def _distinct(references: Sequence[Reference]) -> tuple[Reference, ...]:
+    """The first of those that are equal but for case, white space and punctuation."""
+    first: dict[str, Reference] = {}
+    for reference in references:
+        first.setdefault(folded(reference.text), reference)
+    return tuple(first.values())
 
 
 def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:

@@ -159,6 +159,20 @@ def test_skipped_rows_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "rows.jsonl:6: prompt" in caplog.text
 
 
+def test_a_reference_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    row = make_row(
+        "r",
+        "Post one",
+        (REPLY, 3),
+        (f"  {REPLY.upper()}!", 2),
+        ("Another reply, as long as one has to be.", 1),
+    )
+
+    references = by_id(load(tmp_path, [row, *many(3)]))["r"].references
+
+    assert [reference.text for reference in references] == [REPLY, "Another reply, as long as one has to be."]
+
+
 def test_a_trace_goes_with_the_reference_that_it_leads_to(tmp_path: Path) -> None:
     trace = {"teacher": "author", "spans": {"L1": "a", "L2": "b", "L3": "c", "L4": "d"}}
     rows = [

@@ -24,6 +24,12 @@ PAGES = {
     "a script that is a word": ("I wrote a <script> for him.", "I wrote a <script> for him."),
     "comments": ("One<!-- a <b>note</b> --> two", "One two"),
     "attributes": ("<a href=\"http://x.org/?a=1&b=2\" class='c'>here</a> <td nowrap>x", "here x"),
+    "a sign in an attribute": ("<a title='more > less' href=\"x\">here</a> and there", "here and there"),
+    "elements that nobody sees": (
+        "<p>One <input type=\"text\" value=\"no\">two <wbr><map name=m><area href=x></map>three <link rel=x></p>",
+        "One two three",
+    ),
+    "a link that was typed": ("See <link> and <data>.", "See <link> and <data>."),
     "what Word leaves": ("One<o:p></o:p> two", "One two"),
     "entities": ("You &amp; me&nbsp;&#8217;&#x2019; &eacute; &lt;3 &amp;lt;", "You & me ’’ é <3 &lt;"),
     "no entities": ("AT&T, R&D; a=1&copy=2 &#" + "1" * 5000 + ";", "AT&T, R&D; a=1&copy=2 &#" + "1" * 5000 + ";"),
