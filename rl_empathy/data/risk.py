@@ -13,36 +13,54 @@ from types import MappingProxyType
 
 _ENGLISH = r"""
     suicid\w* | unalive\w*
-  | (?:kill|killing|hang|hanging|shoot|shooting|drown|drowning|starve|starving|cut|cutting|hurt|hurting
+  | (?:kill|killing|killed|hang|hanging|hung|shoot|shooting|drown|drowning|starve|starving|cut|cutting|hurt|hurting
       |harm|harming|burn|burning|overdose|overdosing)\ (?:on\ )?my\ ?self
-  | self[\ -]?(?:harm|injur|mutilat)\w* | overdos(?:e|ed|ing)
+  | (?:slit|slitting|slash|slashing|cut|cutting)\ my\ (?:own\ )?wrists?
+  | self\ ?(?:harm|injur|mutilat)\w* | overdos(?:e|ed|ing)
   | (?:end|ending|ended|take|taking|took)\ my\ (?:own\ )?life | end(?:ing)?\ it\ all
-  | (?:want|wanted|wanting|wants|ready|plan|planning)\ to\ (?:just\ )?die | like\ dying
+  | (?:(?:want|wanted|wanting|wants|ready|plan|planning)\ to|wanna|rather)\ (?:just\ )?(?:die|be\ dead)
+  | like\ dying
   | (?:wish|wished)\ (?:that\ )?i\ (?:was|were)\ (?:dead|never\ born)
-  | wish\ i\ (?:could|would)\ (?:just\ )?die | better\ off\ (?:dead|without\ me) | rather\ be\ dead
-  | (?:do\ not|don'?t|didn'?t|did\ not|no\ longer)\ (?:even\ |really\ )?want\ to
-      \ (?:live|exist|be\ alive|wake\ up|be\ here)\b
-  | (?:shouldn'?t|should\ not)\ be\ (?:here|alive)\b
+  | wish\ i\ (?:could|would)\ (?:just\ )?die | better\ off\ (?:dead|without\ me)
+  | (?:do\ not|don'?t|didn'?t|did\ not|no\ longer)\ (?:even\ |really\ )?(?:want\ to|wish\ to|wanna)
+      \ (?:live|exist|be\ alive|wake\ up|be\ here)
+  | (?:hope|wish|pray)\ (?:that\ )?i\ (?:do\ not|don'?t|won'?t|would\ not|wouldn'?t|never)\ wake\ up
+  | (?:shouldn'?t|should\ not)\ be\ (?:here|alive)
   | (?:no|any|without\ a)\ (?:reason|point|will)\ (?:to\ live|to\ go\ on\ living|in\ living|for\ living)
+  | nothing\ (?:left\ )?to\ live\ for
   | (?:can'?t|cannot|can\ not)\ go\ on\ living | tired\ of\ (?:living|being\ alive)
   | life\ (?:isn'?t|is\ not)\ worth\ living
   | jump(?:ing)?\ (?:off|from|in\ front\ of)\ (?:a|an|the)\ (?:bridge|building|roof|balcony|train|cliff)
-  | (?:want|wanted|going|plan|planning|urge|thought\ of|thoughts\ of)\ (?:to\ )?kill(?:ing)?
-      \ (?:him|her|them|my|someone|somebody|people)
+  | throw(?:ing)?\ myself\ (?:off|under|in\ front\ of) | blow(?:ing)?\ my\ brains\ out
+  | bullet\ (?:in|through)\ my\ head
+  | (?:take|taking|took|swallow|swallowing|swallowed)\ (?:all|too\ many|a\ (?:whole\ )?bottle|a\ handful)
+      \ (?:of\ )?(?:my\ |the\ |these\ )?(?:sleeping\ )?pills
+  | (?:want|wants|wanted|going|plan|planning|urge|thought\ of|thoughts\ of)\ (?:to\ )?kill(?:ing)?
+      \ (?:(?:him|her|them)(?:self|selves)?|my|someone|somebody|people)
 """
 _CHINESE = r"""
-    自杀|自殺|轻生|輕生|寻死|尋死|(?<!不)想(?:去|要)?死(?!你|他|她|我|了我|党)|求死|去死|死了算了|一死了之
-  | 不如死|死了(?:就|才)好|不想(?:再)?(?:继续)?活|不愿(?:再)?活|活不下去|活够了|活腻了
+    自杀|轻生|寻死|寻短见|(?<!不)想(?:去|要)?死(?!你|他|她|我|了我|党|海|磕|缠)|求死|去死(?!海)|死了算了|一死了之
+  | 不如死|死了(?:就|才)好|不想(?:再)?(?:继续)?(?:活|存在)|不愿(?:再)?活|活不下去|活够了|活腻了
   | 活着(?:真|好|很|也|又|还|都)?(?:没有?|有什么|有啥)(?:什么|啥|任何)?(?:意思|意义|必要)
   | 活下去的(?:理由|动力|勇气|意义|希望|必要)
-  | (?:结束|了结|放弃)(?:自己|我)?(?:的)?(?:生命|性命|人生)|结束(?:这)?一切
-  | 自残|自殘|自伤|自虐|割腕|割手|划(?:自己的)?(?:手腕|手臂|胳膊)|伤害(?:我)?自己|弄死自己
-  | 杀(?:了|死)?(?:我)?自己|跳楼|跳樓|跳河|跳江|跳海|跳桥|跳下去|上吊|服毒|喝农药|烧炭
-  | 吞(?:了)?(?:一瓶|很多|大量)?(?:安眠)?药|遗书|遺書
+  | (?:结束|了结|放弃)(?:自己|我)?(?:的)?(?:生命|性命|人生)|结束(?:这)?一切|了结(?:了)?自己|自我了断
+  | 自残|自伤|自虐|割腕|割手|划(?:自己的)?(?:手腕|手臂|胳膊)|伤害(?:我)?自己|弄死自己
+  | 杀(?:了|死)?(?:我)?自己|跳楼|跳河|跳江|跳海|跳桥|跳下去|上吊|服毒|喝农药|烧炭
+  | 吞(?:了)?(?:一瓶|很多|大量)?(?:安眠)?药|遗书
+  | [吞吃](?:了|下)?(?:一瓶|整瓶|很多|大量)安眠药|离开(?:这个?)?(?:人世|世界)|一睡不醒|(?:再也|永远)不(?:想|要|用)?醒
   | 想(?:要)?(?:杀|弄死|砍死|捅死)(?:了|死)?(?:他|她|人|爸|妈|父|母)
 """
-_RISK = re.compile(rf"(?:\b(?:{_ENGLISH})|{_CHINESE})", re.VERBOSE)
-_BETWEEN_HAN = re.compile(r"(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
+_BETWEEN_WORDS = r"(?:[\W_]{0,3})"
+"""Between English words: a space, a hyphen, an asterisk, a mark of punctuation with its space, or nothing."""
+_RISK = re.compile(
+    rf"(?:(?<![^\W_])(?:{_ENGLISH.replace(chr(92) + ' ', _BETWEEN_WORDS)})(?![^\W_])|{_CHINESE})", re.VERBOSE
+)
+_SIMPLIFIED = str.maketrans(
+    "殺輕尋見繼續願膩著還沒麼義動氣結棄這殘傷劃樓橋農藥燒遺書斷媽個離遠開黨纏",
+    "杀轻寻见继续愿腻着还没么义动气结弃这残伤划楼桥农药烧遗书断妈个离远开党缠",
+)
+"""Of the lexicon's characters those that are written otherwise in traditional Chinese."""
+_BETWEEN_HAN = re.compile(r"(?<=[\u4e00-\u9fff])[ *_.~-]+(?=[\u4e00-\u9fff])")
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
 
 HELPLINES: Mapping[str, str] = MappingProxyType(
@@ -86,6 +104,8 @@ def speaks_of_risk(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Lower case, plain apostrophes, single spaces, none between Chinese characters."""
-    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
+    """Lower case, without accents and invisible marks, Chinese simplified and nothing between its characters."""
+    marks = unicodedata.normalize("NFKD", text)
+    plain = "".join(mark for mark in marks if not unicodedata.combining(mark)).casefold()
+    plain = _INVISIBLE.sub("", plain).replace("’", "'").translate(_SIMPLIFIED)
     return _BETWEEN_HAN.sub("", " ".join(plain.split()))
