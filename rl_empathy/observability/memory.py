@@ -25,10 +25,12 @@ _MONITOR = "running low on memory"
 _ON_NODE = re.compile(r"was ([\d.]+)GB(?: used)? / ([\d.]+)GB")
 _USER = re.compile(r"^\d+\t([\d.]+)\tray::(\w+)", re.MULTILINE)
 _WAYS = re.compile(
-    r"CUDA out of memory\.[^\n]*?(?= Of the allocated memory|\n|$)"
-    r"|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"(?:CUDA|HIP|XPU|NPU) out of memory\.[^\n]*?(?= Of the allocated memory|\n|$)"
+    r"|(?:CUDA|HIP) error: out of memory|(?:CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+    r"|Cuda failure[^\n]*out of memory[^\n]*"  # NCCL
+    r"|No available memory for the cache blocks|Free memory on device[^\n]*is less than desired[^\n]*"  # vLLM
     r"|can't allocate memory: you tried to allocate \d+ bytes"
-    r"|^MemoryError\b[^\n]*|std::bad_alloc|\[Errno 12\][^\n]*",
+    r"|^MemoryError\b[^\n]*|std::bad_alloc|\[Errno 12\][^\n]*|unable to mmap[^\n]*Cannot allocate memory[^\n]*",
     re.MULTILINE,
 )
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 
+from rl_empathy.errors import ModelError
 from rl_empathy.observability.memory import (
     KernelKills,
     MemoryWatch,
@@ -40,6 +41,8 @@ CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
     "400000000000000 bytes. Error code 12 (Cannot allocate memory)"
 )
+
+VLLM = "No available memory for the cache blocks"
 
 
 class WorkerGroupError(RuntimeError):
@@ -81,6 +84,20 @@ def in_a_task(cause: Exception) -> Exception:
         (in_a_task(MemoryError("Unable to allocate 149. GiB")), "MemoryError: Unable to allocate 149. GiB"),
         (MemoryError(), "MemoryError"),
         (OSError(12, "Cannot allocate memory"), "[Errno 12] Cannot allocate memory"),
+        (
+            torch.OutOfMemoryError(CUDA.replace("CUDA", "HIP")),
+            "HIP out of memory. Tried to allocate 1.16 GiB",
+        ),
+        (
+            RuntimeError("NCCL error\nLast error:\nCuda failure 2 'out of memory'"),
+            "Cuda failure 2 'out of memory'",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "CUDNN_STATUS_ALLOC_FAILED"),
+        (in_a_task(ModelError(f"vLLM cannot load the model m: ValueError: {VLLM}")), VLLM),
+        (
+            RuntimeError("unable to mmap 64 bytes from file <w>: Cannot allocate memory (12)"),
+            "unable to mmap 64 bytes from file <w>: Cannot allocate memory (12)",
+        ),
     ],
 )
 def test_whoever_says_that_memory_ran_out_is_understood_in_a_line(error, told):
