@@ -12,7 +12,6 @@ load needs no pause: nothing runs while the thread loads.
 
 import asyncio
 import logging
-import os
 import queue
 import threading
 import time
@@ -23,21 +22,10 @@ from typing import Any, NamedTuple
 import torch
 
 from rl_empathy.config.sections import SamplingConfig
+from rl_empathy.engines.vllm_engine import completion_of, set_environment, start_vllm
 from rl_empathy.engines.weight_arrays import PublishedWeights
-from rl_empathy.errors import ModelError, RoleDiedError, VoidedError, WeightSyncError
-from rl_empathy.types import Completion, FinishReason, PolicyVersion, Prompt, RolloutGroup, VersionSpan
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-ENVIRONMENT_ON_CPU = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" binds every engine of a machine to the same core
-    # The sampler's one compiled function takes a C++ compiler, a path without a space, and 10 s.
-    "TORCHDYNAMO_DISABLE": "1",
-}
+from rl_empathy.errors import RoleDiedError, VoidedError, WeightSyncError
+from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
 
 LOOK_S = 0.1
 """How often one looks whether a step has ended."""
@@ -45,8 +33,6 @@ HANGS_AFTER = 10.0
 """A step that takes so many times as long as the longest before it hangs."""
 HANGS_AFTER_S = 10.0
 """And no sooner than this."""
-MAX_BATCHED_TOKENS = 4096
-"""Tokens of one engine step, prompts included."""
 
 
 @dataclass(eq=False)
@@ -126,7 +112,7 @@ class GenerationEngine:
         self._step_began: float | None = None
         self._reason = "it was stopped"
         self.stats = EngineStats()
-        self._engine = _start_vllm(
+        self._engine = start_vllm(
             model_path,
             dtype=dtype,
             max_model_len=max_model_tokens,
@@ -311,7 +297,7 @@ class GenerationEngine:
     def _group_of(self, request: _Request, output: Any) -> RolloutGroup:
         assert request.admitted is not None
         completions = tuple(
-            _completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index)
+            completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index)
         )
         return RolloutGroup(prompt=request.prompt, completions=completions, admitted=request.admitted)
 
@@ -333,49 +319,3 @@ class GenerationEngine:
             self._engine.reset_prefix_cache()
         self._version = weights.version
         return time.monotonic() - started
-
-
-def set_environment() -> None:
-    """Set what vLLM reads when it is imported; what the user has set stays."""
-    wanted = ENVIRONMENT if torch.cuda.is_available() else ENVIRONMENT | ENVIRONMENT_ON_CPU
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-
-
-def _completion_of(part: Any) -> Completion:
-    ids = tuple(part.token_ids)
-    logprobs = tuple(step[token].logprob for step, token in zip(part.logprobs, ids, strict=True))
-    spans = tuple(VersionSpan(PolicyVersion.parse(s.version), s.start, s.end) for s in part.weight_versions)
-    reason: FinishReason = "length" if part.finish_reason == "length" else "stop"
-    return Completion(
-        token_ids=ids, rollout_logprobs=logprobs, version_spans=spans, finish_reason=reason, text=part.text
-    )
-
-
-def _start_vllm(model_path: str, **arguments: Any) -> Any:
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.engine.llm_engine import LLMEngine
-
-    from rl_empathy.engines.weight_transfer import transfer_config
-
-    try:
-        engine = LLMEngine.from_engine_args(
-            EngineArgs(
-                model=model_path,
-                enforce_eager=True,
-                logprobs_mode="processed_logprobs",  # of the distribution that was sampled from
-                weight_transfer_config=transfer_config(),
-                generation_config="vllm",  # no sampling defaults from the model's folder
-                # A prompt prefilled in pieces rewinds its request's generator, which on a CPU raises (vLLM 0.32).
-                enable_chunked_prefill=False,
-                max_num_batched_tokens=max(arguments["max_model_len"], MAX_BATCHED_TOKENS),
-                disable_log_stats=True,
-                **arguments,
-            )
-        )
-    except Exception as error:  # what a family lacks in vLLM shows as an error of any kind
-        raise ModelError(
-            f"vLLM cannot load the model {model_path}: {type(error).__name__}: {error}"
-        ) from error
-    engine.set_weight_version(str(PolicyVersion(0, 0)))
-    return engine

@@ -13,10 +13,11 @@ import json
 import torch
 
 from rl_empathy.config.sections import EvaluationSamplingConfig, OptimizerConfig, SamplingConfig
-from rl_empathy.engines.generation import GenerationEngine, set_environment
+from rl_empathy.engines.generation import GenerationEngine
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.engines.vllm_engine import set_environment
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
 

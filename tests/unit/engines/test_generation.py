@@ -55,7 +55,7 @@ def make_engine(monkeypatch, vllm: BreaksOff) -> GenerationEngine:
     package.SamplingParams, parameters.RequestOutputKind = dict, SimpleNamespace(FINAL_ONLY=2)
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
-    monkeypatch.setattr(generation, "_start_vllm", lambda *_, **__: vllm)
+    monkeypatch.setattr(generation, "start_vllm", lambda *_, **__: vllm)
     return GenerationEngine(
         "model", dtype="float32", max_model_tokens=64, max_running_sequences=4, kv_cache_mib=1, seed=0,
         prefix_caching=True, clear_cache_on_load=False,
