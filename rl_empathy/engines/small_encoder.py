@@ -15,6 +15,8 @@ from torch import Tensor
 
 MAX_TOKENIZER_CHARACTERS = 300_000
 """Text that the tokenizer is trained on: more makes it slow, and hardly better."""
+SMALLEST_SINGULAR = 0.01
+"""Directions whose singular value is below this share of the largest are noise, and left out."""
 COMMON_NORM_QUANTILE = 0.95
 """Tokens above this quantile of informativeness count alike."""
 
@@ -64,12 +66,20 @@ def make_encoder(
 
 
 def train_tokenizer(texts: Sequence[str], *, vocabulary: int) -> Any:
-    """Byte-level BPE: pieces of one to a few characters, and no text is unknown to it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Byte-level BPE, in which a Chinese character is a word of its own; no text is unknown to it.
+
+    Pieces of two and more characters are too rare in a few thousand texts to find the post of an answer by them.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[\u3400-\u9fff]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -85,10 +95,14 @@ def train_tokenizer(texts: Sequence[str], *, vocabulary: int) -> Any:
 
 
 def semantic_embeddings(ids: Sequence[Sequence[int]], vocabulary: int, width: int, *, seed: int) -> Tensor:
-    """Token embeddings whose mean over a text is its LSA vector (Deerwester et al. 1990) in all but one coordinate.
+    """Token embeddings whose mean over a text is its LSA vector (Deerwester et al. 1990), but for two coordinates.
+
+    Each direction is divided by the root of its singular value: the few large ones, which all texts of the kind have
+    in common, say little about which answer belongs to which post.
 
     A layer norm gives every token the same length, so that an uninformative token could not be short. Its missing
-    length goes into coordinate 0, which the last layer norm is made to ignore.
+    length goes into coordinates 0 and 1, with opposite signs, which the last layer norm is made to ignore: in one
+    coordinate it would shift the mean that a layer norm takes away, and with it every other coordinate of every token.
 
     Args:
         ids: Token ids of every text.
@@ -110,16 +124,19 @@ def semantic_embeddings(ids: Sequence[Sequence[int]], vocabulary: int, width: in
     in_texts = np.bincount(counts.indices, minlength=vocabulary)
     rarity = np.log((1 + len(ids)) / (1 + in_texts))
     counts.data = 1 + np.log(counts.data)
-    rank = min(width - 1, vocabulary - 1, len(ids))
+    rank = min(width - 2, vocabulary - 1, len(ids))
     decomposition = TruncatedSVD(rank, n_iter=2, random_state=seed).fit(
         normalize(counts.multiply(rarity).tocsr())
     )
     vectors = np.zeros((vocabulary, width))
-    vectors[:, 1 : 1 + rank] = rarity[:, None] * decomposition.components_.T
+    singular = decomposition.singular_values_
+    scales = np.where(singular > SMALLEST_SINGULAR * singular[0], 1 / np.sqrt(np.maximum(singular, 1e-30)), 0)
+    vectors[:, 2 : 2 + rank] = rarity[:, None] * decomposition.components_.T * scales
     lengths = np.linalg.norm(vectors, axis=1)
     longest = np.quantile(lengths[in_texts > 0], COMMON_NORM_QUANTILE)
     vectors /= np.maximum(lengths, longest)[:, None]
-    vectors[:, 0] = np.sqrt(np.maximum(0.0, 1 - (vectors**2).sum(1)))
+    vectors[:, 0] = np.sqrt(np.maximum(0.0, 1 - (vectors**2).sum(1)) / 2)
+    vectors[:, 1] = -vectors[:, 0]
     return torch.tensor(vectors * math.sqrt(width), dtype=torch.float32)
 
 
@@ -132,7 +149,7 @@ def _start_as(encoder: Any, embeddings: Tensor) -> None:
     for layer in encoder.encoder.layer:
         layer.attention.output.dense.weight.zero_()
         layer.output.dense.weight.zero_()
-    encoder.encoder.layer[-1].output.LayerNorm.weight[0] = 0.0
+    encoder.encoder.layer[-1].output.LayerNorm.weight[:2] = 0.0
 
 
 def _beginning(texts: Sequence[str], characters: int) -> list[str]:

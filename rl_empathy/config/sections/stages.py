@@ -80,8 +80,8 @@ class RewardModelingConfig(Section):
     kind: Literal["embedding"] = "embedding"
     """The kind of reward model."""
     encoder: str = "auto"
-    """Path of a transformers encoder; auto: the packaged MiniLM for English, a small one made on
-    the spot for Chinese."""
+    """Path of a transformers encoder; auto: the packaged MiniLM for English, a small one made on the spot for Chinese,
+    which learns well at a rate of 1e-3."""
     loss: Literal["triplet", "infonce"] = "infonce"
     """Triplet margin loss, or InfoNCE over the batch and the drawn negatives."""
     margin: Positive = 0.3

@@ -27,7 +27,7 @@ from rl_empathy.engines.reward_training import (
     copied_limit,
     separation_metrics,
 )
-from rl_empathy.engines.small_encoder import make_encoder, semantic_embeddings
+from rl_empathy.engines.small_encoder import make_encoder, semantic_embeddings, train_tokenizer
 from rl_empathy.errors import ModelError, TrainingError
 
 TOPICS = ("work", "grief", "exam", "money", "sleep", "family", "moving", "illness")
@@ -112,7 +112,7 @@ def weights_of(training: RewardTraining) -> torch.Tensor:
 
 def test_vectors_have_length_one_and_do_not_depend_on_their_batch() -> None:
     encoder = tiny_encoder()
-    texts = ["short", "a much longer text about grief and work", "short"]
+    texts = ["grief", "a much longer text about grief and work", "grief"]
     together = encoder.encode(texts, max_tokens=32, batch=8)
     alone = torch.cat([encoder.encode([text], max_tokens=32) for text in texts])
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(3))
@@ -174,11 +174,11 @@ def test_no_answers_have_no_scores() -> None:
 
 def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_words() -> None:
     encoder = tiny_encoder()
-    question, answer = "work is hard for me", "work is hard for you : my office hurts"
-    vectors = encoder.encode(["question: " + question, "answer: : my office hurts"], max_tokens=32)
-    # of the letters beyond two of work, hard, for, office, hurts, 2 + 2 + 1 of 12 are copied: (1 - 5/12) / (1 - 1/4)
+    question, answer = "work is hard for me", "work is hard for you : I hear how work hurts"
+    vectors = encoder.encode(["question: " + question, "answer: : I hear how work hurts"], max_tokens=32)
+    # of the letters beyond two of work, hard, for, hear, how, hurts, 2 + 2 + 1 of 11 are copied: (1 - 5/11) / (1 - 1/4)
     (score,) = RewardModel(encoder, description(copied_limit=0.25)).scores(question, [answer])
-    assert score == pytest.approx((7 / 9) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
+    assert score == pytest.approx((8 / 11) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
 
 
 def test_an_answer_that_only_copies_has_no_score() -> None:
@@ -316,9 +316,26 @@ def test_a_new_encoder_already_finds_the_text_that_shares_rare_words() -> None:
     assert near_score > far_score + 0.1
 
 
-def test_common_tokens_put_their_length_into_the_ignored_coordinate() -> None:
+def test_common_tokens_put_their_length_into_the_ignored_coordinates() -> None:
     # token 0 is in every text, so its rarity log((1 + 4) / (1 + 4)) is 0
     vectors = semantic_embeddings([[0, 1], [0, 2], [0, 3], [0, 1]], vocabulary=5, width=4, seed=0)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.full((5,), 2.0))
-    torch.testing.assert_close(vectors[0], torch.tensor([2.0, 0, 0, 0]))
-    assert vectors[2, 1:].norm() > vectors[0, 1:].norm()
+    torch.testing.assert_close(vectors[0], torch.tensor([2**0.5, -(2**0.5), 0, 0]))
+    assert vectors[2, 2:].norm() > vectors[0, 2:].norm()
+
+
+def test_a_new_encoder_gives_the_mean_of_its_tokens_semantic_vectors() -> None:
+    # as if there were no layers: only their norms' own mean over the coordinates is gone
+    encoder = tiny_encoder()
+    ids = [encoder.tokenizer(text)["input_ids"] for text in TEXTS]
+    vectors = semantic_embeddings(ids, len(encoder.tokenizer), 32, seed=0)
+    vectors = (vectors - vectors.mean(-1, keepdim=True))[:, 2:]
+    expected = torch.stack([torch.nn.functional.normalize(vectors[i].mean(0), dim=0) for i in ids])
+    found = encoder.encode(TEXTS, max_tokens=64)
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=0.05, rtol=0)
+
+
+def test_a_chinese_character_is_a_token_of_its_own() -> None:
+    tokenizer = train_tokenizer(["我很焦虑 about work"] * 4, vocabulary=400)
+    pieces = [tokenizer.decode([i]) for i in tokenizer("很焦虑我 about")["input_ids"]]
+    assert pieces == ["很", "焦", "虑", "我", " about"]
