@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rl_empathy.config.sections import SamplingConfig
-from rl_empathy.engines.vllm_engine import completion_of, set_environment, start_vllm
+from rl_empathy.engines.vllm_engine import completion_of, sampling_params, set_environment, start_vllm
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.errors import RoleDiedError, VoidedError, WeightSyncError
 from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
@@ -255,19 +255,8 @@ class GenerationEngine:
             self._waiting.clear()
 
     def _admit(self, request: _Request) -> None:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         name = f"{request.prompt.occurrence}-{id(request)}"
-        params = SamplingParams(
-            n=request.group_size,
-            temperature=request.sampling.temperature,
-            max_tokens=request.sampling.max_completion_tokens,
-            logprobs=0,  # those of the sampled tokens only
-            seed=request.seed,
-            skip_special_tokens=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = sampling_params(request.sampling, group_size=request.group_size, seed=request.seed)
         request.admitted = self._version
         try:
             self._engine.add_request(name, self._engine_prompt(request.prompt), params)

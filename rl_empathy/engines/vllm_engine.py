@@ -1,4 +1,4 @@
-"""vLLM's engine in this process: its environment, its start, and what it returns as our types."""
+"""vLLM in our words: its environment, its start, the parameters of a group, and what it returns as our types."""
 
 import os
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rl_empathy.config.memory import MAX_BATCHED_TOKENS
+from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.errors import ModelError
 from rl_empathy.types import Completion, FinishReason, PolicyVersion, VersionSpan
 
@@ -65,6 +66,22 @@ def start_vllm(model_path: str, **arguments: Any) -> Any:
         ) from error
     engine.set_weight_version(str(PolicyVersion(0, 0)))
     return engine
+
+
+def sampling_params(sampling: SamplingConfig, *, group_size: int, seed: int) -> Any:
+    """vLLM's parameters for a group, whose completions come back together; completion i is drawn with seed + i."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=group_size,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_completion_tokens,
+        logprobs=0,  # those of the sampled tokens only
+        seed=seed,
+        skip_special_tokens=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def completion_of(part: Any) -> Completion:
