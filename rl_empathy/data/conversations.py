@@ -9,13 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from rl_empathy.data.templates import template_trace
+from rl_empathy.data.text import shown
 from rl_empathy.errors import DataError, ModelError
 from rl_empathy.schema import OutputSchema, is_marker, known_delimiter
 from rl_empathy.types import Message, Row
 
+_BEFORE = ("x", "\n", ">")
+"""Ends of prompts, from which a completion goes on."""
 _BREAK = "\ufdd0"
 """Breaks a token up; no text holds it, and its own ids are taken out again."""
 _CONTENT = "Qcontentq"
@@ -78,8 +82,50 @@ def prompt_token_ids(tokenizer: Any, messages: Sequence[Message], *, system_prom
 
 
 def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a written completion, with the end token that sampling would have ended on."""
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    """Token ids of a written completion, with the end token that sampling would have ended on.
+
+    A completion goes on from its prompt. Some tokenizers put a space before the first word of every text; with that
+    space the completion would be read as another text than was written.
+    """
+    best, most = list[int](), -1
+    for before in ("", *_BEFORE):
+        head, whole = _encoded(tokenizer, before), _encoded(tokenizer, before + text)
+        if whole[: len(head)] != head:
+            continue
+        ids = whole[len(head) :]
+        read = read_after(tokenizer, head or _encoded(tokenizer, _BEFORE[0]), ids)
+        agreed = len([*takewhile(lambda pair: pair[0] == pair[1], zip(read, text, strict=False))])
+        if agreed > most:
+            best, most = ids, agreed
+        if read == text:
+            break
+    return [*best, tokenizer.eos_token_id]
+
+
+def target_token_ids(tokenizer: Any, prompt: Sequence[int], text: str, schema: OutputSchema) -> list[int]:
+    """Token ids of a fine-tuning target, which an engine that samples them reads as a completion in good form.
+
+    Raises:
+        DataError: The tokenizer cannot write the text, so a completion would never be valid.
+    """
+    ids = completion_token_ids(tokenizer, text)
+    read = read_after(tokenizer, prompt, ids[:-1])
+    if not schema.parse(read, strict=True).valid:
+        raise DataError(f"the tokenizer writes its target as {shown(read)}, which breaks the form")
+    return ids
+
+
+def read_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of a completion's ids, as an engine reads them after the prompt's."""
+    before, whole = (
+        tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for part in ([*prompt], [*prompt, *ids])
+    )
+    return str(whole.removeprefix(before))
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def markers_of(tokenizer: Any) -> Markers:
@@ -164,7 +210,7 @@ def _ids(tokenizer: Any, instruction: str, chat: Sequence[Mapping[str, str]]) ->
     except Exception as error:  # a template is a program, and may fail in any way
         raise DataError(f"the chat template refuses the conversation: {error}") from error
     if _BREAK not in text:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return _encoded(tokenizer, text)
     return _without_breaks(tokenizer, text)
 
 
@@ -176,7 +222,7 @@ def _without_breaks(tokenizer: Any, text: str) -> list[int]:
         if all(_BREAK not in piece or not piece.strip(_BREAK) for piece in pieces):
             ids = zip(encoded["input_ids"], pieces, strict=True)
             return [i for i, piece in ids if _BREAK not in piece]
-    return list(tokenizer(text.replace(_BREAK, " "), add_special_tokens=False)["input_ids"])
+    return _encoded(tokenizer, text.replace(_BREAK, " "))
 
 
 def _structure(ids: Sequence[int], markers: Markers) -> Counter[int]:

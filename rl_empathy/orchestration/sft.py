@@ -9,7 +9,7 @@ from typing import Any
 
 from rl_empathy.config.advice import warm_up_advice
 from rl_empathy.config.changes import require_steps_to_come
-from rl_empathy.data.conversations import completion_token_ids, target_text
+from rl_empathy.data.conversations import target_text, target_token_ids
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
@@ -116,11 +116,11 @@ def _samples(context: RunContext, rows: tuple[Row, ...]) -> list[Sample]:
     for row, prompt in context.prompts(rows):
         try:
             text = target_text(row, context.schema, language=data.language, missing_trace=data.missing_trace)
+            if text is not None:
+                ids = target_token_ids(context.tokenizer, prompt, text, context.schema)
+                samples.append(Sample(prompt, [ids]))
         except DataError as error:
             bad[row.id] = str(error)
-            continue
-        if text is not None:
-            samples.append(Sample(prompt, [completion_token_ids(context.tokenizer, text)]))
     context.leave_out(bad, "fine-tuning targets", of=len(rows))
     return samples
 

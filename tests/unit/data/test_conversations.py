@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
 from rl_empathy.data.conversations import (
@@ -14,6 +15,7 @@ from rl_empathy.data.conversations import (
     prompt_token_ids,
     schema_beside,
     target_text,
+    target_token_ids,
 )
 from rl_empathy.engines.chat_templates import TEMPLATES
 from rl_empathy.errors import DataError, ModelError
@@ -242,6 +244,32 @@ def make_row(text: str, **spans: str) -> Row:
 def test_a_target_that_cannot_be_written_is_an_error_of_its_row(row: Row, message: str) -> None:
     with pytest.raises(DataError, match=message):
         target_text(row, CHAIN_OF_EMPATHY, language="en", missing_trace="template")
+
+
+@kinds
+def test_a_target_is_read_after_its_prompt_as_it_was_written(tokenizer: PreTrainedTokenizerFast) -> None:
+    """By the stream that an engine reads with."""
+    text = CHAIN_OF_EMPATHY.render(
+        {"L1": "lost", "L2": "tired", "L3": "worry", "L4": "sense", "answer": "I see."}
+    )
+    prompt = prompt_token_ids(tokenizer, user("hello"))
+    for written in (text, "I see."):
+        stream = DecodeStream(ids=prompt, skip_special_tokens=False)
+        ids = completion_token_ids(tokenizer, written)[:-1]
+        if tokenizer.unk_token_id in ids:  # the small Unigram lacks letters of the tags
+            continue
+        assert "".join(stream.step(tokenizer.backend_tokenizer, i) or "" for i in ids) == written
+
+
+def test_a_target_that_the_tokenizer_cannot_write_is_an_error_of_its_row() -> None:
+    tokenizer = TOKENIZERS["unigram"]
+    prompt = prompt_token_ids(tokenizer, user("hello"))
+    text = CHAIN_OF_EMPATHY.render(
+        {"L1": "lost", "L2": "tired", "L3": "worry", "L4": "sense", "answer": "I see."}
+    )
+    with pytest.raises(DataError, match=r'writes its target as "<em<unk>athy_think>.*breaks the form'):
+        target_token_ids(tokenizer, prompt, text, CHAIN_OF_EMPATHY)
+    assert target_token_ids(tokenizer, prompt, "I see.", PLAIN) == completion_token_ids(tokenizer, "I see.")
 
 
 def test_a_target_ends_with_the_end_token() -> None:
