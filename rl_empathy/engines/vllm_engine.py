@@ -69,7 +69,7 @@ def start_vllm(model_path: str, **arguments: Any) -> Any:
 
 
 def sampling_params(sampling: SamplingConfig, *, group_size: int, seed: int) -> Any:
-    """VLLM's parameters for a group, whose completions come back together; completion i is drawn with seed + i."""
+    """Parameters of vLLM for a group, whose completions come back together; completion i is drawn with seed + i."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
