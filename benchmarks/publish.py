@@ -40,7 +40,7 @@ RUN_FILE = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RUNNING = SamplingConfig(max_completion_tokens=192)
 STREAM = "stream"
 TOKENS_BEFORE = 16
-"""Of the stream, from which one knows what is usual."""
+"""Tokens of the stream that say what is usual."""
 
 
 def copy_s(trainer: Any) -> tuple[float, int]:

@@ -48,9 +48,9 @@ class Setting:
 ON_POLICY = Setting(staleness=0, correction="clip")
 FIRST_STEPS = 5
 MARGIN = 0.05
-"""Of the difference in gain that counts as none, reward."""
+"""Difference in gain that counts as none, reward."""
 CONFIDENCE = 0.90
-"""Of the interval that must lie within the margin: two one-sided tests at 5 % each."""
+"""Confidence of the interval that must lie within the margin: two one-sided tests at 5 % each."""
 STALE = Setting(staleness=2, correction="tis")
 """With the correction that is the default."""
 

@@ -59,7 +59,7 @@ DEADLINES = DeadlinesConfig(
 )
 
 NOTICE_S = 30.0
-"""Of Google's spot machines, and of Kubernetes by default."""
+"""Notice of Google's spot machines, and of Kubernetes by default."""
 GENEROUS = RestartsConfig(each_role=1000, whole_run=1000)
 
 

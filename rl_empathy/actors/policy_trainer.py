@@ -29,7 +29,7 @@ from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup
 
 ROOM_FOR_COPY = 0.5
-"""Of the memory that is free, a copy for a checkpoint may take so much: the next update needs some as well."""
+"""Share of the free memory that a copy for a checkpoint may take: the next update needs some as well."""
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from rl_empathy.config.model_size import ModelSize
 
 MIB, GIB = 2**20, 2**30
 TRAINER_RUNTIME = int(0.45 * GIB)
-"""Of a process that holds torch, transformers and DeepSpeed."""
+"""Memory of a process that holds torch, transformers and DeepSpeed."""
 SCORER_RUNTIME = int(0.45 * GIB)
-"""Of a process that holds torch and transformers."""
+"""Memory of a process that holds torch and transformers."""
 ENGINE_RUNTIME = int(0.8 * GIB)
-"""Of a process that holds vLLM."""
+"""Memory of a process that holds vLLM."""
 LOGITS_CHUNK = 128 * MIB
 """Logits that are made at a time, see `algorithms.logprobs`; up to four arrays of that size exist at once."""
 MAX_BATCHED_TOKENS = 4096
@@ -103,10 +103,10 @@ def engine_parts(model: ModelSize, *, in_bfloat16: bool, cache_bytes: int, on_cp
 def activation_bytes(model: ModelSize, batch: MicroBatch) -> int:
     """What the backward pass of a Llama needs of the forward pass.
 
-    Of a token in a layer: both norms keep their input, what they have normalised and what they give (6 hidden widths,
-    in float32); attention its query, keys and values (repeated for every query head), what it gives, and a contiguous
-    copy (5 query widths); the feed-forward part four of its widths. What attention copies for a shared prompt comes on
-    top.
+    For each token and layer, both norms keep their input, what they have normalised and what they give (6 hidden
+    widths, in float32); attention its query, keys and values (repeated for every query head), what it gives, and a
+    contiguous copy (5 query widths); the feed-forward part four of its widths. What attention copies for a shared
+    prompt comes on top.
     """
     shape = model.shape
     assert shape is not None

@@ -23,7 +23,7 @@ from rl_empathy.config.sections import Stage
 __all__ = ["Plan", "RolePlan", "StagePlan", "from_scratch_parameters", "intermediate_size", "make_plan"]
 
 RAY_BYTES = int(0.7 * GIB)
-"""Of the driver and of Ray's own processes."""
+"""Memory of the driver and of Ray's own processes."""
 NEAR = 0.8
 """A plan that takes so much of the memory that there is, is said to be near."""
 SMALLER = (

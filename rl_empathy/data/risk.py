@@ -59,7 +59,7 @@ _SIMPLIFIED = str.maketrans(
     "殺輕尋見繼續願膩著還沒麼義動氣結棄這殘傷劃樓橋農藥燒遺書斷媽個離遠開黨纏",
     "杀轻寻见继续愿腻着还没么义动气结弃这残伤划楼桥农药烧遗书断妈个离远开党缠",
 )
-"""Of the lexicon's characters those that are written otherwise in traditional Chinese."""
+"""Those of the lexicon's characters that are written otherwise in traditional Chinese."""
 _BETWEEN_HAN = re.compile(r"(?<=[\u4e00-\u9fff])[ *_.~-]+(?=[\u4e00-\u9fff])")
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
 

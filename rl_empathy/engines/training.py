@@ -21,7 +21,7 @@ from rl_empathy.engines.shared_prompt import Sample
 TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
 """(log-probs [predicted], entropies [predicted], the micro-batch's place among all predicted tokens) -> [] loss."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Of AdamW, in torch's words."""
+"""AdamW's moments, by torch's names."""
 IDLE = (Sample([0], [[0]]),)
 """What a rank computes, with weight 0, while another one has a micro-batch more."""
 

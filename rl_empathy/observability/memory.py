@@ -110,7 +110,7 @@ class MemoryWatch:
 
 
 MEMORY = MemoryWatch()
-"""Of this process."""
+"""The watch of this process."""
 
 
 def own_pulse(*, asked_to_go: bool = False) -> Pulse:

@@ -20,7 +20,7 @@ from rl_empathy.orchestration.roles import similarity_encoder
 from rl_empathy.types import Row, conversation_text
 
 TABLE_WIDTH = 140
-"""Of the table where it meets no terminal, characters."""
+"""Width of the table where it meets no terminal, characters."""
 
 
 def write_completions(

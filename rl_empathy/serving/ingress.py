@@ -35,7 +35,7 @@ from rl_empathy.serving.schemas import (
 ATTEMPTS = 2
 """At a reply whose model writes no answer."""
 RETRY_TEMPERATURE = 0.7
-"""Of a second attempt at temperature 0, which would be the first once more."""
+"""Temperature of a second attempt at temperature 0, which would be the first once more."""
 PIECE_S = 300.0
 """Deadline for the next piece of a reply, seconds; the first waits in the queue too."""
 HEALTH_S = 5.0

@@ -29,7 +29,7 @@ PULSES = 12
 STACKS_S = 2.0
 """For which a role that is late may write where its threads are."""
 KERNEL_KILLS = KernelKills()
-"""Of the driver's machine."""
+"""Kills for memory on the driver's machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

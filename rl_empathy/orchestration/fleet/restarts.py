@@ -171,7 +171,7 @@ class RestartableRole:
         losses = 0
         async with self._places:
             while True:
-                # Of several that went with the role one may be the cause: made one by one, it stands alone.
+                # One of several that went with the role may be the cause: made one by one, it stands alone.
                 async with self._one_suspect if losses else nullcontext():
                     role = self._role
                     try:

@@ -24,7 +24,7 @@ CONFIGS = (
     GRPOConfig(**COMMON, kl_coef=0.0),
     GRPOConfig(**COMMON, kl_coef=0.01, kl_estimator="k1_in_reward", advantage="gdpo", updates_per_step=3),
 )
-"""Of even and of odd steps."""
+"""The section of even and of odd steps."""
 MICROBATCH_TOKENS = 96
 STEPS = 5
 

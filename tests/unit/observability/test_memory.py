@@ -26,7 +26,7 @@ Top 10 memory users: PID	MEM(GB)	COMMAND
 13758	6.41	ray::RolloutWorker.sample
 13104	0.08	python -m rl_empathy.train
 Refer to the documentation on how to address the out of memory issue."""
-"""Of Ray 2.60, shortened."""
+"""Text of Ray 2.60, shortened."""
 RAY_BEFORE = (
     "Task was killed due to the node running low on memory.\nMemory on the node (IP: 192.0.2.2, ID: e4d2) where "
     "the task (actor ID: ab12, name=Trainer.update, pid=17, memory used=8.47GB) was running was 22.80GB / 24.00GB "
