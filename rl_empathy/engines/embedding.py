@@ -85,7 +85,7 @@ class SentenceEncoder(nn.Module):
             return_tensors="pt",
         ).to(self.encoder.device)
         if not batch["input_ids"].numel():
-            return torch.zeros(len(texts), self.encoder.config.hidden_size)
+            return torch.zeros(len(texts), self.encoder.config.hidden_size, device=self.encoder.device)
         hidden = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         return functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
