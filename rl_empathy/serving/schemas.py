@@ -96,7 +96,7 @@ class ChatRequest(_Read):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of the answer; reasoning does not count."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The same as max_tokens."""
+    """The same as max_tokens; of two different numbers the smaller one holds."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -114,7 +114,7 @@ class ChatRequest(_Read):
 
     def answer_limit(self, most: int) -> int:
         """Tokens that the answer may have, `most` or what the client asks for."""
-        return min(self.max_completion_tokens or self.max_tokens or most, most)
+        return min(self.max_completion_tokens or most, self.max_tokens or most, most)
 
 
 _AS_IT_IS: Mapping[str, Any] = {
@@ -203,7 +203,9 @@ def _refusal(error: ValidationError) -> ApiError:
     errors = error.errors(include_input=False, include_url=False, include_context=False)
     unknown = [_place(e["loc"]) for e in errors if e["type"] == "extra_forbidden"]
     if unknown:
-        keys = ", ".join(ChatMessage.model_fields if "." in unknown[0] else ChatRequest.model_fields)
+        within: dict[str, type[BaseModel]] = {"messages": ChatMessage, "stream_options": StreamOptions}
+        outer, dot, _ = unknown[0].partition(".")
+        keys = ", ".join((within[outer] if dot else ChatRequest).model_fields)
         text = f"{', '.join(unknown)}: not supported; leave it out (supported here: {keys})"
         return ApiError(400, text, code="unsupported_parameter", param=unknown[0])
     place = _place(errors[0]["loc"])

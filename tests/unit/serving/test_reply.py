@@ -55,6 +55,22 @@ def test_a_span_that_is_not_hidden_is_always_shown(step):
     assert shown.message["reasoning"] == "sad\nalone\nwants comfort\nlisten"
 
 
+@pytest.mark.parametrize("before", ["\n\n", "\n \u2028 "])
+def test_space_before_the_answer_takes_nothing_of_what_the_reader_may_have(before):
+    text = COMPLETION.replace("I hear you.", f"{before}I hear you.")
+    reply, _ = make_reply(text, step=1, most=4)
+    assert (reply.message["content"], reply.finish_reason) == ("I he", "length")
+
+
+def test_a_first_character_of_several_tokens_counts_once():
+    reply = Reply(
+        CHAIN_OF_EMPATHY, show_reasoning=False, notice="", max_answer_tokens=1, max_other_tokens=500
+    )
+    for text in ("<answer>", "", "", "\U0001f600"):  # the engine gives its text with the last token
+        reply.feed(Piece(text=text, tokens=1))
+    assert reply.message["content"] == "\U0001f600"
+
+
 def test_completion_without_delimiters_becomes_the_content_and_is_announced():
     reply, deltas = make_reply(" just text ")
     assert (reply.message["content"], deltas) == ("just text", [{"content": "just text"}])
@@ -258,3 +274,25 @@ def test_a_second_attempt_begins_with_nothing_and_costs_both():
     assert reply.message["content"] == "I hear you."
     assert reply.end["metadata"]["attempts"] == 2
     assert reply.end["usage"]["completion_tokens"] == 22 + len(COMPLETION)
+
+
+@pytest.mark.parametrize(
+    ("changes", "supported"),
+    [
+        ({"stream_options": {"include_obfuscation": False}}, "supported here: include_usage"),
+        ({"messages": [{"role": "user", "content": "hi", "name": "x"}]}, "supported here: role, content"),
+        ({"tools": [{}]}, "supported here: model, messages"),
+    ],
+)
+def test_what_is_supported_is_told_of_the_object_that_has_the_key(changes, supported):
+    with pytest.raises(ApiError) as raised:
+        read_request(body(**changes), model_name="m")
+    assert supported in raised.value.message
+
+
+def test_of_two_limits_the_smaller_one_holds():
+    for limits in (
+        {"max_tokens": 5, "max_completion_tokens": 7},
+        {"max_tokens": 7, "max_completion_tokens": 5},
+    ):
+        assert read_request(body(**limits), model_name="m").answer_limit(512) == 5
