@@ -8,7 +8,7 @@ models/other         any model folder: other
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl_empathy.config.loading import load_run_file
@@ -27,6 +27,8 @@ class EvaluatedModel:
     """The evaluation's, but model, schema and data.system_prompt as in the run that made the model."""
     asked_with: str
     """The system message in words, for the reader of the table."""
+    run: Path | None = None
+    """Directory of another run that trained it; None: the evaluation's own, or none of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ def find_models(
         own = run_file
         if place.run is not None:
             own = load_run_file(place.run / "config.yaml", overrides, check_paths=False)
-        models.append(_asked(run_file, own, name=name, folder=place.folder, is_trained=place.is_trained))
+        model = _asked(run_file, own, name=name, folder=place.folder, is_trained=place.is_trained)
+        models.append(replace(model, run=place.run if place.is_trained else None))
     return models
 
 

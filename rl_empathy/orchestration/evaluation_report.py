@@ -13,6 +13,7 @@ from rl_empathy.engines.embedding import DESCRIPTION, packaged_encoder
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.report import ModelEvaluation, to_json
 from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.observability.run_directory import DATA, SPLIT
 from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluated_models import EvaluatedModel
@@ -95,7 +96,24 @@ def settings_said(
         settings["without_references"] = (
             f"{missing} of {len(rows)} posts, so ROUGE-L and BLEU do not speak for them"
         )
+    if trained := {model.name: said for model in models if (said := _of_training(context, model, rows))}:
+        settings["training"] = trained
     return settings
+
+
+def _of_training(context: RunContext, model: EvaluatedModel, rows: Sequence[Row]) -> str:
+    """What must be said of a model that may have been trained on the prompts; "" where its run held them out."""
+    if model.run is None:
+        return ""
+    try:
+        data = (model.run / DATA).read_text(encoding="utf-8").strip()
+        held_out = set(json.loads((model.run / SPLIT).read_text(encoding="utf-8"))["held_out"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "what its run held out is not on record; it may have been trained on these prompts"
+    if data != context.data.sha256:
+        return "its run read other data, which may hold these prompts"
+    seen = sum(row.id not in held_out for row in rows)
+    return f"{seen} of {len(rows)} prompts are not among those that its run held out" if seen else ""
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

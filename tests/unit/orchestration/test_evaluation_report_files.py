@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from rl_empathy.config.loading import load_run_file
+from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError
 from rl_empathy.evaluation.completions import ScoredCompletion
-from rl_empathy.orchestration.evaluated_models import models_of_run
+from rl_empathy.orchestration.evaluated_models import find_models, models_of_run
 from rl_empathy.orchestration.evaluation_report import measure_notes, settings_said, write_completions
 from rl_empathy.types import Message, Reference, Row
 
@@ -73,3 +73,24 @@ def test_completions_are_written_with_their_post_and_references_each_model_to_it
     lines = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("*.jsonl"))]
     assert sorted(line["text"] for line in lines) == ["one", "other"]
     assert (lines[0]["post"], lines[0]["references"]) == ("I lie awake.", ["That sounds hard."])
+
+
+def test_it_is_said_of_a_model_that_its_run_did_not_hold_the_prompts_out(tmp_path):
+    run_file, run = run_file_of(tmp_path), tmp_path / "x"
+    for folder in ("logs", "sft/model"):
+        (run / folder).mkdir(parents=True)
+    (run / "config.yaml").write_text(dump_run_file(run_file))
+    context = SimpleNamespace(run_file=run_file, data=SimpleNamespace(sha256="abc"))
+    rows = [ROW, Row(id="q", messages=ROW.messages)]
+
+    def said(*asked):
+        settings = settings_said(context, find_models([run / "sft" / "model"], run_file), None, asked)
+        return settings.get("training", {}).get("x/sft")
+
+    assert said(ROW).startswith("what its run held out is not on record")
+    (run / "data.sha256").write_text("abc\n")
+    (run / "split.json").write_text('{"held_out": ["p"]}')
+    assert said(ROW) is None
+    assert said(*rows) == "1 of 2 prompts are not among those that its run held out"
+    context.data.sha256 = "another"
+    assert said(ROW) == "its run read other data, which may hold these prompts"
