@@ -143,7 +143,7 @@ def _inputs(stage: Stage, run_file: RunFile) -> list[Stage]:
 
 
 def _measures_other(before: RunFile, now: RunFile) -> bool:
-    changed = any(line.startswith(_EVALUATED) for line in difference(before, now))
+    changed = any(line.startswith((*_EVALUATED, *_BASE)) for line in difference(before, now))
     return changed or _inputs("evaluate", before) != _inputs("evaluate", now)
 
 

@@ -298,11 +298,17 @@ def _config_before(path: Path, run_file: RunFile, *, allow_config_change: bool) 
     return before
 
 
+def _has_trained(path: Path) -> bool:
+    """Whether a stage has trained the starting model: a local one stays where it is, and leaves no folder `base`."""
+    folders = [path / "sft", path / "grpo"]
+    return any((folder / RESULT).exists() or any(folder.glob("step_*")) for folder in folders)
+
+
 def _reopened(path: Path, before: RunFile, run_file: RunFile) -> Reopened:
     """What becomes of the stages that are there; nothing is changed yet."""
-    if (path / "base" / "config.json").exists():
-        require_same_base(before, run_file)
     folders = {stage: path / _FOLDERS.get(stage, stage) for stage in run_file.run.stages}
+    if (path / "base" / "config.json").exists() or _has_trained(path):
+        require_same_base(before, run_file)
     trained = {
         stage: load_run_file(folder / TRAINED_WITH, check_paths=False)
         if (folder / TRAINED_WITH).exists()

@@ -373,6 +373,37 @@ def test_a_finished_run_is_never_said_to_be_what_it_was_not_trained_with(overrid
     assert (path / "config.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("left_behind", ["sft/result.json", "grpo/step_000020/policy.safetensors"])
+def test_a_local_model_that_stays_where_it_is_cannot_be_another_one_once_it_was_trained(
+    left_behind: str,
+) -> None:
+    held = opened()
+    there = held.path / left_behind
+    there.parent.mkdir(parents=True)
+    there.write_text("{}")
+    held.close()
+    with pytest.raises(RunDirectoryError, match=r"the starting model is there, and would not be trained"):
+        opened("model.dtype=bfloat16", allow_config_change=True)
+
+
+def test_before_anything_was_trained_the_starting_model_may_be_another_one() -> None:
+    held = opened()
+    held.begin_stage("sft")
+    held.close()
+    opened("model.dtype=bfloat16", allow_config_change=True).close()
+
+
+def test_an_evaluation_of_another_model_is_done_again() -> None:
+    held = opened("run.stages=[evaluate]")
+    held.begin_stage("evaluate")
+    held.finish_stage("evaluate", {})
+    held.close()
+    assert (
+        left(opened("run.stages=[evaluate]", "model.dtype=bfloat16", allow_config_change=True))[-1]
+        == "evaluate"
+    )
+
+
 def test_a_change_for_the_stages_to_come_leaves_a_finished_one_with_the_run_file_that_it_was_trained_with() -> (
     None
 ):
