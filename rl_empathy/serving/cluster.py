@@ -57,10 +57,12 @@ def reserved_port(host: str, port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event while the block runs."""
+    """Turn SIGINT and SIGTERM into an event once Ray is up, until the block ends.
+
+    Before, they end the process at once: the start of Ray takes minutes on a busy machine and looks at no event.
+    """
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    _catch_signals(stop)
     try:
         yield stop
     finally:
@@ -90,7 +92,7 @@ def joined_cluster(address: str, num_cpus: float, stop: threading.Event) -> Iter
         context: Any = start_local_ray(room, logging_level=logging.CRITICAL)
     else:
         context = join_ray(address, logging_level=logging.CRITICAL)
-    _catch_signals(stop)  # ray.init puts a handler of its own for SIGTERM
+    _catch_signals(stop)  # only now: ray.init puts a handler of its own for SIGTERM
     try:
         yield Cluster(is_ours=is_ours, log_folder=f"{context.address_info['session_dir']}/logs/serve")
     finally:

@@ -1,11 +1,12 @@
 """The port of the endpoint."""
 
+import signal
 import socket
 
 import pytest
 
 from rl_empathy.errors import ResourceError
-from rl_empathy.serving.cluster import reserved_port
+from rl_empathy.serving.cluster import reserved_port, stop_signals
 
 
 def free_port() -> int:
@@ -33,3 +34,9 @@ def test_ray_serve_can_listen_on_the_port_that_is_kept_for_it() -> None:
         server.listen()
         with socket.create_connection(("127.0.0.1", port)) as client:
             assert client.getpeername()[1] == port
+
+
+def test_a_signal_before_ray_is_up_ends_the_process_at_once() -> None:
+    with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert not stop.is_set()
