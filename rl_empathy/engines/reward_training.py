@@ -24,8 +24,8 @@ from rl_empathy.engines.embedding import SentenceEncoder, as_pair_sides, score_p
 from rl_empathy.errors import TrainingError
 
 KEEP_CHECKPOINTS = 2
-COPIED_QUANTILE = 0.95
-"""Share of the references that may copy as much as they do without a loss."""
+COPIED_QUANTILE = 0.75
+"""Share of the references that may copy as much as they do without a loss; the others lose a little."""
 MAX_COPIED_LIMIT = 0.9
 """The limit where references are short and say the post again: an echo still loses."""
 MAX_SKIPPED = 3
@@ -238,7 +238,7 @@ class RewardTraining:
 
 
 def copied_limit(pairs: Sequence[tuple[str, str]]) -> float:
-    """The share of copied words that one in twenty references exceeds, MAX_COPIED_LIMIT at most.
+    """The share of copied words that one in four references exceeds, MAX_COPIED_LIMIT at most.
 
     Args:
         pairs: Questions with a reference each.

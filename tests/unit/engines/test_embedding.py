@@ -194,14 +194,15 @@ def test_copying_does_not_mend_a_score_below_zero() -> None:
     assert (strict <= plain).all()
 
 
-def test_the_limit_of_copying_is_what_one_reference_in_twenty_exceeds() -> None:
+def test_the_limit_of_copying_is_what_one_reference_in_four_exceeds() -> None:
     post = " ".join(f"post{i}" for i in range(10, 30))
     answers = [
         " ".join([f"post{i}" for i in range(10, 10 + copied)] + [f"text{i}" for i in range(10, 30 - copied)])
         for copied in range(21)
     ]  # 0, 0.05, …, 1
-    assert copied_limit([(post, answer) for answer in answers]) == pytest.approx(MAX_COPIED_LIMIT)
-    assert copied_limit([(post, answer) for answer in answers[:11]]) == pytest.approx(0.475)
+    assert copied_limit([(post, answer) for answer in answers]) == pytest.approx(0.75)
+    assert copied_limit([(post, answer) for answer in answers[:11]]) == pytest.approx(0.375)
+    assert copied_limit([(post, answer) for answer in answers[16:]]) == pytest.approx(MAX_COPIED_LIMIT)
 
 
 def test_a_folder_without_a_reward_model_is_named(tmp_path: Path) -> None:
