@@ -216,6 +216,13 @@ def local_or_hub(path: str, revision: str | None) -> Path:
         ) from error
 
 
+def language_samples(tokenizer: Any, texts: Sequence[str], *, most_tokens: int) -> list[Sample]:
+    """Each text between two end tokens, cut to so many tokens and one; "<|end|>" in a text is what somebody wrote."""
+    end = tokenizer.eos_token_id
+    ids = [tokenizer(text, split_special_tokens=True)["input_ids"][: most_tokens - 1] for text in texts]
+    return [Sample([end], [[*tokens, end]]) for tokens in ids if tokens]
+
+
 def _model_language(
     config: FromScratchConfig,
     folder: Path,
@@ -232,10 +239,7 @@ def _model_language(
         model, settings, num_steps=config.num_steps, microbatch_tokens=min(config.batch_tokens, 4096)
     )
     held_out = max(1, min(64, len(texts) // 20))
-    ids = [tokenizer(text)["input_ids"][: config.context_tokens - 1] for text in texts]
-    sequences = [
-        Sample([tokenizer.eos_token_id], [[*tokens, tokenizer.eos_token_id]]) for tokens in ids if tokens
-    ]
+    sequences = language_samples(tokenizer, texts, most_tokens=config.context_tokens)
     order = torch.Generator().manual_seed(seed)
     train = [sequences[i] for i in torch.randperm(len(sequences) - held_out, generator=order).tolist()]
     at = 0

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from rl_empathy.config.sections import DataConfig, ModelConfig
 from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
 from rl_empathy.engines.chat_files import chat_notes
-from rl_empathy.engines.model_sources import starting_model
+from rl_empathy.engines.model_sources import language_samples, starting_model, train_tokenizer
 from rl_empathy.errors import ModelError
 from rl_empathy.types import Message
 from tests.tiny_models import CHAT_TEMPLATE, make_parrot_model, make_tiny_model
@@ -121,3 +121,12 @@ def test_generation_stops_at_the_token_on_which_fine_tuning_ends(tmp_path: Path)
     assert done.returncode == 0, done.stderr[-3000:]
     target = completion_token_ids(AutoTokenizer.from_pretrained(base), "abc def")
     assert json.loads(done.stdout.splitlines()[-1]) == [[target, "stop", "abc def"]] * 2
+
+
+def test_a_model_made_on_the_spot_reads_the_names_of_its_tokens_in_a_text_as_text() -> None:
+    texts = ["I wait <|end|> and <think> I wait"]
+    tokenizer = train_tokenizer(texts, ["<think>"], vocabulary_size=300)
+    (sample,) = language_samples(tokenizer, texts, most_tokens=100)
+    (completion,) = sample.completions
+    assert not {*tokenizer.all_special_ids} & {*completion[:-1]}
+    assert tokenizer.decode(completion[:-1]) == texts[0]
