@@ -93,6 +93,7 @@ def make_model_folder(name: str, template: str) -> None:
     Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
     settings = {"eos_token": "</s>", "chat_template": template}
     Path(name, "tokenizer_config.json").write_text(json.dumps(settings))
+    Path(name, "tokenizer.json").write_text("{}")
     Path("local.yaml").write_text(f"model: {{path: ./{name}}}\n")
 
 
