@@ -10,6 +10,9 @@ from rl_empathy.evaluation.intervals import Interval
 from rl_empathy.evaluation.report import Difference, ModelEvaluation, compare
 from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS, significant
 
+MEASURE_WIDTH = 36
+"""Characters of the column that names and explains a measure."""
+
 
 def comparison_table(
     evaluations: Sequence[ModelEvaluation],
@@ -53,7 +56,8 @@ def comparison_table(
             *cells,
             *([_corpus_difference(measure, *last_two)] if last_two else []),
         )
-    table.caption = "\n".join(map(escape, [*_about_stars(list(differences.values())), *remarks]))
+    lines = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts), *remarks]
+    table.caption = "\n".join(map(escape, lines))
     return table
 
 
@@ -62,7 +66,9 @@ def _frame(
 ) -> Table:
     title = "Held-out prompts: mean [95 % interval over prompts]"
     table = Table(title=title, title_justify="left", caption_justify="left", show_lines=True)
-    table.add_column("measure", min_width=34)
+    table.add_column(
+        "measure", width=MEASURE_WIDTH
+    )  # fixed: one with a least width would push others off the edge
     if n_differs:
         table.add_column("prompts\nwith it")
     for one in evaluations:
@@ -96,6 +102,15 @@ def _about_stars(differences: Sequence[Difference]) -> list[str]:
         lines.append(
             f"no star where a difference speaks for fewer than {MIN_PROMPTS} prompts: {few} of the rows"
         )
+    return lines
+
+
+def _about_columns(evaluations: Sequence[ModelEvaluation], prompts: Mapping[str, str]) -> list[str]:
+    lines = []
+    if any("," in counted for counted in prompts.values()):
+        lines.append("prompts with it: one number a model, from left to right, where they differ")
+    if len(evaluations) > 2:
+        lines.append("the differences of all other pairs of models stand in the JSON")
     return lines
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.sections import ModelConfig
 from rl_empathy.engines.model_sources import local_or_hub
 from rl_empathy.errors import ConfigError, ModelError
 
@@ -29,6 +30,8 @@ class EvaluatedModel:
     """The system message in words, for the reader of the table."""
     run: Path | None = None
     """Directory of another run that trained it; None: the evaluation's own, or none of ours."""
+    is_foreign: bool = False
+    """It lies in no run of ours, so that nothing has fitted its chat template yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,11 @@ def find_models(
         own = run_file
         if place.run is not None:
             own = load_run_file(place.run / "config.yaml", overrides, check_paths=False)
+        else:
+            own = run_file.model_copy(update={"model": _foreign(run_file.model, place.folder, overrides)})
         model = _asked(run_file, own, name=name, folder=place.folder, is_trained=place.is_trained)
-        models.append(replace(model, run=place.run if place.is_trained else None))
+        run = place.run if place.is_trained else None
+        models.append(replace(model, run=run, is_foreign=place.run is None))
     return models
 
 
@@ -94,6 +100,17 @@ def reward_model_of(paths: Sequence[Path]) -> Path | None:
     runs = [run for path in paths if (run := _run_of(_plain(path)))]
     scorers = (run / "reward_modeling" / "model" for run in runs)
     return next((scorer for scorer in scorers if scorer.is_dir()), None)
+
+
+def _foreign(model: ModelConfig, folder: Path, overrides: Sequence[str]) -> ModelConfig:
+    """Section model for a folder of no run of ours: what the evaluation's run says of its own template is not of it."""
+    given = {text.split("=")[0] for text in overrides}
+    kept = {
+        key: getattr(model, key)
+        for key in ("chat_template", "chat_template_kwargs")
+        if any(key_given.startswith(f"model.{key}") for key_given in given)
+    }
+    return ModelConfig(path=str(folder), dtype=model.dtype, **kept)
 
 
 def _plain(path: Path) -> Path:

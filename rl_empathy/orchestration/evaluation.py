@@ -2,12 +2,15 @@
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl_empathy.data.prompts import held_out_prompts
+from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_folders import require_runnable
+from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import DataError, ModelError
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.measures import TfidfSimilarity
@@ -88,6 +91,8 @@ async def run_evaluation(
 def _asked(context: RunContext, model: EvaluatedModel) -> AskedModel:
     try:
         require_runnable(model.folder, max_tokens=context.max_model_tokens)
+        if model.is_foreign:
+            model = replace(model, folder=_fitted(context, model))
         own = context.of_model(model.folder, model.run_file)
         prompts = {row.id: ids for row, ids in own.prompts(context.data.held_out)}
     except (ModelError, ValueError) as error:  # a DataError, too: the chat template refuses the posts
@@ -98,6 +103,28 @@ def _asked(context: RunContext, model: EvaluatedModel) -> AskedModel:
             "raise data.max_prompt_tokens"
         )
     return AskedModel(model=model, context=own, prompts=prompts)
+
+
+def _fitted(context: RunContext, model: EvaluatedModel) -> Path:
+    """A foreign model with a chat template that takes its instruction, and a tokenizer that knows its replies' end."""
+    folder = context.directory.path / "evaluation" / "fitted" / model.name
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # of an earlier evaluation, in which the name was another model's
+    schema, data = model.run_file.schema_declaration, model.run_file.data
+    fitted = starting_model(
+        model.run_file.model,
+        folder,
+        data=data,
+        texts=(),
+        instruction=schema.instruction(data.language),
+        delimiters=schema.delimiters,
+        seed=0,
+        progress=lambda *_: None,
+    )
+    for note in chat_notes(fitted):
+        context.progress.message(f"{model.name}: {note}")
+    return fitted
 
 
 def _shared_rows(context: RunContext, asked: Sequence[AskedModel]) -> list[Row]:

@@ -20,8 +20,8 @@ from rl_empathy.orchestration.evaluated_models import EvaluatedModel
 from rl_empathy.orchestration.roles import similarity_encoder
 from rl_empathy.types import Row, conversation_text
 
-TABLE_WIDTH = 140
-"""Width of the table where it meets no terminal, characters."""
+WITHOUT_TERMINAL = 10_000
+"""Width of the table's place where it meets no terminal, characters: more than any needs, so that no cell wraps."""
 
 
 def write_completions(
@@ -68,9 +68,9 @@ def write_report(
     }
     for every, file_name in ((False, f"{name}.txt"), (True, f"{name}_all.txt")):
         with path.with_name(file_name).open("w", encoding="utf-8") as file:
-            Console(file=file, width=TABLE_WIDTH).print(tables[every])
+            Console(file=file, width=WITHOUT_TERMINAL).print(tables[every])
     go_on_unseen()
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(tables[show_all])
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WITHOUT_TERMINAL).print(tables[show_all])
     if not show_all:
         print(f"every measure: {path.with_name(f'{name}_all.txt')}")
     return path

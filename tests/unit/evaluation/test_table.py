@@ -116,6 +116,18 @@ def test_a_difference_on_every_prompt_gets_a_star_and_none_at_all_gets_none() ->
     assert "Benjamini-Hochberg over the 10 differences shown" in table.caption
 
 
+@pytest.mark.parametrize("width", [90, 140, 10_000])
+def test_no_cell_is_cut_at_the_edge_of_the_terminal(width: int) -> None:
+    table = comparison_table([make_evaluation(name, rewards=range(30)) for name in ("base", "sft", "grpo")])
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(table)
+    rows = [line for line in stream.getvalue().splitlines() if line.startswith(("│", "┃"))]
+    assert len(rows) > 20
+    assert all(line.rstrip().endswith(("│", "┃")) and len(line) <= width for line in rows)
+    assert table.columns[-1].header in ("grpo - sft\npaired",)
+    assert "all other pairs" in table.caption
+
+
 def test_fewer_than_twenty_prompts_get_no_star_and_the_table_says_so() -> None:
     models = [
         make_evaluation(name, rewards=[reward] * 19, rows=ROWS[:19]) for name, reward in (("a", 0), ("b", 1))

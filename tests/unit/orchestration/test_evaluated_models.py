@@ -1,15 +1,21 @@
 """Which models an evaluation compares: their names, and how each is asked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from transformers import AutoTokenizer, BertConfig, BertModel, Qwen2Config, Qwen2ForCausalLM
 
 from rl_empathy.config.loading import dump_run_file, load_run_file
+from rl_empathy.data.loading import load_data
 from rl_empathy.engines.model_folders import engine_fingerprint, require_runnable
 from rl_empathy.errors import ConfigError, ModelError
+from rl_empathy.observability.progress import Progress
+from rl_empathy.observability.run_directory import RunDirectory
+from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluated_models import find_models, models_of_run, reward_model_of
+from rl_empathy.orchestration.evaluation import asked_models
 from rl_empathy.orchestration.run import evaluate_command
 from tests.tiny_models import make_tiny_model, permute_token_ids
 
@@ -190,3 +196,29 @@ def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_p
         ModelError, match="good cannot be compared: none of the 16 held-out prompts can be used"
     ):
         evaluate_command([good], load_run_file(TINY, ["data.max_prompt_tokens=40"]), None)
+
+
+def test_a_model_of_no_run_whose_template_refuses_the_instruction_is_asked_with_it_in_the_users_message(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    stranger = make_tiny_model(tmp_path / "stranger")
+    own = (stranger / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    (stranger / "chat_template.jinja").write_text(refusal + own)
+    overrides = ["data.max_prompt_tokens=990", "data.system_prompt_role=user"]
+    run_file = load_run_file(TINY, overrides)
+    (model,) = find_models([stranger], run_file, overrides)
+    absent: Any = None
+    with Progress() as progress:
+        directory = RunDirectory.open(run_file, fresh=False, allow_config_change=False)
+        data = load_data(run_file.data, seed=0)
+        context = RunContext(run_file=run_file, directory=directory, data=data, log=absent, progress=progress)
+        (asked,) = asked_models(context, [model])
+        directory.close()
+        tokenizer = AutoTokenizer.from_pretrained(asked.model.folder)
+        text = tokenizer.decode(next(iter(asked.prompts.values())))
+    assert asked.model.folder == tmp_path / "runs" / "tiny" / "evaluation" / "fitted" / "stranger"
+    assert text.startswith("<|im_start|>user\n" + run_file.schema_declaration.instruction("en")[:40])
+    assert model.folder == stranger  # where it was is left as it was
+    assert (stranger / "chat_template.jinja").read_text() == refusal + own
