@@ -155,6 +155,16 @@ def test_merge_keys_are_not_duplicates() -> None:
     assert load(text).grpo.optimizer.warmup_steps == 4
 
 
+def test_a_section_given_in_part_keeps_the_defaults_of_its_place() -> None:
+    whole = load(MODEL)
+    for path in ("sft.optimizer", "reward_modeling.optimizer", "grpo.optimizer", "cluster.stage_worker"):
+        section, name = path.split(".")
+        key, value = ("num_gpus", 1) if name == "stage_worker" else ("learning_rate", 0.5)
+        default = getattr(getattr(whole, section), name).model_dump()
+        given = load(MODEL + f"{section}: {{{name}: {{{key}: {value}}}}}\n")
+        assert getattr(getattr(given, section), name).model_dump() == default | {key: value}, path
+
+
 def test_exponents_are_numbers_even_where_any_value_is_allowed() -> None:
     run_file = load(
         MODEL + "grpo: {rewards: [{function: my.reward, arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
