@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from rl_empathy.config.keys import is_list, section_in, section_keys
 from rl_empathy.config.run_file import RunFile
 
-_NAMES: dict[Any, str] = {bool: "true|false", int: "int", float: "float", str: "text"}
+_NAMES: dict[Any, str] = {bool: "true|false", int: "int", float: "float", str: "text", Any: "any value"}
 
 
 def reference_text() -> str:
@@ -23,7 +23,7 @@ def reference_text() -> str:
         section = section_in(field.annotation)
         is_whole = section is not None and section is field.annotation
         lines.append(f"{key} - {(section.__doc__ or '').splitlines()[0]}" if section and is_whole else key)
-        lines += [*_entry(key, field, field.default), ""]
+        lines += [*_entry(key, field, _default(field)), ""]
     return "\n".join(lines)
 
 
@@ -37,8 +37,12 @@ def _entry(key: str, field: FieldInfo, default: Any) -> Iterator[str]:
         prefix = f"{key}{'[]' if is_list(field) else ''}."
         given = default if isinstance(default, BaseModel) else None
         for name, inner_field in inner.model_fields.items():
-            inner_default = getattr(given, name) if given is not None else inner_field.default
+            inner_default = getattr(given, name) if given is not None else _default(inner_field)
             yield from _entry(f"{prefix}{inner_field.alias or name}", inner_field, inner_default)
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True)
 
 
 def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:

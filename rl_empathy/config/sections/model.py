@@ -29,10 +29,11 @@ class FromScratchConfig(Section):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.hidden_size % self.num_heads:
+        step = 2 * self.num_heads  # the rotary embedding turns pairs of a head's numbers
+        if self.hidden_size % step:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}); "
-                f"for example hidden_size: {self.num_heads * (self.hidden_size // self.num_heads + 1)}"
+                f"hidden_size ({self.hidden_size}) must be a multiple of twice num_heads ({self.num_heads}); "
+                f"for example hidden_size: {step * (self.hidden_size // step + 1)}"
             )
         return self
 
