@@ -244,12 +244,14 @@ async def _run_stage(
         return await _reward_modeling(context)
     elif stage == "grpo":
         made = await run_grpo_stage(context, policy, reward_model)
+        context.progress.stage_finished("grpo", "")
     else:
         context.log.cut_back("evaluate", -1)
         asked = asked_models(context, models_of_run(context.run_file, models))
         path = await context.stop.unless_set(run_evaluation(context, asked, reward_model))
         if path is None:
             raise Stopped("stopped in stage evaluate, which begins anew; the same command goes on")
+        context.progress.stage_finished("evaluate", "")
         return {"evaluation": str(path.relative_to(context.directory.path))}
     return {"model": str(made.relative_to(context.directory.path))}
 
@@ -274,10 +276,10 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
             lost=partial(context.budget.spend, "reward_modeling"),
         )
     )
-    for line in result["echoes"]:
-        context.progress.message(line)
     summary = "calibration: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
     context.progress.stage_finished("reward_modeling", summary.format(**result))
+    for line in result["echoes"]:
+        context.progress.message(line)
     return result
 
 

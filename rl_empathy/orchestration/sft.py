@@ -74,9 +74,12 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     tuned = folder / "model"
     if not tuned.exists():
         raise Stopped("sft was asked to stop and wrote a checkpoint; the same command goes on")
+    summary = ""
     if run_file.sft.validity_prompts:
-        valid = await _validity(context, tuned)
+        valid, asked = await _validity(context, tuned)
         context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
+        summary = f"{valid:.0%} of the replies to {asked} held-out prompts keep the form"
+    context.progress.stage_finished("sft", summary)
     return tuned
 
 
@@ -125,7 +128,8 @@ def _samples(context: RunContext, rows: tuple[Row, ...]) -> list[Sample]:
     return samples
 
 
-async def _validity(context: RunContext, model: Path) -> float:
+async def _validity(context: RunContext, model: Path) -> tuple[float, int]:
+    """The share of replies to held-out prompts that keep the form of the schema and end, and the number of prompts."""
     run_file = context.run_file
     workers = await rollout_workers(context, model)
     await workers.load_model(model, context.next_version())
@@ -137,6 +141,7 @@ async def _validity(context: RunContext, model: Path) -> float:
         )
     )
     completions = [c for group in groups for c in (await workers.payload(group)).completions]
-    return sum(
+    valid = sum(
         context.schema.parse(c.text, strict=True).valid and c.finish_reason == "stop" for c in completions
-    ) / max(1, len(completions))
+    )
+    return valid / max(1, len(completions)), len(prompts)
