@@ -140,8 +140,8 @@ def test_a_reward_model_that_pays_for_an_echo_stops_the_run_until_it_is_accepted
         )  # fmt: skip
 
     with pytest.raises(TrainingError, match="would earn at least as much as the references") as untrained:
-        run(num_steps=0)  # it compares words, and comfort has the words of every reference here
-    assert "warmth would earn" in str(untrained.value)
+        run(num_steps=0)  # it compares words, and a reference has none of its post here
+    assert "copy, quote, shuffled, rewritten would earn" in str(untrained.value)
     assert "reward_modeling.accept_echo: true" in str(untrained.value)
 
     steps_seen.clear()
