@@ -64,7 +64,7 @@ def own_words_factor(copied: float, *, limit: float) -> float:
 
     Args:
         copied: `copied_fraction` of the answer.
-        limit: What one reference in four exceeds, in [0, 1).
+        limit: What one reference in ten exceeds, in [0, 1).
 
     Returns:
         In 0..1.

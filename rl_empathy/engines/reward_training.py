@@ -24,7 +24,7 @@ from rl_empathy.engines.embedding import SentenceEncoder, as_pair_sides, score_p
 from rl_empathy.errors import TrainingError
 
 KEEP_CHECKPOINTS = 2
-COPIED_QUANTILE = 0.75
+COPIED_QUANTILE = 0.9
 """Share of the references that may copy as much as they do without a loss; the others lose a little."""
 MAX_COPIED_LIMIT = 0.9
 """The limit where references are short and say the post again: an echo still loses."""
@@ -238,7 +238,7 @@ class RewardTraining:
 
 
 def copied_limit(pairs: Sequence[tuple[str, str]]) -> float:
-    """The share of copied words that one in four references exceeds, MAX_COPIED_LIMIT at most.
+    """The share of copied words that one in ten references exceeds, MAX_COPIED_LIMIT at most.
 
     Args:
         pairs: Questions with a reference each.

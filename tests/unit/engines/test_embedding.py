@@ -194,14 +194,14 @@ def test_copying_does_not_mend_a_score_below_zero() -> None:
     assert (strict <= plain).all()
 
 
-def test_the_limit_of_copying_is_what_one_reference_in_four_exceeds() -> None:
+def test_the_limit_of_copying_is_what_one_reference_in_ten_exceeds() -> None:
     post = " ".join(f"post{i}" for i in range(10, 30))
     answers = [
         " ".join([f"post{i}" for i in range(10, 10 + copied)] + [f"text{i}" for i in range(10, 30 - copied)])
         for copied in range(21)
     ]  # 0, 0.05, …, 1
-    assert copied_limit([(post, answer) for answer in answers]) == pytest.approx(0.75)
-    assert copied_limit([(post, answer) for answer in answers[:11]]) == pytest.approx(0.375)
+    assert copied_limit([(post, answer) for answer in answers[:19]]) == pytest.approx(0.81)
+    assert copied_limit([(post, answer) for answer in answers[:11]]) == pytest.approx(0.45)
     assert copied_limit([(post, answer) for answer in answers[16:]]) == pytest.approx(MAX_COPIED_LIMIT)
 
 
