@@ -14,8 +14,7 @@ from rl_empathy.types import PolicyVersion, RolloutGroup
 LARGEST_MEAN = 0.01
 """Mean difference of log-probs in float32 that counts as rounding, nats; a piece that one leaves out makes more."""
 BFLOAT16_FACTOR = 3.0
-"""How many times the trainer's own mean error in bfloat16 the mean difference may be besides. Ten families of tiny
-models had 0.8 to 1.8 times; one that vLLM computes otherwise 15 times and more."""
+"""How many times the trainer's own mean error in bfloat16 counts as rounding, on top of the floor."""
 BFLOAT16_FLOOR = 0.02
 """Mean difference in bfloat16 that always counts as rounding, nats."""
 COMPLETIONS = 2

@@ -115,7 +115,7 @@ def _refuse_gaps(loading: Mapping[str, Any], model_path: str) -> None:
 
 
 def _refuse_another_head(model: Any, model_path: str) -> None:
-    """Of files that hold a head beside a configuration that ties it, transformers takes the head and vLLM does not."""
+    """Refuse a head in the files beside a configuration that ties it: transformers takes it, and vLLM does not."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight is not embedding.weight:
         raise ModelError(

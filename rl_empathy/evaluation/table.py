@@ -66,9 +66,8 @@ def _frame(
 ) -> Table:
     title = "Held-out prompts: mean [95 % interval over prompts]"
     table = Table(title=title, title_justify="left", caption_justify="left", show_lines=True)
-    table.add_column(
-        "measure", width=MEASURE_WIDTH
-    )  # fixed: one with a least width would push others off the edge
+    # A column with a least width would push others off the edge, so this one has a fixed width.
+    table.add_column("measure", width=MEASURE_WIDTH)
     if n_differs:
         table.add_column("prompts\nwith it")
     for one in evaluations:

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one object a step with the names of design section 4, and whoever else wants to see it."""
+"""`metrics.jsonl`: one object a step and whoever else wants to see it."""
 
 import json
 import math

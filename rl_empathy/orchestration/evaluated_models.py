@@ -103,12 +103,12 @@ def reward_model_of(paths: Sequence[Path]) -> Path | None:
 
 
 def _foreign(model: ModelConfig, folder: Path, overrides: Sequence[str]) -> ModelConfig:
-    """Section model for a folder of no run of ours: what the evaluation's run says of its own template is not of it."""
+    """Section model for a folder of no run of ours: the template of the evaluation's own run is not meant for it."""
     given = {text.split("=")[0] for text in overrides}
     kept = {
         key: getattr(model, key)
         for key in ("chat_template", "chat_template_kwargs")
-        if any(key_given.startswith(f"model.{key}") for key_given in given)
+        if any(f"{one}.".startswith(f"model.{key}.") for one in given)
     }
     return ModelConfig(path=str(folder), dtype=model.dtype, **kept)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,9 +107,6 @@ def _asked(context: RunContext, model: EvaluatedModel) -> AskedModel:
 def _fitted(context: RunContext, model: EvaluatedModel) -> Path:
     """A foreign model with a chat template that takes its instruction, and a tokenizer that knows its replies' end."""
     folder = context.directory.path / "evaluation" / "fitted" / model.name
-    shutil.rmtree(
-        folder, ignore_errors=True
-    )  # of an earlier evaluation, in which the name was another model's
     schema, data = model.run_file.schema_declaration, model.run_file.data
     fitted = starting_model(
         model.run_file.model,

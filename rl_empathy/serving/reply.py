@@ -90,9 +90,8 @@ class Reply:
             self._start += piece.text
         was_in_answer = self._splitter.is_in_answer
         pieces = self._splitter.feed(piece.text)
-        unseen = (
-            not self._answer_tokens and not piece.text.strip()
-        )  # space before the answer, or half of a character
+        # Space before the answer, or half of a character.
+        unseen = not self._answer_tokens and not piece.text.strip()
         self._held_tokens = (0 if unseen else piece.tokens) + (self._held_tokens if was_in_answer else 0)
         if any(part == "answer" for part, _ in pieces):
             if self._answer_tokens + self._held_tokens > self._max_answer_tokens:
