@@ -83,6 +83,7 @@ async def run_evaluation(
         prompts = held_out_prompts([(row, one.prompts[row.id]) for row in rows])
         scored = await _answers(one.context, one.model, prompts, encoder)
         evaluations.append(_evaluate(one.context, one.model.name, step, rows, scored))
+    context.progress.stage_finished("evaluate", "")
     settings = settings_said(context, [one.model for one in asked], encoder, rows)
     return write_report(context, evaluations, rows, settings, name=name, show_all=show_all)
 

@@ -251,7 +251,6 @@ async def _run_stage(
         path = await context.stop.unless_set(run_evaluation(context, asked, reward_model))
         if path is None:
             raise Stopped("stopped in stage evaluate, which begins anew; the same command goes on")
-        context.progress.stage_finished("evaluate", "")
         return {"evaluation": str(path.relative_to(context.directory.path))}
     return {"model": str(made.relative_to(context.directory.path))}
 
