@@ -141,6 +141,8 @@ class Description:
     """Share of an answer's words that may stand in the post before its score falls; few references exceed it."""
     max_tokens: int
     """Longer questions and answers are cut to this."""
+    cut_fraction: float
+    """Share of the posts and references of the training prompts that are longer."""
     loss: str
     language: str
     num_steps: int

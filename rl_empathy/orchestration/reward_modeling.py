@@ -76,8 +76,8 @@ def run_reward_modeling(
         lost: As in `ray_train.fit`.
 
     Returns:
-        model (relative to the parent of `folder`), threshold, num_steps, the metrics without their area, and
-        `echoes`: the lines of the table of what echoes earn.
+        model (relative to the parent of `folder`), threshold, num_steps, max_tokens, cut_fraction, the metrics
+        without their area, and `echoes`: the lines of the table of what echoes earn.
 
     Raises:
         RunDirectoryError: It has trained for more steps than the run file says.
@@ -127,6 +127,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
     config, language, folder = settings["config"], settings["language"], settings["folder"]
     divert_output(str(folder / LOG_FILE))
     training = prepared(config, settings["data"], language, seed=settings["seed"], folder=folder)
+    cut = training.encoder.cut_fraction(_texts(settings["data"]), max_tokens=config.max_tokens)
     training.encoder.to(ray.train.torch.get_device())
     if checkpoint := latest_checkpoint(folder):
         training.restore(checkpoint)
@@ -137,6 +138,7 @@ def _loop(settings: Mapping[str, Any]) -> None:
             threshold=training.evaluation["reward_model/threshold"],
             copied_limit=training.copied_limit,
             max_tokens=config.max_tokens,
+            cut_fraction=cut,
             loss=config.loss,
             language=language,
             num_steps=config.num_steps,
@@ -159,13 +161,11 @@ def prepared(
         seed: Seed of triplets and new weights.
         folder: Gets an encoder that is made on the spot.
     """
-    texts = [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
     path = resolve_encoder(
-        config.encoder, language=language, texts=texts, seed=seed, folder=folder / ENCODER_FOLDER
+        config.encoder, language=language, texts=_texts(data), seed=seed, folder=folder / ENCODER_FOLDER
     )
     encoder = SentenceEncoder.load(path)
-    cut = encoder.cut_fraction(texts, max_tokens=config.max_tokens)
-    log.info("encoder %s; %.1f %% of the texts are cut to %d tokens", path, 100 * cut, config.max_tokens)
+    log.info("encoder %s", path)
     rows, calibration_rows = calibration_split(data.train, config.calibration_fraction, seed=seed)
     log.info("%d prompts to train on, %d to calibrate on", len(rows), len(calibration_rows))
     train, calibration = (TripletSource(part, config.negatives) for part in (rows, calibration_rows))
@@ -178,6 +178,10 @@ def prepared(
         probes=[Probe(post=post, references=tuple(refs), echoes=echoes) for post, refs, echoes in probes],
         copied_limit=copied_limit([(row.post, text) for row in rows for text in good_references(row)]),
     )
+
+
+def _texts(data: DataSet) -> list[str]:
+    return [text for row in data.train for text in (row.post, *(r.text for r in row.references))]
 
 
 def _is_finished(folder: Path, config: RewardModelingConfig) -> bool:
@@ -212,6 +216,7 @@ def _result(folder: Path, description: Description) -> dict[str, Any]:
         "threshold": description.threshold,
         "num_steps": description.num_steps,
         "max_tokens": description.max_tokens,
+        "cut_fraction": description.cut_fraction,
         "echoes": earnings_lines(_table(description)),
     }
     return {"model": f"{folder.name}/{MODEL_FOLDER}"} | metrics | kept

@@ -61,13 +61,13 @@ def make_data() -> DataSet:
     return DataSet(train=train, held_out=held_out, counts={}, sha256="", source="made here")
 
 
-def make_config(encoder: Path, *, num_steps: int = 30, **keys: Any) -> RewardModelingConfig:
+def make_config(encoder: Path, *, num_steps: int = 30, max_tokens: int = 32, **keys: Any) -> RewardModelingConfig:
     return RewardModelingConfig(
         encoder=str(encoder),
         num_steps=num_steps,
         batch_pairs=6,
         checkpoint_every=10,
-        max_tokens=32,
+        max_tokens=max_tokens,
         negatives={"easy": 0.75, "corrupted": 0.25},
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5),
         **keys,
@@ -153,3 +153,6 @@ def test_a_reward_model_that_pays_for_an_echo_stops_the_run_until_it_is_accepted
     result = run(num_steps=2, accept_echo=True, temperature=0.1)
     assert steps_seen == [0, 1, 2]  # another temperature: anew, from the beginning
     assert result["num_steps"] == 2
+
+    assert result["cut_fraction"] == 0
+    assert run(num_steps=0, accept_echo=True, max_tokens=4)["cut_fraction"] == 1  # no text is as short

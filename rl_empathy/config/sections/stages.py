@@ -110,7 +110,7 @@ class RewardModelingConfig(Section):
     """Optimizer steps; 0 takes the encoder as it is."""
     batch_pairs: Annotated[int, Field(ge=2)] = 16
     """Question/answer pairs an optimizer step."""
-    max_tokens: Count = 192
+    max_tokens: Count = 256
     """Longer questions and answers are cut to this for the encoder."""
     evaluate_every: Count = 20
     """Steps between evaluations on calibration triplets."""

@@ -95,6 +95,7 @@ def description(**changes: object) -> Description:
             threshold=0.4,
             copied_limit=0.5,
             max_tokens=32,
+            cut_fraction=0.0,
             loss="infonce",
             language="en",
             num_steps=0,
