@@ -61,7 +61,9 @@ def make_data() -> DataSet:
     return DataSet(train=train, held_out=held_out, counts={}, sha256="", source="made here")
 
 
-def make_config(encoder: Path, *, num_steps: int = 30, max_tokens: int = 32, **keys: Any) -> RewardModelingConfig:
+def make_config(
+    encoder: Path, *, num_steps: int = 30, max_tokens: int = 32, **keys: Any
+) -> RewardModelingConfig:
     return RewardModelingConfig(
         encoder=str(encoder),
         num_steps=num_steps,
