@@ -85,6 +85,11 @@ def difference(old: RunFile, new: RunFile) -> list[str]:
     return list(_differences(_plain(old), _plain(new), ()))
 
 
+def absolute(path: str) -> str:
+    """A path as every process of a run finds it, whatever its directory; what is no local file (a hub id) stays."""
+    return os.path.abspath(path) if os.path.exists(path) else path
+
+
 def _plain(run_file: RunFile) -> dict[str, Any]:
     return run_file.model_dump(mode="json", by_alias=True)
 

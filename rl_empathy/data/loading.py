@@ -130,7 +130,7 @@ def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "ski
     if errors and on_bad_row == "stop":
         raise DataError(
             f"data: {len(errors)} bad row(s) in {source.name}, beside {len(rows)} good ones; "
-            f"mend them, or set data.on_bad_row: skip{listed}"
+            f"mend them, or set data.on_bad_row: skip (annotate: --on-bad-row skip){listed}"
         )
     if errors:
         log.warning("%d bad row(s) in %s are skipped:%s", len(errors), source.name, listed)

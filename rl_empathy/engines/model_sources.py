@@ -68,14 +68,16 @@ def starting_model(
     section = data or DataConfig()
     wanted = config.model_dump(include={"chat_template", "chat_template_kwargs"})
     wanted["system_prompt_role"] = section.system_prompt_role
-    if config.chat_template is not None and config.chat_template not in TEMPLATES:
-        wanted["sha256"] = hashlib.sha256(template_file(config.chat_template).encode()).hexdigest()
+    own_template = config.chat_template is not None and config.chat_template not in TEMPLATES
+    if own_template:  # its text counts, wherever it is
+        text = template_file(str(config.chat_template))
+        wanted["chat_template"] = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
     if (folder / "config.json").is_file():
         require_same_chat(folder, wanted)
         return folder
     source, chat = (None, None) if config.from_scratch else _source(config)
     fit = fitted(chat, config, section, delimiters, date.today()) if chat else None
-    if source and source.is_dir() and chat and fit and "sha256" not in wanted and is_fitting(chat, fit):
+    if source and source.is_dir() and chat and fit and not own_template and is_fitting(chat, fit):
         return source
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)

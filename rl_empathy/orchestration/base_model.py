@@ -4,8 +4,10 @@ import asyncio
 import importlib
 from pathlib import Path
 
+from rl_empathy.config.loading import absolute
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.chat_files import chat_notes
+from rl_empathy.engines.chat_templates import TEMPLATES
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.private_files import keep_files_private
@@ -64,7 +66,7 @@ async def _make(context: RunContext, folder: Path, texts: list[str], reports: Pa
     settings = context.run_file.cluster.stage_worker
     return await run_task(  # type: ignore[no-any-return]
         _starting_model,
-        context.run_file,
+        _with_absolute_paths(context.run_file),
         folder,
         texts,
         reports,
@@ -72,6 +74,16 @@ async def _make(context: RunContext, folder: Path, texts: list[str], reports: Pa
         seconds=context.run_file.cluster.deadlines.base_model_s,
         doing="prepare the starting model",
     )
+
+
+def _with_absolute_paths(run_file: RunFile) -> RunFile:
+    model = run_file.model
+    is_file = model.chat_template is not None and model.chat_template not in TEMPLATES
+    found = {
+        "path": model.path and absolute(model.path),
+        "chat_template": absolute(str(model.chat_template)) if is_file else model.chat_template,
+    }
+    return run_file.model_copy(update={"model": model.model_copy(update=found)})
 
 
 def _starting_model(run_file: RunFile, folder: Path, texts: list[str], reports: Path) -> Path:

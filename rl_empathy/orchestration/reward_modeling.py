@@ -10,6 +10,7 @@ from typing import Any
 import ray.train.torch
 
 from rl_empathy.config.changes import require_steps_to_come
+from rl_empathy.config.loading import absolute
 from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, Stage
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import TripletSource, calibration_split, good_references
@@ -92,10 +93,18 @@ def run_reward_modeling(
         checkpoint = latest_checkpoint(folder)
         require_steps_to_come(STAGE, checkpoint.step if checkpoint else 0, config.num_steps)
         log.cut_back(STAGE, checkpoint.step if checkpoint else -1)
+        encoder = config.encoder if config.encoder == "auto" else absolute(config.encoder)
         job = TrainJob(
             stage=STAGE,
             loop=_loop,
-            settings={"config": config, "data": data, "language": language, "seed": seed, "folder": folder},
+            settings={
+                "config": config,
+                "encoder": encoder,
+                "data": data,
+                "language": language,
+                "seed": seed,
+                "folder": folder,
+            },
             folder=folder,
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -126,7 +135,8 @@ def _loop(settings: Mapping[str, Any]) -> None:
     """Runs in the training process."""
     config, language, folder = settings["config"], settings["language"], settings["folder"]
     divert_output(str(folder / LOG_FILE))
-    training = prepared(config, settings["data"], language, seed=settings["seed"], folder=folder)
+    found = config.model_copy(update={"encoder": settings["encoder"]})
+    training = prepared(found, settings["data"], language, seed=settings["seed"], folder=folder)
     cut = training.encoder.cut_fraction(_texts(settings["data"]), max_tokens=config.max_tokens)
     training.encoder.to(ray.train.torch.get_device())
     if checkpoint := latest_checkpoint(folder):

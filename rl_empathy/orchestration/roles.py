@@ -10,6 +10,7 @@ from rl_empathy.actors.policy_trainer import PolicyTrainer
 from rl_empathy.actors.reference_model import ReferenceModel
 from rl_empathy.actors.reward_model import RewardModel
 from rl_empathy.actors.rollout_worker import RolloutWorker
+from rl_empathy.config.loading import absolute
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.embedding import packaged_encoder
 from rl_empathy.engines.model_folders import engine_fingerprint
@@ -227,5 +228,5 @@ async def _start_again(context: RunContext, name: str, start: Callable[[], Await
 def similarity_encoder(run_file: RunFile) -> str | None:
     """Path of the encoder for text/similarity_to_post; None where TF-IDF takes its place."""
     if run_file.evaluate.similarity_encoder != "auto":
-        return run_file.evaluate.similarity_encoder
+        return absolute(run_file.evaluate.similarity_encoder)
     return None if run_file.data.language == "zh" else str(packaged_encoder())

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rl_empathy.engines.embedding import SentenceEncoder
+from rl_empathy.engines.small_encoder import make_encoder
 from tests.tiny_models import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +75,28 @@ def ledger(folder: Path) -> list[dict]:
 
 
 def test_every_stage_runs_and_leaves_its_record(tmp_path):
-    """In a folder with a space, with an environment in one, as a clone in a path with a space has both."""
+    """In a folder with a space, with an environment in one, as a clone in a path with a space has both.
+
+    The run file's paths are relative, and the processes of a run stand in several directories.
+    """
+    make_tiny_model(tmp_path / "a model", max_tokens=2048)
+    texts = ["I feel low", "My job is so hard", "Nobody calls me", "I hear how hard it is"]
+    encoder = SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=32, layers=1))
+    encoder.save(tmp_path / "encoder")
     folder = tmp_path / "runs with a space"
     environment = tmp_path / "an environment"
     environment.symlink_to(sys.prefix)
     python = str(environment / "bin" / "python")
-    stages = "run.stages=[sft, reward_modeling, grpo, evaluate]"
-    rewards = "grpo.rewards=[{function: tests.rewards.vowels}, {function: answer}, {function: format}]"
-    done = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline", python=python)
+    settings = (
+        "run.stages=[sft, reward_modeling, grpo, evaluate]",
+        "model={path: a model, from_scratch: null}",
+        "reward_modeling={encoder: encoder, accept_echo: true}",
+        "evaluate.similarity_encoder=encoder",
+        "data.max_prompt_tokens=1200",
+        "grpo.rewards=[{function: tests.rewards.vowels}, {function: answer}, {function: format}]",
+        "logging.wandb=offline",
+    )
+    done = run(folder, *settings, "grpo.num_steps=3", python=python)
     record = folder / "tiny"
     assert "-m rl_empathy.serve 'runs with a space/tiny'" in done.stdout
     assert "wandb sync" in done.stdout
@@ -96,11 +112,11 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     rollout = json.loads((record / "rollouts" / "step_000001.jsonl").read_text().splitlines()[0])
     assert rollout["versions"][0][0] == "1.0"
     assert oct(record.stat().st_mode & 0o777) == "0o700"
-    again = run(folder, stages, rewards, "grpo.num_steps=3", "logging.wandb=offline")
+    again = run(folder, *settings, "grpo.num_steps=3")
     assert "schema/valid_fraction" in again.stdout, "a finished run prints its result"
     assert len(metrics(folder)) == 3
     before = (record / "model" / "model.safetensors").read_bytes()
-    more = run(folder, stages, rewards, "grpo.num_steps=5", "logging.wandb=offline", "--allow-config-change")
+    more = run(folder, *settings, "grpo.num_steps=5", "--allow-config-change")
     assert "stage grpo is trained further from its last checkpoint: grpo.num_steps: 3 -> 5" in more.stderr
     assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
     assert (record / "model" / "model.safetensors").read_bytes() != before

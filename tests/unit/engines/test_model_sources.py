@@ -90,6 +90,8 @@ def test_a_template_file_that_has_changed_since_is_noticed(tmp_path: Path) -> No
     file.write_text(CHAT_TEMPLATE)
     base = start(model, tmp_path / "base", chat_template=str(file))
     assert start(model, tmp_path / "base", chat_template=str(file)) == base
+    moved = file.rename(tmp_path / "moved.jinja")
+    assert start(model, tmp_path / "base", chat_template=str(moved)) == base
     file.write_text(CHAT_TEMPLATE + "{# changed #}")
     with pytest.raises(ModelError, match="was made for other settings of the chat template"):
         start(model, tmp_path / "base", chat_template=str(file))
