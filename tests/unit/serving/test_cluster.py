@@ -37,6 +37,10 @@ def test_ray_serve_can_listen_on_the_port_that_is_kept_for_it() -> None:
 
 
 def test_a_signal_before_ray_is_up_ends_the_process_at_once() -> None:
-    with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not stop.is_set()
