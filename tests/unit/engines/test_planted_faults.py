@@ -1,6 +1,7 @@
 """Models that were built to deceive the trainer: each is computed right in another way, or refused by name."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    MixtralConfig,
 )
 
 from rl_empathy.config.sections import OptimizerConfig
@@ -20,6 +23,7 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import ModelError
+from tests.architectures import NOT_CHECKPOINTED, make_architecture
 from tests.tiny_models import make_tiny_model, make_tiny_tokenizer
 
 SAMPLES = [Sample([11, 12, 13], [[14, 15, 16], [17, 18]]), Sample([21, 22], [[23, 24, 25]])]
@@ -65,7 +69,9 @@ class TwistedModel(LlamaForCausalLM):
             self.shift.copy_(torch.linspace(-1, 1, len(self.shift)))
 
     def forward(self, *arguments, **named):
-        output = super().forward(*arguments, **named)
+        exactly = torch.autocast("cpu", enabled=False) if self.config.fault == "exact" else nullcontext()
+        with exactly:
+            output = super().forward(*arguments, **named)
         if self.config.fault == "head":
             output.logits = output.logits * 0.5
         if hasattr(self, "shift"):
@@ -77,11 +83,11 @@ AutoConfig.register(TwistedConfig.model_type, TwistedConfig)
 AutoModelForCausalLM.register(TwistedConfig, TwistedModel)
 
 
-def make_twisted_model(folder, fault):
+def make_twisted_model(folder, fault, *, spread=0.2):
     tokenizer = make_tiny_tokenizer()
     config = TwistedConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, fault=fault, initializer_range=0.2,
+        num_attention_heads=2, num_key_value_heads=1, fault=fault, initializer_range=spread,
     )  # fmt: skip
     torch.manual_seed(0)
     TwistedModel(config).save_pretrained(folder)
@@ -110,6 +116,16 @@ def test_a_wrong_head_or_a_leak_between_sequences_leads_to_the_models_own_forwar
     model = PolicyModel(folder, dtype="float32", layout=wanted)
     assert model.layout == "one_sequence"
     assert "TwistedModel is computed in the layout one_sequence: " in caplog.text
+    with torch.no_grad():
+        torch.testing.assert_close(model.logprobs(SAMPLES), transformers_logprobs(folder))
+
+
+def test_a_layout_that_strays_farther_in_bfloat16_than_the_models_own_forward_pass_is_not_used(tmp_path):
+    folder = make_twisted_model(tmp_path, "exact", spread=1.0)  # large logits, which bfloat16 rounds coarsely
+    assert PolicyModel(folder, dtype="float32", layout="shared_prompt").layout == "shared_prompt"
+    model = PolicyModel(folder, dtype="bfloat16", layout="shared_prompt")
+    assert model.layout == "one_sequence"
+    assert "mean error of log-probs in bfloat16" in str(model.note)
     with torch.no_grad():
         torch.testing.assert_close(model.logprobs(SAMPLES), transformers_logprobs(folder))
 
@@ -144,6 +160,28 @@ def test_an_update_is_made_without_dropout(tmp_path):
     assert engine.update(SAMPLES, lambda logprobs, *_: logprobs.sum()).loss == pytest.approx(
         expected, rel=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "dropped"),
+    [
+        (GPT2Config, {"n_embd": 32, "n_layer": 1, "n_head": 2, "attn_pdrop": 0.5, "resid_pdrop": 0.5}),
+        (
+            LlamaConfig,
+            {
+                "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "attention_dropout": 0.5,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_the_dropout_of_a_configuration_is_off_in_training_mode(tmp_path, config, dropped):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config(vocab_size=96, **dropped)).save_pretrained(tmp_path)
+    model = PolicyModel(str(tmp_path), dtype="float32", layout="packed", gradient_checkpointing=True)
+    assert model.language_model.training
+    with torch.no_grad():
+        torch.testing.assert_close(model.logprobs(SAMPLES), transformers_logprobs(tmp_path))
 
 
 def test_a_buffer_that_the_files_lose_is_found_at_the_export_and_nothing_is_left(tmp_path):
@@ -190,6 +228,19 @@ def test_an_encoder_decoder_is_refused_by_name(tmp_path):
         PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (MixtralConfig(), "mixtral in .* is a mixture of experts, which is not trained here"),
+        (Gemma3Config(), "gemma3 in .* holds more than a language model; save its language model alone"),
+    ],
+)
+def test_a_kind_of_model_that_is_not_trained_here_is_refused_by_name(tmp_path, config, reason):
+    config.save_pretrained(tmp_path)  # refused before any weight is read
+    with pytest.raises(ModelError, match=reason):
+        PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
+
+
 def test_weights_that_get_no_gradient_are_refused_by_name_unless_they_are_frozen(tmp_path):
     folder = make_twisted_model(tmp_path, "idle weight")
     with pytest.raises(ModelError, match=r"1 of its tensors, among them idle, have no part in its log-probs"):
@@ -228,6 +279,23 @@ def test_a_soft_cap_is_obeyed_although_the_small_numbers_of_a_young_model_do_not
     model = PolicyModel(str(tmp_path), dtype="float32", layout="shared_prompt")
     assert model.layout == layout
     assert "soft-capped" in str(model.note)
+
+
+@pytest.mark.parametrize("name", ["Llama, dynamic rotary", "Phi3, long rotary"])
+def test_a_rotary_embedding_that_follows_the_length_is_computed_one_sequence_a_row(tmp_path, name):
+    """The short input of the comparison does not reach the length from which it changes."""
+    model = PolicyModel(str(make_architecture(name, tmp_path)), dtype="float32", layout="shared_prompt")
+    assert model.layout == "one_sequence"
+    assert "follows the longest sequence of a row" in str(model.note)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_CHECKPOINTED))
+def test_gradient_checkpointing_that_a_family_lacks_is_refused_by_its_name(tmp_path, name):
+    folder = str(make_architecture(name, tmp_path))
+    with pytest.raises(
+        ModelError, match=r"(LMHeadModel|ForCausalLM) has no gradient checkpointing in transformers; set"
+    ):
+        PolicyModel(folder, dtype="float32", layout="shared_prompt", gradient_checkpointing=True)
 
 
 def test_a_model_that_transformers_cannot_run_on_a_short_input_is_refused_by_name(tmp_path):
