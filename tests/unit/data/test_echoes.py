@@ -25,6 +25,30 @@ def probe(kind: EchoKind, post: str = POST) -> str:
     return probe_echo(kind, post, random.Random(0))
 
 
+def drawn(kind: EchoKind, post: str = POST) -> list[str]:
+    """As training draws it."""
+    return [negative_echo(kind, post, random.Random(seed)) for seed in range(50)]
+
+
+def test_a_negative_of_each_kind_is_an_echo_of_that_kind() -> None:
+    assert all("What shall I do?" in text and text[0] in "IMW" for text in drawn("copy"))
+    assert all(text[0] in "“\"'「‘" for text in drawn("quote"))
+    assert all("you lost your job last week." in text for text in drawn("rewritten"))
+    for text in drawn("shuffled"):
+        assert copied_fraction(text, POST) > 0
+        assert "My wife does not know it yet." not in text
+
+
+def test_comfort_that_training_draws_does_not_depend_on_the_post() -> None:
+    assert drawn("warmth") == drawn("warmth", "Another post altogether.")
+    assert all(any(phrase in text for phrase in TRAINING["en"].warmth) for text in drawn("warmth"))
+
+
+def test_questions_that_training_draws_throw_the_post_back() -> None:
+    assert all(text.endswith("?") for text in drawn("question"))
+    assert any(copied_fraction(text, POST) > 0.3 for text in drawn("question"))
+
+
 def test_a_copy_is_the_post() -> None:
     assert probe("copy") == POST
 
@@ -86,3 +110,8 @@ def test_the_table_asks_with_phrases_that_training_does_not_see(language: str) -
         return {folded(text) for text in (*phrases.warmth, *phrases.questions, *phrases.restatements)}
 
     assert not sentences_of(TRAINING[language]) & sentences_of(PROBES[language])
+    post = POST if language == "en" else ZH_POST
+    assert any(phrase in probe("warmth", post) for phrase in PROBES[language].warmth)
+    first = probe("rewritten", post).partition("." if language == "en" else "。")[0].lower()
+    begun = [template.partition("{")[0] for template in PROBES[language].restatements]
+    assert any(first.startswith(words.lower()) for words in begun if words)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from rl_empathy.algorithms.copying import copied_fraction
-from rl_empathy.config.sections import DataConfig
+from rl_empathy.config.sections import DataConfig, RewardModelingConfig
 from rl_empathy.data.corruptions import CORRUPTIONS, Corruption, sentences
 from rl_empathy.data.echoes import ECHO_KINDS
 from rl_empathy.data.loading import load_data
 from rl_empathy.data.text import folded
 from rl_empathy.data.triplets import (
+    KINDS,
     TripletSource,
     calibration_split,
     draw_triplets,
@@ -71,6 +72,11 @@ def test_a_small_share_comes_in_as_many_batches_as_it_says() -> None:
     kinds = Counter(t.kind for step in range(400) for t in source.draw(8, seed=f"0:{step}"))
     for kind in ("copy", "quote", "warmth"):  # 400 x 8 x 0.05 = 160, with a deviation of 10 (binomial: 9.8)
         assert 120 < kinds[kind] < 200
+
+
+def test_every_kind_of_negative_has_a_share_by_default() -> None:
+    shares = RewardModelingConfig().negatives
+    assert {kind for kind, share in shares.items() if share > 0} == set(KINDS)
 
 
 def test_every_kind_of_echo_is_a_negative_of_its_own() -> None:

@@ -1,7 +1,7 @@
 """The embedding reward model, with an encoder small enough to be made in a moment."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,13 @@ def tiny_encoder(seed: int = 0) -> SentenceEncoder:
     return SentenceEncoder(*make_encoder(TEXTS, seed=seed, max_tokens=64, width=32, layers=1, vocabulary=400))
 
 
-def make_training(num_steps: int = 4, *, learning_rate: float = 3e-3, **keys: object) -> RewardTraining:
+def make_training(
+    num_steps: int = 4,
+    *,
+    learning_rate: float = 3e-3,
+    draw: Callable[[int], Sequence[PlainTriplet]] = make_triplets,
+    **keys: object,
+) -> RewardTraining:
     config = RewardModelingConfig(
         num_steps=num_steps,
         checkpoint_every=2,
@@ -74,7 +80,7 @@ def make_training(num_steps: int = 4, *, learning_rate: float = 3e-3, **keys: ob
     return RewardTraining(
         tiny_encoder(),
         config,
-        draw=make_triplets,
+        draw=draw,
         calibration=make_triplets(50),
         probes=[
             Probe(post=t.question, references=(t.positive,), echoes={"copy": t.question})
@@ -182,6 +188,23 @@ def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_wo
     assert score == pytest.approx((8 / 11) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
 
 
+class MarkingEncoder(SentenceEncoder):
+    """Keeps the texts that it is given."""
+
+    seen: tuple[str, ...] = ()
+
+    def encode(self, texts: Sequence[str], *, max_tokens: int, batch: int = 16) -> torch.Tensor:
+        self.seen = tuple(texts)
+        return super().encode(texts, max_tokens=max_tokens, batch=batch)
+
+
+def test_question_and_answer_are_encoded_each_with_the_mark_of_its_side() -> None:
+    """Without, an echo of the question would be the same text as the question."""
+    encoder = MarkingEncoder(*make_encoder(TEXTS, seed=0, max_tokens=64, width=32, layers=1, vocabulary=400))
+    score_pairs(encoder, [("grief", "money"), ("work", "sleep")], copied_limit=0.5, max_tokens=32)
+    assert encoder.seen == ("question: grief", "question: work", "answer: money", "answer: sleep")
+
+
 def test_an_answer_that_only_copies_has_no_score() -> None:
     question = "work is hard for me since the spring"
     copies = [question, "work is hard", '"work is hard for you"', "spring the since me for hard is work"]
@@ -248,6 +271,38 @@ def test_training_raises_triplet_accuracy(tmp_path: Path, loss: str) -> None:
     before = training.evaluation["reward_model/triplet_accuracy"]
     assert training.run(ignore, folder=tmp_path)
     assert training.evaluation["reward_model/triplet_accuracy"] > max(before, 0.8)
+
+
+def test_training_sees_of_an_answer_what_it_does_not_copy() -> None:
+    copying = PlainTriplet(
+        "work is hard for me", "work is hard for you : I hear how work hurts", "grief hurts", "easy"
+    )
+    training = make_training(draw=lambda step: [copying, *make_triplets(step)])
+    seen, forward = list[str](), training.encoder.forward
+    training.encoder.forward = lambda texts, **keys: (seen.extend(texts), forward(texts, **keys))[1]  # type: ignore[method-assign]
+    training.update()
+    assert "question: work is hard for me" in seen
+    assert "answer: : I hear how work hurts" in seen
+    assert not [text for text in seen if "hard for you" in text]
+
+
+class AlwaysRightTriplet(PlainTriplet):
+    """To whose question every answer is right."""
+
+    def is_right(self, answer: str) -> bool:
+        return True
+
+
+def test_training_takes_no_right_answer_to_a_question_for_a_negative() -> None:
+    training = make_training()
+    plain = training.update()["reward_model/loss"]
+    training = make_training(
+        draw=lambda step: [
+            AlwaysRightTriplet(t.question, t.positive, t.negative, t.kind) for t in make_triplets(step)
+        ]
+    )
+    # what is left of each sum is the pair itself: -log 1
+    assert training.update()["reward_model/loss"] == pytest.approx(0) != pytest.approx(plain)
 
 
 def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
