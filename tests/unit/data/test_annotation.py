@@ -406,6 +406,18 @@ def test_a_reply_with_half_an_emoji_is_asked_again_and_never_written(tmp_path: P
     assert len(read_back(tmp_path / "out.jsonl")) == 2
 
 
+def test_what_is_written_is_for_its_owner_only(tmp_path: Path, serve: Serve) -> None:
+    server = serve(lambda post, n: (400, "too long") if post == "post 0" else reply(GOOD))
+    run(tmp_path, server.url, make_rows(2))
+    written = sorted(tmp_path.glob("out.jsonl*"))
+    assert [path.name.removeprefix("out.jsonl") for path in written] == [
+        "",
+        ".cache.jsonl",
+        ".rejected.jsonl",
+    ]
+    assert [oct(path.stat().st_mode)[-3:] for path in written] == ["600"] * 3
+
+
 def test_rows_that_have_a_trace_keep_it(tmp_path: Path) -> None:
     trace = Trace(spans={"L1": "mine"}, teacher="author")
     rows = [replace(row, trace=trace) if row.id == "r0" else row for row in make_rows(2)]

@@ -1,12 +1,14 @@
-"""The port of the endpoint."""
+"""The port of the endpoint, and the one that Ray Serve would open beside it."""
 
 import signal
 import socket
 
 import pytest
+import ray
+from ray.serve._private import replica
 
 from rl_empathy.errors import ResourceError
-from rl_empathy.serving.cluster import reserved_port, stop_signals
+from rl_empathy.serving.cluster import close_grpc_door, reserved_port, stop_signals
 
 
 def free_port() -> int:
@@ -44,3 +46,22 @@ def test_a_signal_before_ray_is_up_ends_the_process_at_once() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert not stop.is_set()
+
+
+@pytest.mark.parametrize(("address", "is_closed"), [("127.0.0.1", True), ("10.0.0.7", False)])
+def test_ray_serves_door_between_replicas_is_closed_on_a_local_cluster(
+    address: str, is_closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Server:
+        opened = ""
+
+        def add_insecure_port(self, address: str) -> int:
+            self.opened = address
+            return 9000
+
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, at: server.add_insecure_port(at))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
+    close_grpc_door()
+    server = Server()
+    port = replica.add_port_to_grpc_server(server, "[::]:0")
+    assert (port, server.opened) == ((0, "") if is_closed else (9000, "[::]:0"))
