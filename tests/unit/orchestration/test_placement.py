@@ -1,5 +1,6 @@
 """Joining a cluster, and what its autoscaler is asked for."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from rl_empathy.actors.cluster_address import is_local
 from rl_empathy.config.plan import Plan, RolePlan, StagePlan
 from rl_empathy.config.sections import ClusterConfig
 from rl_empathy.errors import ResourceError
-from rl_empathy.orchestration.placement import demand, join_cluster
+from rl_empathy.observability.memory import GIB
+from rl_empathy.orchestration import placement
+from rl_empathy.orchestration.placement import demand, find_room, join_cluster
 
 
 def role(instances: int, num_cpus: float, num_gpus: float = 0) -> RolePlan:
@@ -37,6 +40,22 @@ def test_roles_that_take_their_place_at_a_stages_end_count():
 def test_a_stage_that_wants_more_cpus_than_the_one_with_gpus_is_not_forgotten():
     """The GPU comes with 2 CPUs; the other stage wants 16, so 14 more, and the driver's."""
     assert demand(plan(stage(role(1, 2, 1)), stage(role(8, 2)))) == (15, [{"CPU": 2, "GPU": 1}])
+
+
+@pytest.mark.parametrize(("there_is_gib", "fits"), [(16, True), (4, False)])
+def test_a_run_starts_only_where_its_plan_has_room_in_memory(there_is_gib, fits, monkeypatch):
+    """Three roles of 2 GiB, and 0.7 for Ray."""
+    told: list[str] = []
+    hungry = RolePlan(role="any", instances=3, num_cpus=1, num_gpus=0, memory={"weights": 2 * GIB})
+    monkeypatch.setattr(placement.ray, "cluster_resources", lambda: {"CPU": 8})
+    monkeypatch.setattr(placement, "machine_bytes", lambda: there_is_gib * GIB)
+    room = find_room(ClusterConfig(), plan(stage(hungry)), may_grow=False, tell=told.append)
+    if fits:
+        asyncio.run(room)
+        assert told[0].startswith("stage grpo takes about 6.7 of the 16.0 GiB of memory of this machine")
+    else:
+        with pytest.raises(ResourceError, match=r"6\.7 of the 4\.0 GiB .*too much"):
+            asyncio.run(room)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "myhost"])
