@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
+from rl_empathy import startup
 from rl_empathy.cli import app, main
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError, ResourceError, RlEmpathyError, Stopped
@@ -124,6 +125,23 @@ def test_check_prints_a_file_that_loads_again_and_the_plan(capsys: pytest.Captur
     )
     assert "# 3. grpo: 7 steps of 8 groups of 4" in printed
     assert sorted(path.name for path in Path().iterdir()) == ["resolved.yaml", "trial.yaml"]
+
+
+def test_check_refuses_a_plan_beyond_the_memory_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(startup, "machine_bytes", lambda: 1 << 30)
+    assert code_of("train", "trial.yaml", "--check") == 3
+    assert "of the 1.0 GiB of memory of this machine" in (told := capsys.readouterr().err)
+    assert "too much. Smaller make it: " in told
+    assert code_of("train", "trial.yaml", "--check", "cluster.address=10.0.0.1:6379") == 0, (
+        "known when joined"
+    )
+
+
+def test_check_warns_of_a_warm_up_that_never_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("train", "trial.yaml", "--check", "grpo.num_steps=3", "grpo.optimizer.warmup_steps=8") == 0
+    assert "# warning: grpo: its 3 optimizer steps never leave the warm-up of 8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stages", ["[sft,grpo]", "[grpo]", "[grpo,reward_modeling]"])
@@ -377,6 +395,17 @@ def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.M
     assert (run_file.run.name, run_file.evaluate.num_prompts) == ("done", 3)
 
 
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_evaluate_prints_every_measure_when_asked(
+    monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    evaluate_command = Recorder()
+    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=evaluate_command)
+    assert code_of("evaluate", str(make_run_directory()), *options) == 0
+    ((_, named),) = evaluate_command.calls
+    assert named["show_all"] is bool(options)
+
+
 def test_an_output_that_is_a_folder_is_refused_before_the_evaluation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,6 +460,27 @@ def test_annotate_writes_traces_with_the_offline_teacher(capsys: pytest.CaptureF
     )
     assert code_of("annotate", "in.jsonl", "out.jsonl", "--schema", "trial.yaml") == 0
     assert capsys.readouterr().out == "out.jsonl: 1 rows with a trace, 0 of them had one\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "1 rows speak of acute risk and were left out (--on-risk)"),
+        (["--on-risk", "template"], "1 rows speak of acute risk and got the fixed safe reply"),
+        (["--on-risk", "keep"], "out.jsonl: 2 rows with a trace"),
+    ],
+)
+def test_annotate_treats_rows_of_acute_risk_as_asked(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posts = ("My manager shouts at me every day.", "I want to kill myself tonight.")
+    rows = [
+        {"id": str(i), "prompt": post, "references": [{"text": "I hear you."}]}
+        for i, post in enumerate(posts)
+    ]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert code_of("annotate", "in.jsonl", "out.jsonl", *options) == 0
+    assert told in capsys.readouterr().out
 
 
 def test_the_environment_is_prepared_but_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
