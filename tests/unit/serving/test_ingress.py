@@ -11,7 +11,7 @@ from starlette.requests import Request
 from rl_empathy.config.sections import ServeConfig
 from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.schema import CHAIN_OF_EMPATHY
-from rl_empathy.serving.ingress import Ingress, IngressSettings
+from rl_empathy.serving.ingress import Ingress, IngressSettings, http
 from rl_empathy.serving.reply import Piece
 from rl_empathy.serving.schemas import ApiError
 
@@ -153,6 +153,31 @@ def test_acute_risk_gets_the_safe_reply_of_the_endpoints_language_and_the_model_
     assert chunks[-1]["metadata"]["safe_reply"] == "acute_risk"
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert policy.asked == []
+
+
+class HealthyPolicy:
+    """Stands for the handle of a policy server that is asked how it is."""
+
+    def __init__(self, *, error: Exception | None = None) -> None:
+        self._error = error
+
+    @property
+    def check_health(self) -> "HealthyPolicy":
+        return self
+
+    async def remote(self) -> None:
+        if self._error:
+            raise self._error
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz"])
+@pytest.mark.parametrize(("error", "status"), [(None, 204), (RuntimeError("the engine is dead"), 503)])
+def test_health_is_that_of_the_policy_server(path: str, error: Exception | None, status: int) -> None:
+    (asked,) = [route.endpoint for route in http.routes if getattr(route, "path", "") == path]  # type: ignore[attr-defined]
+    ingress = object.__new__(Ingress)
+    ingress._policy = HealthyPolicy(error=error)  # type: ignore[assignment]
+    response = asyncio.run(asked(ingress))
+    assert (response.status_code, response.body) == (status, b"")
 
 
 @pytest.mark.parametrize(("error", "status"), [("too_long", 400), ("not_taken", 400), ("failed", 500)])
