@@ -237,11 +237,11 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
         folder_chat(tmp_path)
 
 
-def make_gguf(file: Path, template: str | None) -> Path:
+def make_gguf(file: Path, template: str | None, *, bos: str = "<s>", eos: str = "</s>") -> Path:
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
 
-    tokens, kinds = ["<s>", "</s>", "<end_of_turn>", "Hi"], [3, 3, 3, 1]
+    tokens, kinds = [bos, eos, "<end_of_turn>", "Hi"], [3, 3, 3, 1]
     entries = [
         text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 4) + b"".join(map(text, tokens)),
         text("tokenizer.ggml.token_type") + struct.pack("<IIQ4i", 9, 5, 4, *kinds),

@@ -4,17 +4,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_empathy.config.sections import DataConfig, ModelConfig
 from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
+from rl_empathy.engines import model_sources
 from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_sources import language_samples, starting_model, train_tokenizer
 from rl_empathy.errors import ModelError
 from rl_empathy.types import Message
 from tests.tiny_models import CHAT_TEMPLATE, make_parrot_model, make_tiny_model
+from tests.unit.engines.test_chat_templates import make_gguf
 
 DATED = "{{ strftime_now('%Y') }} " + CHAT_TEMPLATE
 
@@ -103,6 +106,34 @@ def test_a_tokenizer_that_begins_with_bos_keeps_its_rule(tmp_path: Path) -> None
     )
     (model / "chat_template.jinja").unlink(missing_ok=True)
     base = start(model, tmp_path / "base", chat_template="roles")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = prompt_token_ids(tokenizer, [Message(role="user", content="Hi")])
+    assert ids[0] == tokenizer("Hi")["input_ids"][0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_gguf_files_rule_of_the_bos_token_survives_its_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read by transformers, which passes the rule over, as another folder stands for here."""
+    folder = with_tokenizer(make_tiny_model(tmp_path / "model"), bos_token="<|pad|>")
+    file = make_gguf(tmp_path / "m.gguf", None, bos="<|pad|>", eos="<|im_end|>")
+    for auto in (AutoModelForCausalLM, AutoTokenizer):
+
+        def read(path: Path, *, gguf_file: str = "", own: Any = auto.from_pretrained, **settings: Any) -> Any:
+            return own(folder if gguf_file else path, **settings)
+
+        monkeypatch.setattr(auto, "from_pretrained", read)
+    monkeypatch.setattr(model_sources, "package_file", lambda path: file)
+    base = starting_model(
+        ModelConfig(path="package://some_package/m.gguf", chat_template="roles"),
+        tmp_path / "base",
+        texts=[],
+        instruction="",
+        delimiters=[],
+        seed=0,
+        progress=lambda *_: None,
+    )
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = prompt_token_ids(tokenizer, [Message(role="user", content="Hi")])
     assert ids[0] == tokenizer("Hi")["input_ids"][0] == tokenizer.bos_token_id
