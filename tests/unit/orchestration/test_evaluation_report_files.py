@@ -1,6 +1,7 @@
 """What an evaluation leaves, and what it says of its own measures."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,14 @@ import pytest
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError
 from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.report import evaluate_completions
 from rl_empathy.orchestration.evaluated_models import find_models, models_of_run
-from rl_empathy.orchestration.evaluation_report import measure_notes, settings_said, write_completions
+from rl_empathy.orchestration.evaluation_report import (
+    measure_notes,
+    settings_said,
+    write_completions,
+    write_report,
+)
 from rl_empathy.types import Message, Reference, Row
 
 SIMILARITY = "text/similarity_to_post"
@@ -73,6 +80,30 @@ def test_completions_are_written_with_their_post_and_references_each_model_to_it
     lines = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("*.jsonl"))]
     assert sorted(line["text"] for line in lines) == ["one", "other"]
     assert (lines[0]["post"], lines[0]["references"]) == ("I lie awake.", ["That sounds hard."])
+
+
+def test_the_written_tables_say_what_has_to_be_said_of_a_measure_and_of_the_models(tmp_path, capsys):
+    run_file = run_file_of(tmp_path)
+    context = SimpleNamespace(
+        run_file=run_file,
+        directory=SimpleNamespace(stage=lambda name: tmp_path),
+        data=SimpleNamespace(sha256="abc"),
+    )
+    written = ScoredCompletion(
+        prompt_id="p", text="I hear you.", finish_reason="stop", tokens=4, similarity_to_post=0.5
+    )
+    evaluation = evaluate_completions(
+        "sft", [ROW], {"p": [written]}, run_file.schema_declaration, "en", bootstrap_samples=10, seed=0
+    )
+    write_report(context, [evaluation], [ROW], {"decoding": "greedy"}, name="held_out", show_all=False)
+    for text in (
+        (tmp_path / "held_out.txt").read_text(),
+        (tmp_path / "held_out_all.txt").read_text(),
+        capsys.readouterr().out,
+    ):
+        words = re.sub(r"[│\s]+", " ", text)
+        assert "shares weights with the reward model, which was trained from the same encoder" in words
+        assert "decoding: greedy" in words
 
 
 def test_it_is_said_of_a_model_that_its_run_did_not_hold_the_prompts_out(tmp_path):
