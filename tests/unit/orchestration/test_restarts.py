@@ -181,6 +181,25 @@ def test_a_restart_that_fails_when_its_calls_were_given_up_is_no_error_that_nobo
     assert unheard == []
 
 
+def test_the_error_of_a_call_that_was_given_up_is_no_error_that_nobody_heard():
+    """As when the role dies of what it still works on."""
+    unheard = []
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context))
+        role, answer = restartable(None), asyncio.get_running_loop().create_future()
+        call = asyncio.create_task(role.call(lambda one: one.answer(answer, seconds=100, doing="score")))
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.sleep(1)
+        answer.set_exception(RoleDiedError("it is gone"))
+        await asyncio.sleep(1)
+
+    run_virtually(run())
+    gc.collect()
+    assert unheard == []
+
+
 def test_a_role_that_is_ended_is_not_started_anew_any_more():
     lost, started = endless("the first"), []
 
