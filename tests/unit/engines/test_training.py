@@ -141,6 +141,19 @@ def test_gdpo_is_normalised_over_the_step_whatever_the_number_of_updates():
     assert float(advantages.mean()) == pytest.approx(0, abs=1e-12)
 
 
+def test_every_update_of_a_step_trains_on_the_advantages_of_the_whole_step(folder):
+    """Each group has the deviation 1 for itself, and the six together that of (2 + 2) / 5: so much steeper."""
+    groups = [two_terms([0.0, 1.0, 2.0]), two_terms([0.1, 0.4, 0.1])]
+
+    def steepest(trained, **settings):
+        config = GRPOConfig(groups_per_step=len(trained), kl_coef=0.0, max_staleness=0, **settings)
+        return grpo_step(make_engine(folder, learning_rate=1e-9), trained, config)["policy/grad_norm"]
+
+    alone = max(steepest([group], advantage="group_std") for group in groups)
+    together = steepest(groups, advantage="gdpo", updates_per_step=2)
+    assert together == pytest.approx(alone * (5 / 4) ** 0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["group_std", "group_mean", "rloo", "gdpo"])
 def test_a_step_tells_each_terms_share_in_the_advantages(folder, kind):
     config = GRPOConfig(groups_per_step=1, kl_coef=0.0, max_staleness=0, advantage=kind)
@@ -170,6 +183,8 @@ def test_k1_in_reward_draws_the_policy_to_the_reference_and_micro_batches_change
         metrics = grpo_step(engine, [group], config)
         changes.append(engine.logprobs([sample], temperature=1.0) - sampled)
         assert metrics["policy/kl_reference"] > 0
+        # -1 and 1 nats to go, less the sibling's: the advantages 2 and -2 cancel out, and nothing else is in the loss
+        assert metrics["policy/loss"] == pytest.approx(0, abs=1e-5)
     assert changes[0][0] > 0 > changes[0][2]
     assert torch.allclose(changes[0], changes[1], atol=1e-5)
 
