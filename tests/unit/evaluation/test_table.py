@@ -84,6 +84,8 @@ def test_every_measure_has_a_direction_and_a_meaning() -> None:
         assert better in ("higher", "lower", "neither")
         assert meaning
     cells = list(comparison_table([one]).columns[0].cells)
+    for measure, cell in zip(LEADING, cells, strict=True):
+        assert cell.endswith(f"better: {described(measure).meaning}")
     assert cells[LEADING.index("text/copy_fraction")].split("\n")[1].startswith("lower is better: ")
     assert cells[LEADING.index("text/similarity_to_post")].split("\n")[1].startswith("neither better: ")
 
