@@ -406,6 +406,15 @@ def test_a_reply_with_half_an_emoji_is_asked_again_and_never_written(tmp_path: P
     assert len(read_back(tmp_path / "out.jsonl")) == 2
 
 
+def test_a_reply_with_a_mark_that_ends_lines_elsewhere_is_read_from_the_cache(
+    tmp_path: Path, serve: Serve
+) -> None:
+    server = serve(lambda post, n: reply(GOOD.replace("as given", "as\u2028given")))
+    summaries = [run(tmp_path, server.url, make_rows(2)) for _ in range(2)]
+    assert [summary.num_cached for summary in summaries] == [0, 2]
+    assert sum(server.calls.values()) == 2
+
+
 def test_what_is_written_is_for_its_owner_only(tmp_path: Path, serve: Serve) -> None:
     server = serve(lambda post, n: (400, "too long") if post == "post 0" else reply(GOOD))
     run(tmp_path, server.url, make_rows(2))
