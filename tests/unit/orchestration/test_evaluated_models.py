@@ -1,5 +1,6 @@
 """Which models an evaluation compares: their names, and how each is asked."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,36 @@ def test_an_engine_fits_another_export_of_its_model_but_not_other_token_ids_or_s
     assert engine_fingerprint(model) != engine_fingerprint(make_tiny_model(tmp_path / "d", num_layers=1))
 
 
+def test_an_engine_does_not_fit_a_model_whose_words_have_other_ids(tmp_path):
+    """Though its shape, its special tokens and its end are the same."""
+    model, other = make_tiny_model(tmp_path / "a"), make_tiny_model(tmp_path / "b")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert engine_fingerprint(model) != engine_fingerprint(other)
+
+
+def test_every_model_is_asked_in_the_tokens_of_its_own_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = make_tiny_model(tmp_path / "model")
+    permuted = permute_token_ids(model, tmp_path / "permuted")
+    run_file = load_run_file(TINY, ["data.max_prompt_tokens=990"])
+    absent: Any = None
+    with Progress() as progress:
+        directory = RunDirectory.open(run_file, fresh=False, allow_config_change=False)
+        data = load_data(run_file.data, seed=0)
+        context = RunContext(run_file=run_file, directory=directory, data=data, log=absent, progress=progress)
+        both = asked_models(context, find_models([model, permuted], run_file))
+        directory.close()
+    first, second = (
+        {row: AutoTokenizer.from_pretrained(one.model.folder).decode(ids) for row, ids in one.prompts.items()}
+        for one in both
+    )
+    assert first == second
+    assert both[0].prompts != both[1].prompts
+
+
 def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_file = load_run_file(TINY, ["data.max_prompt_tokens=990"])
@@ -187,6 +218,9 @@ def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_p
     (silent / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"silent cannot be compared: .*chat.template"):
         evaluate_command([good, silent], run_file, None)
+    short = make_tiny_model(tmp_path / "short", max_tokens=64)
+    with pytest.raises(ModelError, match=r"short cannot be compared: .*short takes 64 tokens at most"):
+        evaluate_command([good, short], run_file, None)
     assert not ray.is_initialized()
     rude = make_tiny_model(tmp_path / "rude")
     (rude / "chat_template.jinja").write_text("{{ raise_exception('no system role here') }}")

@@ -56,6 +56,71 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
     assert told == [rollouts_of_steps > 0, told_to_the_second]
 
 
+@pytest.mark.parametrize("has_reward_model", [False, True])
+def test_the_answer_term_is_left_out_and_told_of_where_no_stage_has_made_a_reward_model(
+    tmp_path, monkeypatch, has_reward_model
+):
+    """Without it the only term of these stages would have nothing to score with."""
+    given, told = [], []
+
+    async def start_role(name, _, terms, *__, **___):
+        given.extend(term.function for term in terms)
+        return endless(name)
+
+    async def run():
+        context = SimpleNamespace(
+            run_file=load_run_file(
+                "configs/quickstart.yaml", ["run.stages=[sft, evaluate]", "grpo.rewards=[{function: answer}]"]
+            ),
+            directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
+            schema=None,
+            memory=MemoryRecord(),
+            progress=SimpleNamespace(warning=told.append),
+            started=StartedRoles(),
+        )
+        context.budget = RestartBudget(context.run_file.cluster.restarts, told.append)
+        await roles.reward_model(context, tokenizer=model, embedding=tmp_path if has_reward_model else None)
+
+    model = make_tiny_model(tmp_path.with_name("written"))
+    monkeypatch.setattr(roles, "start_role", start_role)
+    run_virtually(run())
+    assert given == (["answer"] if has_reward_model else [])
+    assert ["is left out of the evaluation" in line for line in told] == ([] if has_reward_model else [True])
+
+
+def test_the_reward_model_reads_completions_by_the_tokenizer_and_the_schema_of_the_model_that_wrote_them(
+    tmp_path, monkeypatch
+):
+    started = []
+
+    async def start_role(name, *_, tokenizer_path, schema, **__):
+        started.append(endless(f"{name} {Path(tokenizer_path).name} {schema}"))
+        return started[-1]
+
+    async def run(*asked):
+        context = SimpleNamespace(
+            run_file=load_run_file("configs/quickstart.yaml", []),
+            directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
+            memory=MemoryRecord(),
+            progress=SimpleNamespace(warning=lambda text: None),
+            started=StartedRoles(),
+        )
+        context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
+        for tokenizer, context.schema in asked:
+            await roles.reward_model(context, tokenizer=tokenizer, embedding=None)
+
+    model, trained = make_tiny_model(tmp_path / "base"), make_tiny_model(tmp_path / "trained", seed=1)
+    permuted = permute_token_ids(model, tmp_path / "permuted")
+    monkeypatch.setattr(roles, "start_role", start_role)
+    run_virtually(run((model, "plain"), (trained, "plain"), (permuted, "plain"), (permuted, "kardia")))
+    assert [role.name for role in started] == [
+        "reward_model base plain",
+        "reward_model permuted plain",
+        "reward_model permuted kardia",
+    ]
+    assert [role.is_ended for role in started] == [True, True, False]
+
+
 def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_another_one_starts(
     tmp_path, monkeypatch
 ):
