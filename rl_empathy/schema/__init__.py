@@ -11,7 +11,7 @@ masks         from characters to tokens
 shipped       the schemas that come with the package, by name
 """
 
-from rl_empathy.schema.content import is_marker, known_delimiter, letters
+from rl_empathy.schema.content import is_marker, is_seen, known_delimiter, letters
 from rl_empathy.schema.declaration import OutputSchema, SpanConfig, WrapperConfig
 from rl_empathy.schema.masks import offsets_of_ids, span_token_masks
 from rl_empathy.schema.reading import ERROR_KINDS, ParsedCompletion, Span
@@ -39,6 +39,7 @@ __all__ = [
     "StreamingSplitter",
     "WrapperConfig",
     "is_marker",
+    "is_seen",
     "known_delimiter",
     "letters",
     "named_schema",

@@ -23,6 +23,7 @@ _INVISIBLE = re.compile(
     r"\u202a-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_BLANK_BRAILLE = "\u2800"
 _KNOWN_DELIMITER = re.compile(
     r"</?(?:empathy_think|L[1-4]|answer|think|thinking|reasoning|s|bos|eos|pad|unk|im_start|im_end)>"
     r"|<(?:start|end)_of_(?:turn|text)>"
@@ -40,6 +41,12 @@ def letters(text: str) -> int:
     """
     written = "".join(_LETTER.findall(text))
     return len(written) + (_LETTERS_OF_SYLLABLE - 1) * len(_SYLLABLE.findall(written))
+
+
+def is_seen(text: str) -> bool:
+    """Whether a reader sees anything of a text: a mark alone is nothing, nor are fillers, which count as letters."""
+    written = _INVISIBLE.sub("", text).replace(_BLANK_BRAILLE, "")
+    return any(unicodedata.category(mark)[0] not in "CMZ" for mark in written)
 
 
 def known_delimiter(text: str, forbidden: Sequence[str] = ()) -> str:

@@ -1,10 +1,9 @@
 """The model's raw text as it arrives, turned into what the client sees."""
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from rl_empathy.schema import OutputSchema, StreamingSplitter
+from rl_empathy.schema import OutputSchema, StreamingSplitter, is_seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,7 @@ class Reply:
     @property
     def has_answer(self) -> bool:
         """Whether there is a character in it that a reader sees."""
-        return any(unicodedata.category(mark)[0] not in "CZ" for mark in self._sent.get("content", ""))
+        return is_seen(self._sent.get("content", ""))
 
     @property
     def finish_reason(self) -> str:

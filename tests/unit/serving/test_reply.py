@@ -259,7 +259,16 @@ def test_reasoning_that_never_ends_is_cut_at_its_own_limit_and_gives_no_answer()
     assert reply.end["usage"]["completion_tokens"] == 31
 
 
-@pytest.mark.parametrize("answer", ["", " ", "\u200b", "\u2028\u00ad"])
+@pytest.mark.parametrize("answer", ["❤️", "我", "…", "e\u0301"])
+def test_an_answer_that_a_reader_sees_is_one(answer):
+    reply, _ = make_reply(COMPLETION.replace("I hear you.", answer))
+    assert reply.has_answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", " ", "\u200b", "\u2028\u00ad", "\u3164", "\u115f\u1160", "\ufe0f", "\u2800\u2800", "\u0301"],
+)
 def test_an_answer_of_nothing_that_a_reader_sees_is_none(answer):
     reply, _ = make_reply(COMPLETION.replace("I hear you.", answer))
     assert not reply.has_answer
