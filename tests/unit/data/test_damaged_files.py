@@ -1,6 +1,7 @@
 """A fault costs its own row and is named by its line; where rows can no longer be told apart, reading stops."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,29 @@ def test_a_parquet_cell_that_is_no_text_costs_one_row_and_a_damaged_file_says_ho
     path.write_bytes(content[:second_group] + b"\xff" * 300 + content[second_group + 300 :])
     with pytest.raises(DataError, match=r"could not be read as parquet after \d+ of 200 rows"):
         skipping(source)
+
+
+class BreakingSet:
+    """A hub's data set whose connection is lost after the first row."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        yield {"ask": "One?", "say": "Yes indeed."}
+        raise OSError("connection lost")
+
+
+@pytest.mark.parametrize("on_bad_row", ["stop", "skip"])
+def test_a_hubs_data_set_that_breaks_off_stops_the_reading_and_says_what_is_unread(
+    on_bad_row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: BreakingSet())
+    source = Source(name="owner/posts", path=None, columns=COLUMNS)
+
+    with pytest.raises(DataError, match=r"owner/posts .* after 1 of 3 rows: OSError: .*connection lost"):
+        read_source(source, "columns", on_bad_row=on_bad_row)  # type: ignore[arg-type]
 
 
 def test_half_an_emoji_in_any_field_of_our_rows_is_a_bad_row(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the stages share: prompts of the run's rows, and rows that cannot be used."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import DataError
 from rl_empathy.observability.progress import Progress
+from rl_empathy.orchestration import sft
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.types import Message, Row
+from rl_empathy.types import Message, Reference, Row
 from tests.tiny_models import make_tiny_tokenizer
+from tests.unit.data.test_conversations import TOKENIZERS
 
 ALTERNATING = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
@@ -45,6 +48,39 @@ def test_a_row_that_the_template_refuses_is_skipped_and_named(capsys: pytest.Cap
         kept = context.prompts([make_row("once", "Hi"), make_row("twice", "Hi", "Hello?")])
     assert [row.id for row, _ in kept] == ["once"]
     assert "twice: the chat template refuses" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_bad_row", ["stop", "skip"])
+def test_a_target_that_quotes_a_token_of_the_models_template_is_treated_as_other_bad_rows(
+    on_bad_row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the stage knows the model's own tokens, so that the run could not look before."""
+    rows = tuple(
+        replace(make_row(name, "Hi, I am lost."), references=(Reference(text=text),))
+        for name, text in (("plain", "I hear you."), ("quoting", "I <whisper> hear you."))
+    )
+    with Progress() as progress:
+        context = make_context(progress, on_bad_row=on_bad_row)
+        context.tokenizer.add_special_tokens({"extra_special_tokens": ["<whisper>"]})
+        if on_bad_row == "stop":
+            with pytest.raises(
+                DataError, match=r"(?s)1 of 2 fine-tuning targets .*\n  quoting: .*'<whisper>'"
+            ):
+                sft._samples(context, rows)
+        else:
+            assert len(sft._samples(context, rows)) == 1
+            assert "quoting: " in capsys.readouterr().err
+
+
+def test_a_target_that_the_models_tokenizer_cannot_write_ends_the_run_by_its_name() -> None:
+    row = replace(make_row("odd", "Hi, I am lost."), references=(Reference(text="I see you."),))
+    with Progress() as progress:
+        context = make_context(progress)
+        context.tokenizer = TOKENIZERS["unigram"]
+        with pytest.raises(
+            DataError, match=r"(?s)1 of 1 fine-tuning targets .*\n  odd: the tokenizer writes"
+        ):
+            sft._samples(context, (row,))
 
 
 def test_a_token_of_the_models_template_is_no_text_of_a_span() -> None:

@@ -1,13 +1,17 @@
-"""What a run says and refuses before it looks for a cluster."""
+"""What a run says and refuses before it looks for a cluster, and what it puts down of a stage."""
 
+import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import DataError, ResourceError
+from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration import run as run_module
 
 
@@ -44,3 +48,72 @@ def test_a_reference_that_cannot_be_written_ends_a_run_before_anything_starts() 
     assert not Path("runs").exists()
     with pytest.raises(ResourceError, match="there is no cluster"):
         run_module.run(run_file_of(*settings, "data.on_bad_row=skip"))
+
+
+def ignore(*_: object, **__: object) -> None:
+    pass
+
+
+def test_a_reward_model_ends_its_stage_with_the_table_of_what_echoes_earn_and_what_it_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    result = {
+        "triplet_accuracy": 0.9,
+        "roc_auc": 0.95,
+        "threshold": 0.4,
+        "echoes": ["what it would earn", "references 0.5", "copy 0.0"],
+        "cut_fraction": 0.25,
+        "max_tokens": 256,
+    }
+    monkeypatch.setattr(run_module, "run_reward_modeling", lambda *_, **__: result)
+    context: Any = SimpleNamespace(
+        run_file=run_file_of(),
+        data=None,
+        log=None,
+        directory=SimpleNamespace(stage=lambda name: Path(name)),
+        stop=SimpleNamespace(is_set=False),
+        budget=SimpleNamespace(spend=ignore),
+        progress=SimpleNamespace(stage_started=ignore, stage_finished=ignore, message=told.append),
+    )
+    assert asyncio.run(run_module._reward_modeling(context)) == result
+    assert told[:3] == result["echoes"]
+    assert "25% are longer than the 256 tokens that the reward model reads" in told[3]
+
+
+def test_a_stage_puts_down_its_run_file_its_result_and_what_its_roles_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"rollout worker": {"planned_gib": 3.0, "held_gib": 2.0}}
+    (tmp_path / "model").mkdir()
+
+    async def base_model(_: object) -> Path:
+        return tmp_path / "model"
+
+    async def run_stage(*_: object) -> dict[str, str]:
+        return {"evaluation": "evaluation/held_out.json"}
+
+    async def stage_ended(*_: object) -> dict[str, dict[str, float]]:
+        return held
+
+    monkeypatch.setattr(run_module, "base_model", base_model)
+    monkeypatch.setattr(run_module, "_run_stage", run_stage)
+    run_file = run_file_of("run.stages=[evaluate]")
+    directory = RunDirectory.open(run_file, fresh=False, allow_config_change=False)
+    context: Any = SimpleNamespace(
+        run_file=run_file,
+        directory=directory,
+        stop=SimpleNamespace(is_set=False),
+        plan=None,
+        memory=SimpleNamespace(stage_ended=stage_ended),
+        progress=SimpleNamespace(message=ignore),
+        use_tokenizer_of=ignore,
+    )
+    asyncio.run(run_module._stages(context))
+    assert directory.stage_result("evaluate") == {
+        "evaluation": "evaluation/held_out.json",
+        "memory": held,
+    }
+    trained_with = directory.path / "evaluation" / "trained_with.yaml"
+    assert load_run_file(trained_with, check_paths=False) == run_file
+    directory.close()
