@@ -65,6 +65,27 @@ def test_a_publish_makes_no_copy_of_the_trainers_weights(trainer):
         assert array.__array_interface__["data"][0] == held[name].data_ptr()
 
 
+def test_vllm_is_held_against_the_trainer_once_before_a_publish_and_once_after(trainer, monkeypatch):
+    compared = []
+
+    def compare(engine, groups, held, *, temperature) -> bool:
+        compared.append(held.number)
+        return held.number != 1  # under that version no group was written from end to end
+
+    monkeypatch.setattr(policy_trainer, "compare_with_vllm", compare)
+    monkeypatch.setattr(policy_trainer, "grpo_step", lambda *_: {})
+    trainer._version, trainer._compared = PolicyVersion(1, 0), set()
+    for _ in range(5):
+        trainer.update([make_rewards(0.0, 1.0)], False, 64, make_group(version=PolicyVersion(1, 0)))
+    assert compared == [0, 1, 2]
+
+
+def test_a_trainer_says_in_which_layout_it_computes_and_why(trainer):
+    assert trainer.resume()[1].notes == ()
+    trainer._engine.model.note = "Some family is computed in the layout packed"
+    assert trainer.resume()[1].notes == ("Some family is computed in the layout packed",)
+
+
 def test_a_rollout_with_half_an_emoji_is_written(trainer, tmp_path):
     group = make_group()
     cut = replace(group.completions[0], text="I hear \ud83d")
