@@ -14,6 +14,7 @@ from rl_empathy.engines.model_folders import engine_fingerprint, require_runnabl
 from rl_empathy.errors import ConfigError, ModelError
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
+from rl_empathy.orchestration import run as run_module
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluated_models import find_models, models_of_run, reward_model_of
 from rl_empathy.orchestration.evaluation import asked_models
@@ -212,7 +213,11 @@ def test_every_model_is_asked_in_the_tokens_of_its_own_tokenizer(tmp_path, monke
 
 
 def test_a_model_that_cannot_be_compared_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    def join_cluster(*_):
+        raise AssertionError("something starts")
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "join_cluster", join_cluster)
     run_file = load_run_file(TINY, ["data.max_prompt_tokens=990"])
     good, silent = make_tiny_model(tmp_path / "good"), make_tiny_model(tmp_path / "silent")
     (silent / "chat_template.jinja").unlink()
