@@ -86,7 +86,10 @@ def difference(old: RunFile, new: RunFile) -> list[str]:
 
 
 def absolute(path: str) -> str:
-    """A path as every process of a run finds it, whatever its directory; what is no local file (a hub id) stays."""
+    """The absolute path of a local file, since the processes of a run have different working directories.
+
+    Anything else, such as a hub id, comes back as it is.
+    """
     return os.path.abspath(path) if os.path.exists(path) else path
 
 

@@ -45,7 +45,7 @@ from rl_empathy.orchestration.stop import end_at_once, on_a_thread
 
 T = TypeVar("T")
 SMALLEST_CUT_SAID = 0.01
-"""Share of texts of which the reward model does not read the end, from which on it is said."""
+"""A smaller share of texts that are too long for the reward model is not worth a line."""
 
 
 def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False) -> int:
@@ -283,8 +283,8 @@ async def _reward_modeling(context: RunContext) -> dict[str, Any]:
         context.progress.message(line)
     if result["cut_fraction"] >= SMALLEST_CUT_SAID:
         context.progress.message(
-            "reward_modeling: of posts and references {cut_fraction:.0%} are longer than the {max_tokens} tokens that "
-            "the reward model reads (reward_modeling.max_tokens)".format(**result)
+            "reward_modeling: {cut_fraction:.0%} of posts and references are longer than the {max_tokens} tokens "
+            "that the reward model reads (reward_modeling.max_tokens)".format(**result)
         )
     return result
 

@@ -20,10 +20,9 @@ Hangul."""
 _LETTERS_OF_SYLLABLE = 3
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    r"\u202a-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_BLANK_BRAILLE = "\u2800"
 _KNOWN_DELIMITER = re.compile(
     r"</?(?:empathy_think|L[1-4]|answer|think|thinking|reasoning|s|bos|eos|pad|unk|im_start|im_end)>"
     r"|<(?:start|end)_of_(?:turn|text)>"
@@ -44,9 +43,8 @@ def letters(text: str) -> int:
 
 
 def is_seen(text: str) -> bool:
-    """Whether a reader sees anything of a text: a mark alone is nothing, nor are fillers, which count as letters."""
-    written = _INVISIBLE.sub("", text).replace(_BLANK_BRAILLE, "")
-    return any(unicodedata.category(mark)[0] not in "CMZ" for mark in written)
+    """Whether a text shows a reader anything. Fillers, spaces and a combining mark without a letter show nothing."""
+    return any(unicodedata.category(character)[0] not in "CMZ" for character in _INVISIBLE.sub("", text))
 
 
 def known_delimiter(text: str, forbidden: Sequence[str] = ()) -> str:

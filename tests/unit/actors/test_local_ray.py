@@ -5,6 +5,7 @@ Which sockets and files a real run has is looked at in tests/ray/test_private.py
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ray._private import ray_constants
 
 from rl_empathy.actors.local_ray import LOOPBACK, start_local_ray
 from rl_empathy.errors import ResourceError
+
+OWN_ENVIRONMENT = {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "VLLM_HOST_IP"}
 
 
 class RecordingRay:
@@ -35,13 +38,17 @@ class RecordingRay:
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingRay:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingRay]:
     recording = RecordingRay()
     monkeypatch.setattr(ray, "init", recording)
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    for name in OWN_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    before = os.umask(0o022)
     assert start_local_ray(2, logging_level=0) == "context"
-    return recording
+    yield recording
+    os.umask(before)
 
 
 def test_a_local_cluster_listens_on_loopback_only(started: RecordingRay) -> None:
@@ -69,7 +76,7 @@ def test_what_a_local_cluster_writes_is_for_its_owner_only(started: RecordingRay
 def test_the_process_is_afterwards_as_it_was(started: RecordingRay) -> None:
     assert ray_constants.ENABLE_RAY_CLUSTER
     assert os.umask(0o022) == 0o022
-    assert not {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "VLLM_HOST_IP"} & os.environ.keys()
+    assert not OWN_ENVIRONMENT & os.environ.keys()
 
 
 def test_a_folder_for_sessions_that_others_may_read_is_refused(

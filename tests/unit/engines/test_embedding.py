@@ -94,7 +94,7 @@ def ignore(step: int, metrics: dict[str, float], checkpoint: Path | None) -> Non
     del step, metrics, checkpoint
 
 
-def description(**changes: object) -> Description:
+def make_description(**changes: object) -> Description:
     return replace(
         Description(
             kind="embedding",
@@ -164,7 +164,7 @@ def test_the_name_of_a_special_token_in_a_text_is_text() -> None:
 
 
 def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
-    model = RewardModel(tiny_encoder(), description(metrics={"reward_model/roc_auc": 0.9}))
+    model = RewardModel(tiny_encoder(), make_description(metrics={"reward_model/roc_auc": 0.9}))
     model.save(tmp_path / "model")
     loaded = RewardModel.load(tmp_path / "model")
     answers = ["I hear you", "Buy a car", "I hear you"]
@@ -176,7 +176,7 @@ def test_a_reward_model_is_the_same_after_saving_and_loading(tmp_path: Path) -> 
 
 
 def test_no_answers_have_no_scores() -> None:
-    assert RewardModel(tiny_encoder(), description()).scores("grief", []) == []
+    assert RewardModel(tiny_encoder(), make_description()).scores("grief", []) == []
 
 
 def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_words() -> None:
@@ -184,7 +184,7 @@ def test_a_score_is_the_cosine_with_what_is_not_copied_times_the_share_of_own_wo
     question, answer = "work is hard for me", "work is hard for you : I hear how work hurts"
     vectors = encoder.encode(["question: " + question, "answer: : I hear how work hurts"], max_tokens=32)
     # of the letters beyond two of work, hard, for, hear, how, hurts, 2 + 2 + 1 of 11 are copied: (1 - 5/11) / (1 - 1/4)
-    (score,) = RewardModel(encoder, description(copied_limit=0.25)).scores(question, [answer])
+    (score,) = RewardModel(encoder, make_description(copied_limit=0.25)).scores(question, [answer])
     assert score == pytest.approx((8 / 11) ** 2 * float(vectors[0] @ vectors[1]), abs=1e-6)
 
 
@@ -208,7 +208,7 @@ def test_question_and_answer_are_encoded_each_with_the_mark_of_its_side() -> Non
 def test_an_answer_that_only_copies_has_no_score() -> None:
     question = "work is hard for me since the spring"
     copies = [question, "work is hard", '"work is hard for you"', "spring the since me for hard is work"]
-    assert max(RewardModel(tiny_encoder(), description()).scores(question, copies)) <= 0
+    assert max(RewardModel(tiny_encoder(), make_description()).scores(question, copies)) <= 0
 
 
 def test_copying_does_not_mend_a_score_below_zero() -> None:
@@ -369,7 +369,7 @@ def test_metrics_name_the_accuracy_of_every_kind() -> None:
 
 def test_a_new_encoder_already_finds_the_text_that_shares_rare_words() -> None:
     question, near, far = "grief is hard", "I hear how grief hurts you", "I hear how money hurts you"
-    near_score, far_score = RewardModel(tiny_encoder(), description()).scores(question, [near, far])
+    near_score, far_score = RewardModel(tiny_encoder(), make_description()).scores(question, [near, far])
     assert near_score > far_score + 0.1
 
 

@@ -2,18 +2,20 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rl_empathy.config.sections import RewardModelingConfig
 from rl_empathy.data.loading import COUNTS, DataSet
 from rl_empathy.engines.echo_earnings import Earnings
-from rl_empathy.engines.embedding import Description, RewardModel, SentenceEncoder
+from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import TrainingError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.reward_modeling import MODEL_FOLDER, prepared, run_reward_modeling
 from rl_empathy.types import Message, Reference, Row
+from tests.unit.engines.test_embedding import make_description
 
 ROWS = tuple(
     Row(
@@ -45,23 +47,13 @@ def test_what_judges_a_reward_model_is_neither_trained_on_nor_evaluated_on(tmp_p
     assert {probe.post for probe in training.probes} == evaluated_on
 
 
-def run_after_its_last_step(folder: Path, config: RewardModelingConfig, **earned: float) -> dict[str, object]:
+def run_after_its_last_step(folder: Path, config: RewardModelingConfig, **earned: float) -> dict[str, Any]:
     """The end of a stage whose model earns so much in the median for each kind of reply."""
-    settings = config.model_dump(
-        mode="json", exclude={"num_steps", "evaluate_every", "checkpoint_every", "accept_echo"}
-    )
-    description = Description(
-        kind="embedding",
-        threshold=0.4,
-        copied_limit=0.5,
-        max_tokens=32,
-        cut_fraction=0.0,
-        loss="infonce",
-        language="en",
+    only_when = {"num_steps", "evaluate_every", "checkpoint_every", "accept_echo"}
+    description = make_description(
         num_steps=config.num_steps,
-        metrics={},
         echoes={kind: asdict(Earnings(median=value, win_fraction=0.0)) for kind, value in earned.items()},
-        settings=settings,
+        settings=config.model_dump(mode="json", exclude=only_when),
     )
     RewardModel(tiny_encoder(), description).save(folder / MODEL_FOLDER)
     return run_reward_modeling(
@@ -88,11 +80,10 @@ def test_an_echo_that_beats_the_references_ends_the_run_with_the_table_and_the_w
 
 def test_a_reward_model_that_pays_for_no_echo_ends_its_stage_with_the_table(tmp_path: Path) -> None:
     result = run_after_its_last_step(tmp_path, RewardModelingConfig(), references=0.5, quote=0.4)
-    assert [line.split()[0] for line in result["echoes"]] == ["what", "references", "quote"]  # type: ignore[attr-defined]
+    assert [line.split()[0] for line in result["echoes"]] == ["what", "references", "quote"]
 
 
 def test_an_echo_that_pays_is_accepted_where_the_run_file_says_so(tmp_path: Path) -> None:
     config = RewardModelingConfig(accept_echo=True)
-    assert (
-        run_after_its_last_step(tmp_path, config, references=0.5, quote=0.6)["num_steps"] == config.num_steps
-    )
+    result = run_after_its_last_step(tmp_path, config, references=0.5, quote=0.6)
+    assert result["num_steps"] == config.num_steps

@@ -78,7 +78,7 @@ def test_a_reward_model_ends_its_stage_with_the_table_of_what_echoes_earn_and_wh
     )
     assert asyncio.run(run_module._reward_modeling(context)) == result
     assert told[:3] == result["echoes"]
-    assert "25% are longer than the 256 tokens that the reward model reads" in told[3]
+    assert "25% of posts and references are longer than the 256 tokens that the reward model reads" in told[3]
 
 
 def test_a_stage_puts_down_its_run_file_its_result_and_what_its_roles_held(
