@@ -148,7 +148,7 @@ def to_json(
     evaluations: Sequence[ModelEvaluation],
     rows: Sequence[Row],
     *,
-    file_sha256: str | None = None,
+    data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything as plain JSON types: numbers and row ids, no text.
@@ -156,11 +156,11 @@ def to_json(
     Args:
         evaluations: One a model, in order.
         rows: The held-out rows they are about; their sha256 goes in.
-        file_sha256: sha256 of the file that the rows come from, where there is one.
+        data: Of the data that the rows come from: its sha256, and what became of its rows.
         settings: How the models were asked.
     """
     return {
-        "data": {"rows_sha256": rows_sha256(rows), "file_sha256": file_sha256, "num_rows": len(rows)},
+        "data": {"rows_sha256": rows_sha256(rows), "num_rows": len(rows), **(data or {})},
         "settings": dict(settings or {}),
         "interval": {"kind": "percentile bootstrap over prompts", "confidence": CONFIDENCE},
         "p_value": "paired sign-flip test over prompts, of each measure alone",

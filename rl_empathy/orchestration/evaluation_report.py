@@ -57,7 +57,8 @@ def write_report(
     show_all: bool,
 ) -> Path:
     path = context.directory.stage("evaluate") / f"{name}.json"
-    report = to_json(evaluations, rows, file_sha256=context.data.sha256, settings=settings)
+    read = {"file_sha256": context.data.sha256, "counts": dict(context.data.counts)}
+    report = to_json(evaluations, rows, data=read, settings=settings)
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     remarks = [f"{key.replace('_', ' ')}: {value}" for key, value in _flat(settings)]
     tables = {

@@ -109,6 +109,7 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     assert losses[-1] < losses[0]
     report = json.loads((record / "evaluation" / "held_out.json").read_text())
     assert len(report["models"]) == 3
+    assert report["data"]["counts"]["rows_read"] > 0
     rollout = json.loads((record / "rollouts" / "step_000001.jsonl").read_text().splitlines()[0])
     assert rollout["versions"][0][0] == "1.0"
     assert oct(record.stat().st_mode & 0o777) == "0o700"

