@@ -17,6 +17,7 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import from_every_rank, meet_alone
 from rl_empathy.engines.shards import Shards, ZeroStage, start_deepspeed
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.observability.memory import give_back_freed_memory
 
 TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
 """(log-probs [predicted], entropies [predicted], the micro-batch's place among all predicted tokens) -> [] loss."""
@@ -89,6 +90,7 @@ class TrainingEngine:
             group["lr"] = learning_rate
         total = sum(from_every_rank(self._backward(samples, loss, temperature)))
         grad_norm = self._shards.step()
+        give_back_freed_memory()
         skipped = not math.isfinite(grad_norm)
         self.num_updates += not skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0

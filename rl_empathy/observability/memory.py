@@ -1,5 +1,6 @@
 """Memory: what a process holds, what the machine has, and how one says that it ran out."""
 
+import ctypes
 import platform
 import re
 import sys
@@ -129,6 +130,16 @@ def held_bytes() -> int:
     """Memory of this process that it shares with no other, bytes: libraries and Ray's object store are not counted."""
     info = psutil.Process().memory_info()
     return int(info.rss - getattr(info, "shared", 0))
+
+
+def give_back_freed_memory() -> None:
+    """Hand what this process has freed back to the machine, where the C library can (glibc).
+
+    It keeps freed blocks of up to 32 MiB for itself, and rows of ever other lengths leave its heap full of holes:
+    within 24 steps the trainer of a model of 135M parameters held 14 GiB, of which it used half at most.
+    """
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def machine_bytes(root: Path = Path("/")) -> int:

@@ -9,6 +9,7 @@ from rl_empathy.errors import ModelError
 from rl_empathy.observability.memory import (
     KernelKills,
     MemoryWatch,
+    give_back_freed_memory,
     held_bytes,
     machine_bytes,
     memory_ran_out,
@@ -161,3 +162,13 @@ def test_what_a_process_held_for_a_moment_is_its_peak():
     del array
     assert held_bytes() < before + 4 * 10**7
     assert watch.peak_bytes >= before + 7 * 10**7
+
+
+def test_freed_blocks_between_held_ones_go_back_to_the_machine():
+    blocks = [b"x" * 100_000 for _ in range(3000)]
+    held = blocks[::100]
+    before = held_bytes()
+    del blocks
+    give_back_freed_memory()
+    assert before - held_bytes() > 0.8 * 3000 * 100_000
+    assert len(held) == 30
