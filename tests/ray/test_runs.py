@@ -131,6 +131,7 @@ def test_an_evaluation_by_hand_can_be_stopped_and_writes_its_report_when_it_is_n
     model, report = make_tiny_model(tmp_path / "a model"), tmp_path / "report.json"
     evaluate = [sys.executable, "-m", "rl_empathy.evaluate", str(model), "--run-file", str(RUN_FILE)]
     evaluate += ["evaluate.num_prompts=3", "grpo.rewards=[{function: format}]", "--output", str(report)]
+    evaluate += ["data.system_prompt=Reply."]  # the schema's instruction would be long in a tiny vocabulary
     process = subprocess.Popen(
         evaluate, stderr=subprocess.PIPE, text=True, env=os.environ | SETTINGS, cwd=tmp_path
     )
