@@ -87,7 +87,7 @@ def test_the_written_tables_say_what_has_to_be_said_of_a_measure_and_of_the_mode
     context = SimpleNamespace(
         run_file=run_file,
         directory=SimpleNamespace(stage=lambda name: tmp_path),
-        data=SimpleNamespace(sha256="abc"),
+        data=SimpleNamespace(sha256="abc", counts={"near_copies": 5}),
     )
     written = ScoredCompletion(
         prompt_id="p", text="I hear you.", finish_reason="stop", tokens=4, similarity_to_post=0.5
@@ -104,6 +104,7 @@ def test_the_written_tables_say_what_has_to_be_said_of_a_measure_and_of_the_mode
         words = re.sub(r"[│\s]+", " ", text)
         assert "shares weights with the reward model, which was trained from the same encoder" in words
         assert "decoding: greedy" in words
+    assert json.loads((tmp_path / "held_out.json").read_text())["data"]["counts"] == {"near_copies": 5}
 
 
 def test_it_is_said_of_a_model_that_its_run_did_not_hold_the_prompts_out(tmp_path):
