@@ -17,7 +17,7 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import from_every_rank, meet_alone
 from rl_empathy.engines.shards import Shards, ZeroStage, start_deepspeed
 from rl_empathy.engines.shared_prompt import Sample
-from rl_empathy.observability.memory import give_back_freed_memory
+from rl_empathy.observability.memory import FreedMemory
 
 TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
 """(log-probs [predicted], entropies [predicted], the micro-batch's place among all predicted tokens) -> [] loss."""
@@ -70,6 +70,7 @@ class TrainingEngine:
         """Tokens a forward pass may hold; another number changes the rounding, and nothing else."""
         self.num_updates = 0
         self.skipped_in_a_row = 0
+        self._freed_memory = FreedMemory()
         self._engine, self._optimizer = start_deepspeed(model, optimizer, zero_stage)
         self._shards = Shards(self._engine, self._optimizer, zero_stage, optimizer.max_grad_norm)
         self.model: PolicyModel = self._engine.module
@@ -90,7 +91,7 @@ class TrainingEngine:
             group["lr"] = learning_rate
         total = sum(from_every_rank(self._backward(samples, loss, temperature)))
         grad_norm = self._shards.step()
-        give_back_freed_memory()
+        self._freed_memory.give_back()
         skipped = not math.isfinite(grad_norm)
         self.num_updates += not skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0

@@ -156,7 +156,7 @@ def to_json(
     Args:
         evaluations: One a model, in order.
         rows: The held-out rows they are about; their sha256 goes in.
-        data: Of the data that the rows come from: its sha256, and what became of its rows.
+        data: The sha256 of the data that the rows come from, and what became of all its rows.
         settings: How the models were asked.
     """
     return {

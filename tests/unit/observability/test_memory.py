@@ -7,9 +7,9 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from rl_empathy.errors import ModelError
 from rl_empathy.observability.memory import (
+    FreedMemory,
     KernelKills,
     MemoryWatch,
-    give_back_freed_memory,
     held_bytes,
     machine_bytes,
     memory_ran_out,
@@ -164,11 +164,13 @@ def test_what_a_process_held_for_a_moment_is_its_peak():
     assert watch.peak_bytes >= before + 7 * 10**7
 
 
-def test_freed_blocks_between_held_ones_go_back_to_the_machine():
-    blocks = [b"x" * 100_000 for _ in range(3000)]
+@pytest.mark.parametrize(("count", "goes_back"), [(4000, True), (1000, False)])
+def test_freed_blocks_between_held_ones_go_back_once_the_process_has_grown(count, goes_back):
+    memory = FreedMemory()
+    blocks = [b"x" * 100_000 for _ in range(count)]
     held = blocks[::100]
     before = held_bytes()
     del blocks
-    give_back_freed_memory()
-    assert before - held_bytes() > 0.8 * 3000 * 100_000
-    assert len(held) == 30
+    memory.give_back()
+    assert (before - held_bytes() > 0.8 * count * 100_000) == goes_back
+    assert len(held) == count // 100
