@@ -178,6 +178,7 @@ def test_an_autoscaler_brings_the_nodes_that_a_run_lacks(tmp_path):
     check_accounts(folder, num_steps=8, restarts=0)
 
 
+@pytest.mark.long
 def test_workers_come_with_nodes_and_go_with_them(tmp_path):
     """The head has room for one worker. One node is killed, another is taken back with notice, a worker is asked to go
     (SIGTERM); others replace them.
