@@ -104,7 +104,7 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
     settings = (
         "run.stages=[grpo]",
         f"model={model}",
-        "grpo.rewards=[{function: format}]",
+        "rewards.terms=[{kind: format}]",
         "grpo.kl_coef=0",
         f"cluster.rollout_workers={{min: {workers}, kv_cache_mib: 256}}",
         "cluster.address=local",

@@ -9,9 +9,9 @@ some hundredths below the optimum). Ours is synchronous here (staleness 0): what
 question. Seeds agree in number only: order and sampling differ. There are two paths:
 
     plain      One reward with a known optimum: 1 for a completion that is exactly what the output schema renders, else
-               0 (`format_reward`, the same function). Advantages without the division by the spread (`group_mean`;
+               0 (the term `format`). Advantages without the division by the spread (`group_mean`;
                TRL's `scale_rewards="none"`), correction `clip`, no KL term.
-    default    What our defaults compute: two terms (`format_reward`, and the share of different words), advantages
+    default    What our defaults compute: two terms (`format`, and the share of different words), advantages
                divided by the spread (`group_std`; TRL's "group"), correction `tis`, and the KL term `k3_ratio` to the
                reference (TRL's `beta` with `use_bias_correction_kl`). Its optimum is not known; the curves are
                compared. On policy `tis` weighs every token by the trainer's probability over vLLM's: by one, but for
@@ -79,7 +79,7 @@ TRLS: dict[str, Any] = {
     "lr_scheduler_type": "cosine_with_min_lr",
     "lr_scheduler_kwargs": {"min_lr_rate": COSINE_FLOOR},
 }
-FORMAT = "rl_empathy.rewards.form.format_reward"
+FORMAT = "trl_grpo.keeps_form"
 WORDS = "trl_grpo.distinct_words"
 
 
@@ -95,7 +95,7 @@ class ComputedAs:
 PATHS = {
     "plain": ComputedAs(
         ours=(
-            "grpo.rewards=[{function: format}]",
+            "rewards.terms=[{kind: format}]",
             "grpo.advantage=group_mean",
             "grpo.loss=clip",
             "grpo.kl_coef=0",
@@ -104,7 +104,10 @@ PATHS = {
         rewards=(FORMAT,),
     ),
     "default": ComputedAs(
-        ours=(f"grpo.rewards=[{{function: format}}, {{function: {WORDS}}}]", "grpo.loss=tis"),
+        ours=(
+            f"rewards.terms=[{{kind: format}}, {{kind: function, function: {WORDS}, sees: all}}]",
+            "grpo.loss=tis",
+        ),
         trls={"scale_rewards": "group", "beta": KL_COEF, "use_bias_correction_kl": True},
         rewards=(FORMAT, WORDS),
     ),

@@ -46,7 +46,7 @@ def trl_trainer(
     Args:
         model: Folder of the policy; it is the reference as well.
         prompts: Lists of messages, {"role", "content"}.
-        rewards: Dotted paths of reward functions as in rl_empathy.rewards.interface; their sum is trained.
+        rewards: Dotted paths of reward functions of `rewards.terms`; their sum is trained.
         **arguments: Of TRL's GRPOConfig, beside those that `trl_grpo.py` sets.
     """
     order = {"model": str(model), "prompts": prompts, "rewards": list(rewards), "arguments": arguments}

@@ -1,7 +1,7 @@
 """TRL's GRPO on a CPU, to be run in the environment that `trl_environment.py` makes. Not a benchmark itself.
 
 The first line of its standard input is the order as JSON: `model` (a folder), `prompts` (lists of messages), `rewards`
-(dotted paths of reward functions as in rl_empathy.rewards.interface, whose sum is trained) and `arguments` (of TRL's
+(dotted paths of reward functions of `rewards.terms`, whose sum is trained) and `arguments` (of TRL's
 GRPOConfig). Every further line asks for one step, which is answered with one line of JSON; the end of the input ends
 the training.
 """
@@ -12,15 +12,20 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 
-def distinct_words(group: Any, parsed: Sequence[Any]) -> list[float]:
+def distinct_words(view: Any) -> list[float]:
     """Different words over words of each completion, 0 to 1: a reward with spread in every group, for any model."""
-    words = [completion.text.split() for completion in group.completions]
+    words = [completion.text.split() for completion in view.completions]
     return [len(set(each)) / max(1, len(each)) for each in words]
+
+
+def keeps_form(view: Any) -> list[float]:
+    """What the reward term `format` gives."""
+    return [float(completion.keeps_form) for completion in view.completions]
 
 
 class Scores:
@@ -37,19 +42,18 @@ class Scores:
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         from rl_empathy.schema import CHAIN_OF_EMPATHY
 
-        completions = [self._completion(ids) for ids in completion_ids]
-        parsed = [CHAIN_OF_EMPATHY.parse(completion.text, strict=True) for completion in completions]
-        self.rewards = self._function(SimpleNamespace(completions=completions), parsed)
+        completions = [self._completion(ids, CHAIN_OF_EMPATHY) for ids in completion_ids]
+        self.rewards = self._function(SimpleNamespace(completions=completions))
         self.completion_tokens = [len(ids) for ids in completion_ids]
         return self.rewards
 
-    def _completion(self, ids: list[int]) -> SimpleNamespace:
+    def _completion(self, ids: list[int], schema: Any) -> SimpleNamespace:
         """As rl_empathy has it: special tokens kept, without the end token."""
         ended = ids[-1] == self._tokenizer.eos_token_id
         text = self._tokenizer.decode(
             ids[:-1] if ended else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return SimpleNamespace(text=text, finish_reason="stop" if ended else "length")
+        return SimpleNamespace(text=text, keeps_form=ended and schema.parse(text, strict=True).valid)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.config.reference import reference_text
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, ModelError
-from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan
+from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan, require_terms
 
 RUN_CONFIG = "config.yaml"
 
@@ -55,6 +55,7 @@ def train(
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
     run_file = _run_file(arguments)
     require_what_stages_need(run_file)
+    require_terms(run_file)
     if check:
         return print_plan(run_file)
     prepare_environment()

@@ -52,6 +52,19 @@ def print_plan(run_file: RunFile) -> int:
     return 0
 
 
+def require_terms(run_file: RunFile) -> None:
+    """Import the user's reward functions, and look whether every term can be made.
+
+    Raises:
+        ConfigError: One cannot.
+    """
+    from rl_empathy.rewards.parts import Parts
+    from rl_empathy.rewards.terms import check_terms
+
+    folders = (os.getcwd(), *(run_file.rewards.import_from or ()))
+    check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=folders))
+
+
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command, say on stderr what went wrong, and give its exit code.
 

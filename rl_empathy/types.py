@@ -194,13 +194,15 @@ class GroupRewards:
 
     Example with two completions and the terms of Empathy-R1:
         terms  = {"format": (1.0, 0.0), "answer": (0.71, 0.40)}     raw, before weights
-        totals = (1.71, 0.40)                                        weighted sum
+        weights = {"format": 1.0, "answer": 1.0}                    of the terms in the sum
+        totals = (1.71, 0.40)                                        the terms combined
         errors = ((), ("missing",))                                  kinds of schema error, strict reading
         span_tokens = ({"L1": 14, …, "answer": 60}, {})              length of each span, tokens
     A total is None when a term failed on this completion: it is left out of its group's statistics.
     """
 
     terms: Mapping[str, tuple[float | None, ...]]
+    weights: Mapping[str, float]
     totals: tuple[float | None, ...]
     errors: tuple[tuple[str, ...], ...]
     span_tokens: tuple[Mapping[str, int], ...]
@@ -216,11 +218,15 @@ class GroupRewards:
         """Whether some completion is better than another; rounding of an encoder is no preference."""
         return self.spread > MIN_SPREAD
 
-    def term_has_spread(self, name: str) -> bool:
-        """Whether one term calls some valid completion better than another."""
-        pairs = zip(self.terms[name], self.totals, strict=True)
-        scores = [score for score, total in pairs if score is not None and total is not None]
-        return bool(scores) and max(scores) - min(scores) > MIN_SPREAD
+    @property
+    def a_term_has_spread(self) -> bool:
+        """Whether some term that counts calls one valid completion better than another."""
+        return any(self._has_spread(self.terms[name]) for name, weight in self.weights.items() if weight)
+
+    def _has_spread(self, scores: Sequence[float | None]) -> bool:
+        pairs = zip(scores, self.totals, strict=True)
+        known = [score for score, total in pairs if score is not None and total is not None]
+        return bool(known) and max(known) - min(known) > MIN_SPREAD
 
     @property
     def valid(self) -> list[float]:

@@ -51,9 +51,12 @@ def make_group(prompt: Prompt | None = None, *, size: int = 2, version: PolicyVe
     )
 
 
-def make_rewards(*totals: float | None) -> GroupRewards:
+def make_rewards(*totals: float | None, terms=None, weight: float = 1.0) -> GroupRewards:
+    """Of one term, or of several, each of the weight."""
+    terms = terms or {"format": totals}
     return GroupRewards(
-        terms={"format": totals},
+        terms=terms,
+        weights=dict.fromkeys(terms, weight),
         totals=totals,
         errors=tuple(() for _ in totals),
         span_tokens=tuple({} for _ in totals),

@@ -1,16 +1,17 @@
 """The reward model: every term of the reward with a mailbox."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
 
-from rl_empathy.config.sections import RewardTermConfig
+from rl_empathy.config.sections import RewardsConfig
 from rl_empathy.engines.embedding import RewardModel as EmbeddingModel
 from rl_empathy.engines.embedding import SentenceEncoder
 from rl_empathy.observability.memory import own_pulse
 from rl_empathy.observability.role_log import divert_output
-from rl_empathy.rewards.answer import AnswerReward
-from rl_empathy.rewards.form import format_reward
-from rl_empathy.rewards.interface import RewardScorer, RewardTerm, load_function
+from rl_empathy.rewards.parts import OwnThread, Parts
+from rl_empathy.rewards.scoring import RewardScorer, scored_terms
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import GroupRewards, Pulse, RolloutGroup
 
@@ -19,17 +20,19 @@ SIMILARITY_TOKENS = 256
 
 
 class RewardModel:
-    """Scores whole groups."""
+    """Scores whole groups, several at a time: a term that waits for a judge keeps no other group waiting."""
 
     def __init__(
         self,
-        terms: tuple[RewardTermConfig, ...],
+        rewards: RewardsConfig,
         log: str,
         *,
         schema: OutputSchema,
+        language: Literal["en", "zh"],
         tokenizer_path: str,
         embedding_path: str | None,
-        retries: int,
+        import_from: Sequence[str],
+        replies: str,
         have_worked: bool,
         similarity_encoder: str | None = None,
     ) -> None:
@@ -41,24 +44,32 @@ class RewardModel:
         decode: Callable[[list[int]], str] = functools.partial(  # type: ignore[assignment]
             tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        self._embedding = EmbeddingModel.load(embedding_path) if embedding_path else None
-        self._similarity_encoder = similarity_encoder
-        self._scorer = RewardScorer(
-            schema, [self._term(term) for term in terms], decode, retries=retries, have_worked=have_worked
+        parts = Parts(
+            language=language,
+            import_from=import_from,
+            cache=Path(replies),
+            reward_model=EmbeddingModel.load(embedding_path) if embedding_path else None,
         )
+        terms = scored_terms(rewards, parts, have_worked=have_worked)
+        self._scorer = RewardScorer(schema, terms, decode, combine=rewards.combine)
+        self._similarity_encoder = similarity_encoder
+        self._thread = OwnThread()
 
-    def ready(self) -> Pulse:
+    async def ready(self) -> Pulse:
         """Answer once every term can score: the node it runs on."""
         return own_pulse()
 
-    def score(self, group: RolloutGroup) -> GroupRewards:
+    async def score(self, group: RolloutGroup) -> GroupRewards:
         """Score every completion of a group by every term."""
-        return self._scorer.score(group)
+        return await self._scorer.score(group)
 
-    def similarity_to_post(self, group: RolloutGroup) -> list[float | None]:
+    async def similarity_to_post(self, group: RolloutGroup) -> list[float | None]:
         """Cosine of each answer with the post, by evaluate.similarity_encoder; 0 where there is no answer."""
         if self._similarity_encoder is None:
             return [None] * len(group.completions)
+        return await self._thread.run(self._similarities, group)
+
+    def _similarities(self, group: RolloutGroup) -> list[float | None]:
         answers = [
             self._schema.parse(c.text, strict=False).text_of(self._schema.answer) for c in group.completions
         ]
@@ -69,20 +80,3 @@ class RewardModel:
     @functools.cached_property
     def _encoder(self) -> SentenceEncoder:
         return SentenceEncoder.load(str(self._similarity_encoder))
-
-    def _term(self, term: RewardTermConfig) -> RewardTerm:
-        name = term.name
-        if term.function == "format":
-            return RewardTerm(name=name, function=format_reward, weight=term.weight)
-        if term.function == "answer":
-            assert self._embedding is not None, "the run gives a reward model to every run with this term"
-            arguments = {"mode": "raw", "threshold": self._embedding.threshold} | term.arguments
-            answer = AnswerReward(
-                self._embedding.scores,
-                self._schema,
-                weight=term.weight,
-                **arguments,  # type: ignore[arg-type]
-            )
-            return RewardTerm(name=name, function=answer, weight=term.weight)
-        function = functools.partial(load_function(term.function), **term.arguments)  # type: ignore[arg-type]
-        return RewardTerm(name=name, function=function, weight=term.weight)

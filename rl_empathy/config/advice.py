@@ -43,9 +43,9 @@ def idle_advice(run_file: RunFile) -> list[str]:
         if is_idle and _is_changed(run_file, key)
     ]
     return lines + [
-        f"the argument threshold of the reward term {term.name} has no effect: its mode is raw"
-        for term in grpo.rewards
-        if "threshold" in term.arguments and term.arguments.get("mode", "raw") == "raw"
+        f"{key} of the reward term {term.name} has no effect: {why}"
+        for term in run_file.rewards.terms
+        for key, why in term.idle.items()
     ]
 
 

@@ -8,7 +8,14 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.sections import Stage
 from rl_empathy.errors import RunDirectoryError
 
-_FREE = ("run.name:", "run.directory:", "logging.", "serve.", "reward_modeling.accept_echo:")
+_FREE = (
+    "run.name:",
+    "run.directory:",
+    "logging.",
+    "serve.",
+    "reward_modeling.accept_echo:",
+    "rewards.import_from:",
+)
 _FREE_CLUSTER = ("cluster.",)
 _FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.", "cluster.restarts.")
 _BASE = ("model.", "schema")
@@ -22,8 +29,10 @@ _NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "evaluate": ("sft", "reward_modeling", "grpo"),
 }
 """The earlier stages whose models each stage takes."""
-_EVALUATED = ("evaluate.", "grpo.rewards", *_SHARED)
+_EVALUATED = ("evaluate.", "rewards.", *_SHARED)
 _LENGTH = "num_steps"
+_OWN: Mapping[Stage, tuple[str, ...]] = {"grpo": ("grpo.", "rewards.")}
+"""The keys that a stage is trained by; of the others their own section."""
 
 
 def refused_changes(before: RunFile, now: RunFile) -> list[str]:
@@ -64,7 +73,11 @@ def reopened(now: RunFile, trained: Mapping[Stage, RunFile], finished: Collectio
             continue
         lines = difference(trained[stage], now)
         _require_same_inputs(stage, trained[stage], now)
-        mine = [line for line in lines if line.startswith(f"{stage}.") and not line.startswith(_FREE)]
+        mine = [
+            line
+            for line in lines
+            if line.startswith(_OWN.get(stage, (f"{stage}.",))) and not line.startswith(_FREE)
+        ]
         own = mine if stage in finished else []
         if own and _only_grows(stage, trained[stage], now, own):
             goes_on[stage] = own[0]

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from rl_empathy.config.run_file import RunFile
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands in a run file: ("grpo", "rewards", 0, "weight")."""
+"""Where a value stands in a run file: ("rewards", "terms", 0, "weight")."""
 
 
 @cache
@@ -19,31 +19,42 @@ def section_keys(section: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
-def section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds: alone, optional, one choice of several, or the entry of a list."""
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold: alone, optional, several to choose from, or the entries of a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := section_in(part))), None)
+        return [annotation]
+    return [found for part in get_args(annotation) for found in sections_in(part)]
 
 
-def section_at(path: KeyPath) -> type[BaseModel] | None:
-    """The section that stands at `path`, or None where no keys are declared."""
-    section: type[BaseModel] | None = RunFile
+def keys_at(path: KeyPath) -> list[str]:
+    """The keys that may stand at `path`; none where none are declared."""
+    return list(dict.fromkeys(key for section in sections_at(path) for key in section_keys(section)))
+
+
+def kinds_at(path: KeyPath) -> list[str]:
+    """The kinds of section of which one may stand at `path`."""
+    fields = [section.model_fields["kind"] for section in sections_at(path) if "kind" in section.model_fields]
+    return [kind for field in fields for kind in get_args(field.annotation)]
+
+
+def sections_at(path: KeyPath) -> list[type[BaseModel]]:
+    """The sections of which one may stand at `path`; none where no keys are declared."""
+    sections: list[type[BaseModel]] = [RunFile]
     for key in path:
         if isinstance(key, int):
             continue
-        if section is None or (field := section_keys(section).get(key)) is None:
-            return None
-        section = section_in(field.annotation)
-    return section
+        fields = [found for section in sections if (found := section_keys(section).get(key))]
+        sections = [inner for field in fields for inner in sections_in(field.annotation)]
+    return sections
 
 
 def dotted_keys(section: type[BaseModel] = RunFile, prefix: str = "") -> Iterator[str]:
-    """Every key of the run file: `run`, `run.name`, …, `grpo.rewards[].weight` for an entry of a list."""
+    """Every key of the run file: `run`, `run.name`, …, `rewards.terms[].weight` for an entry of a list."""
     for key, field in section_keys(section).items():
         yield prefix + key
-        if inner := section_in(field.annotation):
-            yield from dotted_keys(inner, f"{prefix}{key}{'[]' if is_list(field) else ''}.")
+        inner = sections_in(field.annotation)
+        inside = f"{prefix}{key}{'[]' if is_list(field) else ''}."
+        yield from dict.fromkeys(key for each in inner for key in dotted_keys(each, inside))
 
 
 def is_list(field: FieldInfo) -> bool:
@@ -51,7 +62,7 @@ def is_list(field: FieldInfo) -> bool:
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as a reader writes it: grpo.rewards[0].weight."""
+    """A path as a reader writes it: rewards.terms[0].weight."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"

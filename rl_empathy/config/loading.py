@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, section_at, section_keys
+from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at, section_keys
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.source import Problem, Source, yaml_text
 from rl_empathy.errors import ConfigError
@@ -61,6 +61,7 @@ def load_run_file(
     if source.data is not None:
         _fill_empty_sections(source.data, RunFile)
         _fill_name(source.data, Path(path))
+        _fill_import_from(source.data, Path(path))
         _expand_home(source.data)
         if check_paths:
             problems += _missing_files(source)
@@ -128,6 +129,13 @@ def _fill_name(data: dict[str, Any], path: Path) -> None:
         run["name"] = re.sub(r"[^\w.\-]+", "_", path.stem).strip("_.") or "run"
 
 
+def _fill_import_from(data: dict[str, Any], path: Path) -> None:
+    """The user's functions may stand beside the run file; the record of the run says where that was."""
+    rewards = data.setdefault("rewards", {})
+    if isinstance(rewards, dict) and rewards.get("import_from") is None:
+        rewards["import_from"] = [str(path.parent)]
+
+
 def _path_values(data: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     for section, key in _PATH_KEYS:
         inner = data.get(section)
@@ -163,7 +171,7 @@ def _validation_problems(error: ValidationError, source: Source) -> list[Problem
         telling = [
             (path, details)
             for path, details in found
-            if len(path) > len(place) or not details["type"].endswith(("_type", "_parsing"))
+            if len(path) > len(place) or not details["type"].endswith(("_type", "_parsing", "literal_error"))
         ]
         if telling:
             problems += [_problem(path, [details], source) for path, details in telling]
@@ -176,7 +184,11 @@ def _data_path(details: ErrorDetails, data: Any) -> tuple[KeyPath, KeyPath | Non
     """Where in the data an error is, without pydantic's names of union branches; and where the union is."""
     path: KeyPath = ()
     choice: KeyPath | None = None
+    of_a_kind: KeyPath | None = None
     for depth, key in enumerate(details["loc"], start=1):
+        if isinstance(data, dict) and path[-1:] != (key,) and data.get("kind") == key and of_a_kind != path:
+            of_a_kind = path  # this is the kind, by which pydantic chose; a key of the same name may follow
+            continue
         if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int)):
             data = data[key]  # type: ignore[index]
         elif not (depth == len(details["loc"]) and details["type"] == "missing"):
@@ -192,6 +204,12 @@ def _problem(path: KeyPath, choices: list[ErrorDetails], source: Source) -> Prob
         text = f"unknown key; {_suggestion(path)}"
     elif details["type"] == "missing":
         text = _PLAIN_MESSAGES["missing"]
+    elif details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = kinds_at(path)
+        wrong = details.get("ctx", {}).get("tag")
+        near = get_close_matches(str(wrong), kinds, n=1, cutoff=0.6)
+        said = "kind: this key is needed" if wrong is None else f"kind: there is no {wrong}"
+        text = f"{said}; " + (f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(kinds)}")
     elif details["type"] == "value_error":
         text = details["msg"].removeprefix("Value error, ")
     else:
@@ -208,8 +226,7 @@ _shortened.maxlevel, _shortened.maxstring, _shortened.maxother = 3, 60, 60
 def _suggestion(path: KeyPath) -> str:
     """The nearest valid key of the same section, else of any section, else all keys of the section."""
     wrong, around = str(path[-1]), path[:-1]
-    section = section_at(around)
-    here = list(section_keys(section)) if section else []
+    here = keys_at(around)
     if near := get_close_matches(wrong, here, n=1, cutoff=0.75):
         return f"did you mean `{near[0]}`?"
     elsewhere = [key for key in dotted_keys() if key.rpartition(".")[2] == wrong]

@@ -1,19 +1,28 @@
-"""What a stage needs of another one: refused before anything starts, with the stage that would give it."""
+"""What a run needs of its stages: refused before anything starts, with the stage that would give it."""
+
+from collections.abc import Mapping
 
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.sections import Stage
+from rl_empathy.config.sections.rewards import Need
 from rl_empathy.errors import ConfigError
+
+GIVEN_BY: Mapping[Need, Stage] = {"reward_model": "reward_modeling"}
+"""The stage that makes what a reward term needs."""
 
 
 def require_what_stages_need(run_file: RunFile) -> None:
     """Look whether the stages of a run file are given what they take.
 
     Raises:
-        ConfigError: Stage grpo is to reward answers, and no stage before it makes a reward model.
+        ConfigError: Stage grpo is to reward by something that no stage before it makes.
     """
     stages = run_file.run.stages
-    rewards_answers = any(term.function == "answer" for term in run_file.grpo.rewards)
-    if "grpo" in stages and rewards_answers and "reward_modeling" not in stages[: stages.index("grpo")]:
-        raise ConfigError(
-            f"grpo.rewards has the term answer, but run.stages ({', '.join(stages)}) has no stage reward_modeling "
-            "before grpo; add it, or set grpo.rewards: [{function: format}]"
-        )
+    before = stages[: stages.index("grpo")] if "grpo" in stages else ()
+    for name, needs in run_file.rewards.needs.items() if "grpo" in stages else ():
+        for need in needs:
+            if (giver := GIVEN_BY[need]) not in before:
+                raise ConfigError(
+                    f"the reward term {name} needs a {need.replace('_', ' ')}, but run.stages ({', '.join(stages)}) "
+                    f"has no stage {giver} before grpo; add it, or leave the term out of rewards.terms"
+                )

@@ -12,6 +12,7 @@ from rl_empathy.config.sections import (
     LoggingConfig,
     ModelConfig,
     RewardModelingConfig,
+    RewardsConfig,
     RunConfig,
     Section,
     ServeConfig,
@@ -35,6 +36,8 @@ class RunFile(Section):
     """Stage sft."""
     reward_modeling: RewardModelingConfig = RewardModelingConfig()
     """Stage reward_modeling."""
+    rewards: RewardsConfig = RewardsConfig()
+    """What stage grpo rewards, and stage evaluate measures."""
     grpo: GRPOConfig = GRPOConfig()
     """Stage grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()

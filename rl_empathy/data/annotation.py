@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rl_empathy.config.sections import ColumnsConfig
 from rl_empathy.data.loading import OnRisk, read_source, screened
-from rl_empathy.data.openai_teacher import OpenAISettings, OpenAITeacher
+from rl_empathy.data.openai_teacher import OpenAITeacher
 from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES
 from rl_empathy.data.rows import row_to_dict, write_json_lines, write_rows
 from rl_empathy.data.sources import locate
@@ -25,6 +25,7 @@ from rl_empathy.data.teachers import (
     require_template_schema,
 )
 from rl_empathy.errors import AnnotationError, ConfigError, DataError, RlEmpathyError, Stopped
+from rl_empathy.judging.chat_client import ChatSettings
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import Row
 
@@ -140,7 +141,7 @@ def annotate_file(
     columns: ColumnsConfig | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
     on_risk: OnRisk = "exclude",
-    settings: OpenAISettings | None = None,
+    settings: ChatSettings | None = None,
 ) -> AnnotationSummary:
     """Write `output`, rows with traces, and `<output>.rejected.jsonl`, the rows that got none.
 
@@ -158,7 +159,7 @@ def annotate_file(
     if teacher == "openai" and settings is None:
         if not base_url or not model:
             raise ConfigError("teacher openai needs base_url (up to /v1) and model")
-        settings = OpenAISettings(base_url=base_url, model=model, api_key_name=api_key_name)
+        settings = ChatSettings(base_url=base_url, model=model, api_key_name=api_key_name)
     if "template" in (teacher, on_risk):
         require_template_schema(schema)
     source = locate(
@@ -176,7 +177,8 @@ def annotate_file(
     def made() -> Teacher:
         if settings is None:
             return TemplateTeacher(language=language)
-        return OpenAITeacher(settings, schema, language=language, cache=cache)
+        patient = replace(settings, concurrency=concurrency)
+        return OpenAITeacher(patient, schema, language=language, cache=cache)
 
     try:
         results, num_cached = asyncio.run(_annotate_all(rows, made, concurrency))

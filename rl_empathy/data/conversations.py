@@ -13,8 +13,8 @@ from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from rl_empathy.data.templates import template_trace
-from rl_empathy.data.text import shown
 from rl_empathy.errors import DataError, ModelError
+from rl_empathy.observability.shown import shown
 from rl_empathy.schema import OutputSchema, is_marker, known_delimiter
 from rl_empathy.types import Message, Row
 

@@ -6,8 +6,9 @@ from typing import Any
 from rl_empathy.data.records import Record
 from rl_empathy.data.rows import row_from_dict
 from rl_empathy.data.sources import Source, dialogue_records, records
-from rl_empathy.data.text import cleaned, conversation_key, is_missing, joined_post, shown
+from rl_empathy.data.text import cleaned, conversation_key, is_missing, joined_post
 from rl_empathy.errors import DataError
+from rl_empathy.observability.shown import shown
 from rl_empathy.types import Message, Reference, Role, Row
 
 Items = Iterator[Row | DataError]

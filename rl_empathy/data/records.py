@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from rl_empathy.data.text import shown, unwritable
 from rl_empathy.errors import DataError
+from rl_empathy.observability.shown import shown, unwritable
 
 MAX_DEPTH = 100
 """Levels of lists and objects in one record."""

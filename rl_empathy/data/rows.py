@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rl_empathy.data.text import is_missing, shown
+from rl_empathy.data.text import is_missing
 from rl_empathy.errors import DataError
+from rl_empathy.observability.shown import shown
 from rl_empathy.types import Message, Reference, Row, Trace
 
 _KEYS = ("id", "prompt", "messages", "references", "trace", "metadata")

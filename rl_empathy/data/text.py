@@ -1,7 +1,6 @@
-"""Text as people typed it: cleaned of markup, folded for comparison, shortened for error texts."""
+"""Text as people typed it: cleaned of markup, folded for comparison."""
 
 import hashlib
-import json
 import math
 import re
 import unicodedata
@@ -12,7 +11,6 @@ from rl_empathy.types import Message
 
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")  # joiners stay: they hold emoji and letters together
 _NOT_WORD = re.compile(r"[\W_]+")
-_UNWRITABLE = re.compile("[\ud800-\udfff\x00]")
 _MISSING = {"", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat"}
 
 
@@ -41,30 +39,9 @@ def folded(text: str) -> str:
     return _NOT_WORD.sub("", plain) or plain.strip()
 
 
-def unwritable(text: str) -> str:
-    """Say what a text holds that no text file can, such as half an emoji; empty where it holds nothing of the kind."""
-    match = _UNWRITABLE.search(text)
-    if match is None:
-        return ""
-    code = ord(match.group())
-    what = "half of a character outside the basic plane, such as half an emoji" if code else "NUL"
-    return f"\\u{code:04x} ({what})"
-
-
 def hashed(text: str) -> str:
     """A hash to draw by: the same on every machine, and of this text alone."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def shown(value: object, limit: int = 40) -> str:
-    """Give a value as error texts show it: at most `limit` characters, since transcripts are private.
-
-    Every text can be printed: a character that UTF-8 has no bytes for, such as half an emoji, is escaped.
-    """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text[: 16 * limit].split()).encode("utf-8", "backslashreplace").decode()
-    quoted = text if len(text) <= limit else text[: limit - 1] + "…"
-    return f'"{quoted}"' if isinstance(value, str) else quoted
 
 
 def joined_post(title: str, body: str) -> str:

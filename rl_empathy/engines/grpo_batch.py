@@ -80,8 +80,7 @@ def step_advantages(groups: Sequence[ScoredGroup], config: GRPOConfig) -> Advant
         config: Section grpo.
     """
     terms = list(groups[0].rewards.terms)
-    by_name = {term.name: term.weight for term in config.rewards}
-    weights = torch.tensor([by_name[name] for name in terms], dtype=torch.float64)
+    weights = torch.tensor([groups[0].rewards.weights[name] for name in terms], dtype=torch.float64)
     contributions = [
         group_contributions(_valid_scores(scored, terms), weights, kind=config.advantage) for scored in groups
     ]

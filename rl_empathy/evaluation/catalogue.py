@@ -1,6 +1,7 @@
 """What every measure is, and in which direction it is better."""
 
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 
@@ -13,9 +14,6 @@ class Described(NamedTuple):
 
 _MEASURES = {
     "reward/mean": Described("higher", "weighted sum of the reward terms, which stage grpo trains on"),
-    "reward/answer/mean": Described(
-        "higher", "the reward model's likeness of answer and post, which grpo trains on"
-    ),
     "text/similarity_to_post": Described("neither", "likeness of answer and post: a copy of the post has 1"),
     "text/copy_fraction": Described("lower", "runs of four words in the answer that the post has too"),
     "schema/valid_fraction": Described("higher", "completions that keep the form of the schema, and end"),
@@ -42,13 +40,24 @@ _MEASURES = {
     "rollout/completion_length_tokens": Described("neither", "in tokens of the model's own tokenizer"),
 }
 _FAMILIES = (
-    (r"reward/(.+)/mean", Described("higher", "the reward term {0}, before its weight")),
+    (
+        r"reward/(.+)/mean",
+        Described("higher", "the reward term {0}, before its weight, which stage grpo trains on"),
+    ),
     (r"schema/error/(.+)_fraction", Described("lower", "completions with the schema error {0}")),
     (r"span/(.+)/present_fraction", Described("higher", "completions that have the span {0}")),
     (r"span/(.+)/length_characters", Described("neither", "characters of the span {0}, where it is there")),
 )
-LEADING = tuple(_MEASURES)[:10]
-"""The measures that a table leads with; copying stands beside every likeness."""
+_TOTAL, *_REST = tuple(_MEASURES)[:9]
+
+
+def leading(terms: Sequence[str]) -> tuple[str, ...]:
+    """The measures that a table leads with; copying stands beside every likeness.
+
+    Args:
+        terms: Reward terms that are among them, by name.
+    """
+    return (_TOTAL, *(f"reward/{term}/mean" for term in terms), *_REST)
 
 
 def described(measure: str) -> Described:

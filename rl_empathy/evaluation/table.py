@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from rl_empathy.evaluation.catalogue import LEADING, described
+from rl_empathy.evaluation.catalogue import described, leading
 from rl_empathy.evaluation.intervals import Interval
 from rl_empathy.evaluation.report import Difference, ModelEvaluation, compare
 from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS, significant
@@ -17,6 +17,7 @@ MEASURE_WIDTH = 36
 def comparison_table(
     evaluations: Sequence[ModelEvaluation],
     *,
+    terms: Sequence[str] = (),
     show_all: bool = False,
     notes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
@@ -25,6 +26,7 @@ def comparison_table(
 
     Args:
         evaluations: In the order of the columns.
+        terms: Reward terms that lead, by name.
         show_all: Every measure; otherwise those that a reader wants first.
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
@@ -33,7 +35,8 @@ def comparison_table(
         The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
     """
     present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
-    shown = _by_family(present) if show_all else [measure for measure in LEADING if measure in present]
+    first = [measure for measure in leading(terms) if measure in present]
+    shown = _by_family(present, first) if show_all else first
     last_two = evaluations[-2:] if len(evaluations) > 1 else ()
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
     starred = significant(differences.values())
@@ -113,11 +116,11 @@ def _about_columns(evaluations: Sequence[ModelEvaluation], prompts: Mapping[str,
     return lines
 
 
-def _by_family(measures: Iterable[str]) -> list[str]:
+def _by_family(measures: Iterable[str], first: Sequence[str]) -> list[str]:
     """The leading ones first; then those of one span or kind together, in the order in which the families come."""
-    families: dict[str, list[str]] = {"": [measure for measure in LEADING if measure in set(measures)]}
+    families: dict[str, list[str]] = {"": [*first]}
     for measure in measures:
-        if measure not in LEADING:
+        if measure not in first:
             families.setdefault(measure.rpartition("/")[0], []).append(measure)
     return [measure for family in families.values() for measure in family]
 

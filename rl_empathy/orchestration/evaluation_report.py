@@ -63,7 +63,11 @@ def write_report(
     remarks = [f"{key.replace('_', ' ')}: {value}" for key, value in _flat(settings)]
     tables = {
         every: comparison_table(
-            evaluations, show_all=every, notes=measure_notes(context.run_file), remarks=remarks
+            evaluations,
+            terms=[term.name for term in context.run_file.rewards.terms if term.leads],
+            show_all=every,
+            notes=measure_notes(context.run_file),
+            remarks=remarks,
         )
         for every in (False, True)
     }
@@ -89,9 +93,10 @@ def settings_said(
         else "greedy (temperature 0)",
         "asked_with": {model.name: model.asked_with for model in models},
     }
-    if unscored and any(term.function == "answer" for term in run_file.grpo.rewards):
+    if unscored and run_file.rewards.needs:
         settings["left_out"] = (
-            "the reward term answer, for want of a reward model: reward/mean is the sum of the others"
+            f"the reward term {', '.join(run_file.rewards.needs)}, for want of a reward model: reward/mean is the sum "
+            "of the others"
         )
     if missing := sum(not row.references for row in rows):
         settings["without_references"] = (
@@ -136,8 +141,8 @@ def measure_notes(run_file: RunFile) -> dict[str, str]:
         return {"text/similarity_to_post": f"{encoder} is a reward model: no evidence beside a reward"}
     if trained_from == "auto":
         trained_from = str(packaged_encoder()) if run_file.data.language == "en" else ""
-    rewarded = any(term.function == "answer" for term in run_file.grpo.rewards)
+    rewarded = ", ".join(f"reward/{name}/mean" for name in run_file.rewards.needs)
     if rewarded and trained_from and Path(trained_from).resolve() == Path(encoder).resolve():
         shared = "shares weights with the reward model, which was trained from the same encoder: no evidence"
-        return {"text/similarity_to_post": f"{shared} beside reward/answer/mean"}
+        return {"text/similarity_to_post": f"{shared} beside {rewarded}"}
     return {"text/similarity_to_post": f"by the encoder {encoder}"}

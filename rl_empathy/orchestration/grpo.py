@@ -210,7 +210,7 @@ def drop_reason(group: GroupHandle, *, config: GRPOConfig) -> str | None:
 def _has_spread(rewards: GroupRewards, config: GRPOConfig) -> bool:
     """Whether the advantages differ: `gdpo` scales each term alone, so there two terms never cancel each other."""
     if config.advantage == "gdpo":
-        return any(rewards.term_has_spread(term.name) for term in config.rewards if term.weight)
+        return rewards.a_term_has_spread
     return rewards.has_spread
 
 

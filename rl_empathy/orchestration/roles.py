@@ -23,6 +23,7 @@ from rl_empathy.orchestration.fleet import (
 )
 from rl_empathy.orchestration.fleet.calls import Resources, Role, start_role
 from rl_empathy.orchestration.fleet.ranks import Ranks, all_or_none
+from rl_empathy.orchestration.fleet.restarts import AT_ONCE
 from rl_empathy.orchestration.fleet.savings import MICROBATCH, SEQUENCES
 
 T = TypeVar("T")
@@ -166,7 +167,7 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     """
     run_file, started = context.run_file, context.started
     settings = run_file.cluster.reward_model
-    terms = tuple(t for t in run_file.grpo.rewards if embedding is not None or t.function != "answer")
+    rewards = run_file.rewards if embedding is not None else run_file.rewards.without("reward_model")
 
     def have_worked() -> bool:
         scored = started.reward_model is not None and started.reward_model.has_answered
@@ -177,12 +178,16 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             context,
             "reward_model",
             RewardModel,
-            terms,
-            resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus),
+            rewards,
+            resources=Resources(
+                num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_concurrency=AT_ONCE
+            ),
             schema=context.schema,
             tokenizer_path=str(tokenizer),
             embedding_path=str(embedding) if embedding else None,
-            retries=run_file.grpo.reward_retries,
+            language=run_file.data.language,
+            import_from=[absolute(folder) for folder in rewards.import_from or ()],
+            replies=str(context.directory.path / "judging"),
             have_worked=have_worked(),
             similarity_encoder=similarity_encoder(run_file),
         )
@@ -192,9 +197,9 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         started.reward_model.kill()
         started.reward_model = None
     if started.reward_model is None:
-        if len(terms) < len(run_file.grpo.rewards):
+        if left := {*run_file.rewards.needs} - {term.name for term in rewards.terms}:
             context.progress.warning(
-                "the reward term answer is left out of the evaluation, and of its reward/mean: no stage "
+                f"{', '.join(sorted(left))}: left out of the evaluation, and of its reward/mean, since no stage "
                 "reward_modeling has made a reward model"
             )
         start_again = functools.partial(_start_again, context, "reward_model", start)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl_empathy.config.loading import load_run_file
+from rl_empathy.rewards.terms import TERMS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "rl_empathy").rglob("*.py"))
@@ -62,3 +63,12 @@ def test_nothing_is_left_for_later_without_an_issue(word):
 
 def test_no_module_has_a_name_that_says_nothing():
     assert not {path.stem for path in SOURCES} & {"utils", "helpers", "misc", "common"}
+
+
+def test_no_branch_on_a_kind_of_reward_term_outside_the_terms():
+    kinds = {*TERMS} - {"embedding", "function"}  # words that mean other things as well
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            compared = ast.walk(node) if isinstance(node, ast.Compare | ast.MatchValue) else ()
+            said = {part.value for part in compared if isinstance(part, ast.Constant)}
+            assert not kinds & {each for each in said if isinstance(each, str)}, f"{path}:{node.lineno}"

@@ -35,7 +35,10 @@ def compared(tmp_path_factory):
         "schema=plain",
         "cluster.rollout_workers.min=1",
     ]
-    settings += ["grpo.rewards=[{function: tests.rewards.vowels}]", "cluster.deadlines.start_s=600"]
+    settings += [
+        "rewards.terms=[{kind: function, function: tests.rewards.vowels, sees: all}]",
+        "cluster.deadlines.start_s=600",
+    ]
     settings += ["data.max_prompt_tokens=980"]  # tiny vocabularies make long prompts
     command = [sys.executable, "-m", "rl_empathy.evaluate", *map(str, models), *settings]
     done = subprocess.run(

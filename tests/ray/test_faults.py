@@ -136,8 +136,8 @@ def test_a_role_that_hangs_is_replaced(tmp_path, role):
 def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
     """One of 8 prompts has a judge that raises, one a score that is no number, one scores for one completion only."""
     folder = tmp_path / "runs"
-    rewards = "grpo.rewards=[{function: tests.rewards.unreliable}]"
-    with start(folder, rewards, "grpo.reward_retries=0") as run:
+    rewards = "rewards.terms=[{kind: function, function: tests.rewards.unreliable, sees: all, retries: 0}]"
+    with start(folder, rewards) as run:
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=8, restarts=0)
     survivors = {(line["epoch"], line["index"]): line for line in ledger(folder)}
@@ -161,7 +161,7 @@ def test_rewards_that_fail_are_dropped_and_counted_and_never_zero(tmp_path):
 def test_a_group_whose_judge_never_ends_is_dropped_by_name_and_the_others_are_trained(tmp_path):
     """It costs the reward model its life twice, and no more: the run has a budget, and a resume would meet it again."""
     folder = tmp_path / "runs"
-    rewards = "grpo.rewards=[{function: tests.rewards.stubborn}]"
+    rewards = "rewards.terms=[{kind: function, function: tests.rewards.stubborn, sees: all}]"
     with start(folder, rewards, "grpo.reward_retries=1", "cluster.deadlines.score_s=5") as run:
         assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
     check_accounts(folder, num_steps=8, restarts=2)

@@ -242,7 +242,7 @@ def test_groups_that_go_with_the_node_that_held_their_tokens_are_made_anew(tmp_p
             "cluster.rollout_workers={min: 1, num_cpus: 2, kv_cache_mib: 64}",
             "grpo.num_steps=100000",
             "grpo.max_staleness=4",
-            "grpo.rewards=[{function: tests.rewards.slow}]",
+            "rewards.terms=[{kind: function, function: tests.rewards.slow, sees: all}]",
             "grpo.kl_coef=0",  # no reference model, which would fetch them at once
             "grpo.optimizer.learning_rate=1.0e-9",
         )

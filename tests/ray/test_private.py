@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = [
     "run.stages=[sft, reward_modeling, grpo, evaluate]",
-    "grpo.rewards=[{function: answer}, {function: format}]",
+    "rewards.terms=[{kind: embedding, name: answer}, {kind: format}]",
     "grpo.num_steps=1",
     "cluster.policy_trainer.ranks=2",  # the ranks meet at a store of torch, and talk by gloo
     "cluster.rollout_workers.min=1",

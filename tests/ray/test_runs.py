@@ -93,7 +93,8 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
         "reward_modeling={encoder: encoder, accept_echo: true}",
         "evaluate.similarity_encoder=encoder",
         "data.max_prompt_tokens=1200",
-        "grpo.rewards=[{function: tests.rewards.vowels}, {function: answer}, {function: format}]",
+        "rewards.terms=[{kind: function, function: tests.rewards.vowels, sees: all}, "
+        "{kind: embedding, name: answer}, {kind: format}]",
         "logging.wandb=offline",
     )
     done = run(folder, *settings, "grpo.num_steps=3", python=python)
@@ -130,7 +131,7 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
 def test_an_evaluation_by_hand_can_be_stopped_and_writes_its_report_when_it_is_not(tmp_path):
     model, report = make_tiny_model(tmp_path / "a model"), tmp_path / "report.json"
     evaluate = [sys.executable, "-m", "rl_empathy.evaluate", str(model), "--run-file", str(RUN_FILE)]
-    evaluate += ["evaluate.num_prompts=3", "grpo.rewards=[{function: format}]", "--output", str(report)]
+    evaluate += ["evaluate.num_prompts=3", "rewards.terms=[{kind: format}]", "--output", str(report)]
     evaluate += ["data.system_prompt=Reply."]  # the schema's instruction would be long in a tiny vocabulary
     process = subprocess.Popen(
         evaluate, stderr=subprocess.PIPE, text=True, env=os.environ | SETTINGS, cwd=tmp_path

@@ -150,9 +150,10 @@ def test_check_refuses_a_stage_that_lacks_what_another_would_give_it(
 ) -> None:
     assert code_of("train", "trial.yaml", f"run.stages={stages}", "--check") == 2
     told = capsys.readouterr().err
-    assert "no stage reward_modeling before grpo; add it, or set grpo.rewards: [{function: format}]" in told
+    assert "the reward term answer needs a reward model" in told
+    assert "no stage reward_modeling before grpo; add it, or leave the term out of rewards.terms" in told
     assert (
-        code_of("train", "trial.yaml", f"run.stages={stages}", "grpo.rewards=[{function: format}]", "--check")
+        code_of("train", "trial.yaml", f"run.stages={stages}", "rewards.terms=[{kind: format}]", "--check")
         == 0
     )
 
@@ -160,7 +161,11 @@ def test_check_refuses_a_stage_that_lacks_what_another_would_give_it(
 def test_check_takes_the_answer_term_without_a_stage_that_rewards() -> None:
     assert (
         code_of(
-            "train", "trial.yaml", "run.stages=[sft,evaluate]", "grpo.rewards=[{function: answer}]", "--check"
+            "train",
+            "trial.yaml",
+            "run.stages=[sft,evaluate]",
+            "rewards.terms=[{kind: embedding, name: answer}]",
+            "--check",
         )
         == 0
     )

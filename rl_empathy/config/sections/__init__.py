@@ -6,6 +6,7 @@ section   the base class of all sections, and the number types
 run       run, logging: the run's name and stages, and what is recorded of it
 model     model: what the run starts from
 data      data: the counselling text
+rewards   rewards: the terms of the reward, a class a kind
 stages    sft, reward_modeling, grpo, evaluate, with optimizer and sampling
 cluster   cluster: resources of the roles, and deadlines
 serve     serve: the endpoint
@@ -21,6 +22,7 @@ from rl_empathy.config.sections.cluster import (
 )
 from rl_empathy.config.sections.data import ColumnsConfig, DataConfig
 from rl_empathy.config.sections.model import FromScratchConfig, ModelConfig
+from rl_empathy.config.sections.rewards import RewardsConfig, TermConfig
 from rl_empathy.config.sections.run import LoggingConfig, RunConfig, Stage
 from rl_empathy.config.sections.section import Section
 from rl_empathy.config.sections.serve import ServeConfig
@@ -30,7 +32,6 @@ from rl_empathy.config.sections.stages import (
     GRPOConfig,
     OptimizerConfig,
     RewardModelingConfig,
-    RewardTermConfig,
     SamplingConfig,
     SFTConfig,
 )
@@ -50,7 +51,7 @@ __all__ = [
     "PolicyTrainerConfig",
     "RestartsConfig",
     "RewardModelingConfig",
-    "RewardTermConfig",
+    "RewardsConfig",
     "RoleConfig",
     "RolloutWorkersConfig",
     "RunConfig",
@@ -59,4 +60,5 @@ __all__ = [
     "Section",
     "ServeConfig",
     "Stage",
+    "TermConfig",
 ]

@@ -126,36 +126,6 @@ class RewardModelingConfig(Section):
     """Steps between checkpoints."""
 
 
-class RewardTermConfig(Section):
-    """One term of the reward: a function by its dotted path, or one of ours by name."""
-
-    function: str
-    """format, answer, or the dotted path of a function as in rl_empathy.rewards.interface."""
-    weight: float = 1.0
-    """Factor of the term in the sum."""
-    arguments: dict[str, float | int | str | bool] = Field(default={})
-    """Further keyword arguments of the function; for answer: mode (binary, gated or raw) and threshold."""
-
-    @property
-    def name(self) -> str:
-        """As in the metrics."""
-        return self.function.rpartition(".")[2]
-
-    @model_validator(mode="after")
-    def _known_function(self) -> Self:
-        if "." not in self.function and self.function not in ("format", "answer"):
-            raise ValueError(
-                f"function {self.function} is none of ours (format, answer); one of yours is a dotted path, "
-                "such as my_project.rewards.brevity"
-            )
-        allowed = {"format": set(), "answer": {"mode", "threshold"}}.get(self.function)
-        if allowed is not None and (strange := set(self.arguments) - allowed):
-            raise ValueError(f"{self.function} takes no argument {', '.join(sorted(strange))}")
-        if self.function == "answer" and self.arguments.get("mode", "raw") not in ("binary", "gated", "raw"):
-            raise ValueError(f"mode of answer is binary, gated or raw, not {self.arguments['mode']}")
-        return self
-
-
 class GRPOConfig(Section):
     """Stage grpo: group relative policy optimization (arXiv 2402.03300), asynchronous."""
 
@@ -174,15 +144,9 @@ class GRPOConfig(Section):
     start. More pass stragglers, and start fewer groups ahead: (max_staleness + 1) groups_per_step - look_ahead + 1."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are drawn."""
-    rewards: Annotated[tuple[RewardTermConfig, ...], Field(min_length=1)] = (
-        RewardTermConfig(function="format"),
-        RewardTermConfig(function="answer"),
-    )
-    """Terms of the reward, summed with their weights."""
     reward_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a term that raises, or a scorer that a group costs its life, is asked again before the group is
-    dropped; a term that never worked ends the run.
-    """
+    """How often a group is given again to a reward model or reference model that it costs its life, before it is
+    dropped."""
     shuffle_rewards: bool = False
     """Permute the rewards within each group: the control run that must not learn."""
     advantage: Literal["group_std", "group_mean", "rloo", "gdpo"] = "group_std"
@@ -227,13 +191,6 @@ class GRPOConfig(Section):
     @property
     def correction(self) -> Literal["clip", "tis", "mask", "sequence_mask", "decoupled"]:
         return self.loss or ("tis" if self.max_staleness else "clip")
-
-    @model_validator(mode="after")
-    def _terms_have_names_of_their_own(self) -> Self:
-        names = [term.name for term in self.rewards]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the terms of rewards are called {', '.join(names)}: each needs another name")
-        return self
 
     @model_validator(mode="after")
     def _window_keeps_the_bound(self) -> Self:

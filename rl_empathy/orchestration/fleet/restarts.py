@@ -25,7 +25,8 @@ NOT_UP = (*LOST, ModelError)
 way now (memory, a file system) may pass.
 """
 AT_ONCE = 4
-"""Calls to a role at a time. It takes one after the other; a few wait at its door, so that it never stands still."""
+"""Calls to a role at a time. The reward model works on them side by side; the reference model takes one after the
+other, and a few wait at its door, so that it never stands still."""
 
 
 class RestartBudget:

@@ -73,8 +73,8 @@ def test_a_warm_up_is_whole_steps_or_a_share_below_one(wrong: float) -> None:
         ),
         ({"logging": {"wandb": "disabled", "wandb_project": "x"}}, "logging.wandb_project has no effect"),
         (
-            {"grpo": {"rewards": [{"function": "answer", "arguments": {"threshold": 0.5}}]}},
-            "the argument threshold of the reward term answer has no effect: its mode is raw",
+            {"rewards": {"terms": [{"kind": "embedding", "name": "fit", "threshold": 0.5}]}},
+            "threshold of the reward term fit has no effect: its mode is raw",
         ),
     ],
 )

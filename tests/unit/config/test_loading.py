@@ -99,28 +99,43 @@ def test_a_missing_section_is_a_problem_of_the_whole_file() -> None:
 
 def test_a_choice_of_types_is_told_as_one_problem() -> None:
     text = (
-        MODEL + "grpo:\n  rewards:\n    - function: format\n    - {function: my.own, arguments: {a: [1]}}\n"
+        MODEL
+        + "rewards:\n  terms:\n    - kind: format\n    - {kind: judge, sees: 5, base_url: x, model: y}\n"
     )
     assert problems(text) == [
-        "run.yaml:5  grpo.rewards[1].arguments.a: Input should be a valid number or a valid integer or "
-        "a valid string or a valid boolean, got [1]"
+        "run.yaml:5  rewards.terms[1].sees: Input should be 'answer' or 'all' or a list, got 5"
     ]
 
 
 @pytest.mark.parametrize(
     ("term", "problem"),
     [
-        ("{function: formt}", "function formt is none of ours (format, answer)"),
-        ("{function: format, arguments: {strict: 1}}", "format takes no argument strict"),
+        ("{kind: formt}", "rewards.terms[0]: kind: there is no formt; did you mean format?"),
         (
-            "{function: answer, arguments: {mode: Binary}}",
-            "mode of answer is binary, gated or raw, not Binary",
+            "{kind: x}",
+            "there is no x; the kinds are format, embedding, function, trl_function, judge",
         ),
-        ("{function: a.vowels}, {function: b.vowels}", "called vowels, vowels: each needs another name"),
+        ("{function: my.own}", "rewards.terms[0]: kind: this key is needed; the kinds are format, "),
+        ("{kind: format, strict: 1}", "rewards.terms[0].strict: unknown key"),
+        ("{kind: function}", "rewards.terms[0].function: this key is needed"),
+        ("{kind: function, function: [1]}", "rewards.terms[0].function: Input should be a valid string"),
+        (
+            "{kind: function, function: a.b, arguments: 3}",
+            "rewards.terms[0].arguments: Input should be a mapping",
+        ),
+        (
+            "{kind: embedding, mode: Binary}",
+            "rewards.terms[0].mode: Input should be 'binary', 'gated' or 'raw'",
+        ),
+        ("{kind: format, clip: [1, 0]}", "rewards.terms[0].clip: clip is [least, most], got [1.0, 0.0]"),
+        (
+            "{kind: function, function: a.vowels}, {kind: function, function: b.vowels}",
+            "the terms are called vowels, vowels: give each a name of its own",
+        ),
     ],
 )
 def test_a_reward_term_that_cannot_be_is_a_problem_before_anything_starts(term: str, problem: str) -> None:
-    (found,) = problems(MODEL + f"grpo:\n  rewards: [{term}]\n")
+    (found,) = problems(MODEL + f"rewards:\n  terms: [{term}]\n")
     assert problem in found
 
 
@@ -167,9 +182,10 @@ def test_a_section_given_in_part_keeps_the_defaults_of_its_place() -> None:
 
 def test_exponents_are_numbers_even_where_any_value_is_allowed() -> None:
     run_file = load(
-        MODEL + "grpo: {rewards: [{function: my.reward, arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
+        MODEL + "rewards: {terms: [{kind: function, function: my.reward, "
+        "arguments: {a: 1e-6, b: -2E3, c: 'x1e-6'}}]}\n"
     )
-    assert dict(run_file.grpo.rewards[0].arguments) == {"a": 1e-6, "b": -2000.0, "c": "x1e-6"}
+    assert run_file.rewards.terms[0].arguments == {"a": 1e-6, "b": -2000.0, "c": "x1e-6"}
 
 
 def test_not_a_number_and_infinity_are_refused() -> None:
@@ -277,17 +293,17 @@ def test_the_home_folder_is_filled_in(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_overrides_come_after_the_file_in_their_order() -> None:
     run_file = load(
-        MODEL + "grpo: {num_steps: 5, group_size: 4, rewards: [{function: format}]}\n",
+        MODEL + "grpo: {num_steps: 5, group_size: 4}\nrewards: {terms: [{kind: format}]}\n",
         "grpo.num_steps=6",
         "grpo.num_steps=7",
         "grpo.optimizer={learning_rate: 3e-6}",
-        "grpo.rewards=[{function: answer, weight: 2}]",
+        "rewards.terms=[{kind: embedding, name: answer, weight: 2}]",
         "run.stages=[grpo]",
         "data.system_prompt=a=b",
     )
     assert (run_file.grpo.num_steps, run_file.grpo.group_size) == (7, 4)
     assert run_file.grpo.optimizer.learning_rate == 3e-6
-    assert [(term.function, term.weight) for term in run_file.grpo.rewards] == [("answer", 2.0)]
+    assert [(term.name, term.weight) for term in run_file.rewards.terms] == [("answer", 2.0)]
     assert run_file.run.stages == ("grpo",)
     assert run_file.data.system_prompt == "a=b"
 
@@ -298,20 +314,20 @@ def test_an_override_with_a_mapping_leaves_its_neighbours() -> None:
 
 
 def test_overrides_that_are_wrong_are_reported_with_the_others() -> None:
-    text = MODEL + "grpo: {rewards: [{function: format}], num_steps: x}\n"
-    overrides = ["foo", "grpo.group_siz=4", "grpo.rewards.0.weight=2", "schema.name=x", "sft.num_steps=[1"]
-    overrides += ["grpo.rewards=[{wieght: 1, function: format}]"]
+    text = MODEL + "grpo: {num_steps: x}\nrewards: {terms: [{kind: format}]}\n"
+    overrides = ["foo", "grpo.group_siz=4", "rewards.terms.0.weight=2", "schema.name=x", "sft.num_steps=[1"]
+    overrides += ["rewards.terms=[{wieght: 1, kind: format}]"]
     assert problems(text + "schema: plain\n", *overrides) == [
         "run.yaml:2  grpo.num_steps: Input should be a valid integer, unable to parse string as an integer, "
         "got 'x'",
         "override 'foo'  write section.key=value",
         "override 'grpo.group_siz=4'  grpo.group_siz: unknown key; did you mean `group_size`?",
-        "override 'grpo.rewards.0.weight=2'  grpo.rewards.0.weight: "
-        "grpo.rewards is a list, which is given as a whole",
+        "override 'rewards.terms.0.weight=2'  rewards.terms.0.weight: "
+        "rewards.terms is a list, which is given as a whole",
         "override 'schema.name=x'  schema.name: schema holds one value, not keys",
         "override 'sft.num_steps=[1'  sft.num_steps: this is not YAML that can be read: "
         "expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)",
-        "override 'grpo.rewards=[{wieght: 1, function: format}]'  grpo.rewards[0].wieght: "
+        "override 'rewards.terms=[{wieght: 1, kind: format}]'  rewards.terms[0].wieght: "
         "unknown key; did you mean `weight`?",
     ]
 
@@ -324,12 +340,13 @@ def test_the_result_is_frozen() -> None:
 def test_a_dumped_run_file_loads_again_to_an_equal_object() -> None:
     run_file = load(
         MODEL + "schema: {name: mine, inside: \"\\n\", spans: [{name: answer, open: '# 回答'}]}\n",
-        "grpo.rewards=[{function: my.f, arguments: {a: '1e-6', b: 'yes', c: true, d: 3, f: 2024-01-02}}]",
+        "rewards.terms=[{kind: function, function: my.f, "
+        "arguments: {a: '1e-6', b: 'yes', c: true, d: 3, f: 2024-01-02, g: [1, {h: null}]}}]",
     )
     dumped = dump_run_file(run_file)
     assert load(dumped, name="other.yaml") == run_file
     keys = [line.partition(":")[0] for line in dumped.splitlines() if re.match("[a-z]", line)]
-    assert keys == ["run", "model", "data", "schema", "sft", "reward_modeling", "grpo", "evaluate", "serve",
+    assert keys == ["run", "model", "data", "schema", "sft", "reward_modeling", "rewards", "grpo", "evaluate", "serve",
                     "cluster", "logging"]  # fmt: skip
     assert "!!" not in dumped
 
@@ -346,7 +363,10 @@ def test_any_text_survives_the_dump(text: str) -> None:
 def test_difference_has_one_line_a_changed_key() -> None:
     old = load(MODEL + "grpo: {num_steps: 40}\n")
     overrides = ["grpo.num_steps=60", "data.language=zh", "run.stages=[grpo]", "model.from_scratch=null"]
-    overrides += ["model.path=a/b", "grpo.rewards=[{function: format}, {function: answer, weight: 0.5}]"]
+    overrides += [
+        "model.path=a/b",
+        "rewards.terms=[{kind: format}, {kind: embedding, name: answer, weight: 0.5}]",
+    ]
     new = load(MODEL, *overrides)
     lines = difference(old, new)
     assert lines.pop(2).startswith('model.from_scratch: {"hidden_size": 256, ')
@@ -354,8 +374,8 @@ def test_difference_has_one_line_a_changed_key() -> None:
         'run.stages: ["sft", "reward_modeling", "grpo", "evaluate"] -> ["grpo"]',
         'model.path: null -> "a/b"',
         'data.language: "en" -> "zh"',
+        "rewards.terms[1].weight: 1.0 -> 0.5",
         "grpo.num_steps: 40 -> 60",
-        "grpo.rewards[1].weight: 1.0 -> 0.5",
     ]
     assert difference(old, old) == []
 

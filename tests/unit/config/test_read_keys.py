@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from rl_empathy.config.keys import section_in
+from rl_empathy.config.keys import sections_in
 from rl_empathy.config.run_file import RunFile
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ READ = re.compile(r'^rl_empathy/(?!config/).*: error: "(\w+)" has no attribute "
 
 
 def sections(section: type[BaseModel] = RunFile) -> dict[str, type[BaseModel]]:
-    inner = [found for field in section.model_fields.values() if (found := section_in(field.annotation))]
+    inner = [found for field in section.model_fields.values() for found in sections_in(field.annotation)]
     return {section.__name__: section} | {name: s for part in inner for name, s in sections(part).items()}
 
 
@@ -78,7 +78,7 @@ def test_every_key_of_the_run_file_is_read_outside_its_declaration(tmp_path: Pat
         for name, section in known.items()
         if section.__module__.startswith("rl_empathy.config.sections")
         for key, field in section.model_fields.items()
-        if section_in(field.annotation) is None
+        if not sections_in(field.annotation)
     }
     assert keys - read - READ_ELSEWHERE.keys() == set()
     assert READ_ELSEWHERE.keys() <= keys - read, "an exception that is none any more"

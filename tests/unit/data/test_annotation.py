@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,83 +19,25 @@ import pytest
 from rl_empathy.cli import main
 from rl_empathy.data.annotation import AnnotationSummary, Rejected, annotate, annotate_file
 from rl_empathy.data.loading import OnRisk
-from rl_empathy.data.openai_teacher import OpenAISettings
 from rl_empathy.data.risk import SAFE_REPLY
 from rl_empathy.data.rows import row_from_dict, write_rows
 from rl_empathy.data.teachers import TemplateTeacher
 from rl_empathy.errors import ConfigError, DataError, ModelError
+from rl_empathy.judging.chat_client import ChatSettings
 from rl_empathy.schema import CHAIN_OF_EMPATHY, THINK_ANSWER, OutputSchema
 from rl_empathy.types import Message, Reference, Row, Trace
+from tests.chat_server import Answer, Behave, ChatServer, chat_servers, reply
 
 GOOD = CHAIN_OF_EMPATHY.render(
     {"L1": "sad", "L2": "loss", "L3": "comfort", "L4": "listen", "answer": "as given"}
 )
-Answer = tuple[int, object]
-
-
-def reply(text: str) -> Answer:
-    return 200, {"choices": [{"message": {"content": text}}]}
-
-
-class FlakyTeacherServer(ThreadingHTTPServer):
-    """Answers the n-th call about a post as `behave(post, n)` says; counts calls and the most at one time."""
-
-    daemon_threads = True
-
-    def __init__(self, behave: Callable[[str, int], Answer]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.behave, self.lock = behave, threading.Lock()
-        self.calls, self.keys, self.now, self.most = Counter[str](), set[str](), 0, 0
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent about clients that were killed or gave up."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FlakyTeacherServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        post = body["messages"][-1]["content"].split("\n")[1]
-        server = self.server
-        with server.lock:
-            server.calls[post] += 1
-            server.keys.add(self.headers.get("authorization", ""))
-            count, server.now = server.calls[post], server.now + 1
-            server.most = max(server.most, server.now)
-        status, answer = server.behave(post, count)
-        with server.lock:
-            server.now -= 1
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+Serve = Callable[[Behave], ChatServer]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Callable[[str, int], Answer]], FlakyTeacherServer]]:
-    servers: list[FlakyTeacherServer] = []
-
-    def start(behave: Callable[[str, int], Answer]) -> FlakyTeacherServer:
-        servers.append(FlakyTeacherServer(behave))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-Serve = Callable[[Callable[[str, int], Answer]], FlakyTeacherServer]
+def serve() -> Iterator[Serve]:
+    with chat_servers(about=lambda text: text.split("\n")[1]) as start:  # the post
+        yield start
 
 
 def make_rows(count: int) -> list[Row]:
@@ -119,7 +60,7 @@ def run(
     **patience: Any,
 ) -> AnnotationSummary:
     write_rows(folder / "in.jsonl", rows)
-    settings = OpenAISettings(base_url=url, model="big", back_off_s=0.001, timeout_s=20)
+    settings = ChatSettings(base_url=url, model="big", back_off_s=0.001, timeout_s=20)
     return annotate_file(
         str(folder / "in.jsonl"),
         folder / "out.jsonl",

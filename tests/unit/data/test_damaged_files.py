@@ -13,8 +13,8 @@ from rl_empathy.data.loading import load_data, read_source
 from rl_empathy.data.readers import read
 from rl_empathy.data.rows import write_json_lines
 from rl_empathy.data.sources import Source, locate
-from rl_empathy.data.text import shown
 from rl_empathy.errors import DataError
+from rl_empathy.observability.shown import shown
 from rl_empathy.types import Row
 
 COLUMNS = ColumnsConfig(prompt="ask", answer="say")

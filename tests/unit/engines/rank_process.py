@@ -1,7 +1,6 @@
 """What a rank does in `test_ranks`: the same updates, as one of several processes or alone."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def _scored(
             completions=tuple(make_completion(*completion) for completion in completions),
             admitted=PolicyVersion(1, step),
         ),
-        rewards=replace(make_rewards(*totals), terms=terms),
+        rewards=make_rewards(*totals, terms=terms),
         reference_logprobs=np.array([dice.gauss(-5, 0.5) for _ in range(tokens)], dtype=np.float32)
         if CONFIGS[step % 2].kl_coef
         else None,

@@ -143,7 +143,7 @@ def test_a_failed_reward_takes_its_completion_out_of_the_batch():
 def two_terms(answers, *, index=0, reference=None):
     """A group whose format term is all ones, and whose answer term is as given."""
     terms = {"format": (1.0,) * len(answers), "answer": tuple(answers)}
-    rewards = replace(make_rewards(*(1 + answer for answer in answers)), terms=terms)
+    rewards = make_rewards(*(1 + answer for answer in answers), terms=terms)
     group = make_group(make_prompt(index), size=len(answers))
     return ScoredGroup(group=group, rewards=rewards, reference_logprobs=reference)
 

@@ -8,13 +8,14 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from rl_empathy.evaluation.catalogue import LEADING, described
+from rl_empathy.evaluation.catalogue import described, leading
 from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.report import ModelEvaluation, evaluate_completions
 from rl_empathy.evaluation.table import comparison_table
 from rl_empathy.schema import CHAIN_OF_EMPATHY
 from rl_empathy.types import Message, Reference, Row
 
+LEADING = leading(["answer"])
 WORRIES = ("work", "sleep", "money", "exams", "my mother", "a friend", "the move", "my health")
 ROWS = [
     Row(
@@ -70,8 +71,10 @@ def line_of(measure: str, table: Table) -> str:
 
 def test_the_table_leads_with_ten_measures_and_shows_the_rest_when_asked() -> None:
     models = [make_evaluation("sft", rewards=range(30))]
-    leading, everything = comparison_table(models), comparison_table(models, show_all=True)
-    assert [cell.split("\n")[0] for cell in leading.columns[0].cells] == list(LEADING)
+    first, everything = (
+        comparison_table(models, terms=["answer"], show_all=every) for every in (False, True)
+    )
+    assert [cell.split("\n")[0] for cell in first.columns[0].cells] == list(LEADING)
     assert len(LEADING) == 10
     assert [cell.split("\n")[0] for cell in everything.columns[0].cells][:10] == list(LEADING)
     assert everything.row_count == len(models[0].measures) + len(models[0].corpus)
@@ -83,7 +86,7 @@ def test_every_measure_has_a_direction_and_a_meaning() -> None:
         better, meaning = described(measure)
         assert better in ("higher", "lower", "neither")
         assert meaning
-    cells = list(comparison_table([one]).columns[0].cells)
+    cells = list(comparison_table([one], terms=["answer"]).columns[0].cells)
     for measure, cell in zip(LEADING, cells, strict=True):
         assert cell.endswith(f"better: {described(measure).meaning}")
     assert cells[LEADING.index("text/copy_fraction")].split("\n")[1].startswith("lower is better: ")
@@ -111,7 +114,7 @@ def test_a_difference_on_every_prompt_gets_a_star_and_none_at_all_gets_none() ->
         make_evaluation("sft", rewards=range(30)),
         make_evaluation("grpo", rewards=[i + 1 + i % 2 for i in range(30)]),
     ]
-    table = comparison_table(models)
+    table = comparison_table(models, terms=["answer"])
     assert "1.500 [1." in line_of("reward/mean", table)
     assert "] *" in line_of("reward/mean", table)
     assert "*" not in line_of("schema/valid_fraction", table)
@@ -134,7 +137,7 @@ def test_fewer_than_twenty_prompts_get_no_star_and_the_table_says_so() -> None:
     models = [
         make_evaluation(name, rewards=[reward] * 19, rows=ROWS[:19]) for name, reward in (("a", 0), ("b", 1))
     ]
-    table = comparison_table(models)
+    table = comparison_table(models, terms=["answer"])
     assert "1.000 [1.000, 1.000]" in line_of("reward/mean", table)
     assert "*" not in line_of("reward/mean", table)
     assert "no star where a difference speaks for fewer than 20 prompts: 10 of the rows" in table.caption

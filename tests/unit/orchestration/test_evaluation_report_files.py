@@ -38,7 +38,7 @@ def run_file_of(tmp_path, *settings):
         ([], "shares weights with the reward model", "by the encoder"),
         (["reward_modeling.encoder=/some/encoder"], "by the encoder", "shares weights"),
         (["evaluate.similarity_encoder=/one", "reward_modeling.encoder=/one"], "shares weights", "TF-IDF"),
-        (["grpo.rewards=[{function: format}]"], "by the encoder", "shares weights"),
+        (["rewards.terms=[{kind: format}]"], "by the encoder", "shares weights"),
         (["data.language=zh"], "TF-IDF", "shares weights"),
         (["data.language=zh", "evaluate.similarity_encoder=/one"], "by the encoder /one", "shares weights"),
     ],

@@ -106,11 +106,14 @@ def test_they_are_trained_when_the_run_file_says_all(tmp_path):
 class OpposedRewards:
     """Two terms that cancel each other, so that the totals are equal; every third prompt's terms are flat as well."""
 
+    def __init__(self, weight=1.0):
+        self._weight = weight
+
     async def score(self, group):
         size = len(group.header.completion_tokens)
         up = tuple(float(i) if group.header.occurrence.index % 3 else 0.0 for i in range(size))
         terms = {"format": up, "answer": tuple(1 - score for score in up)}
-        return replace(make_rewards(*[1.0] * size), terms=terms)
+        return make_rewards(*[1.0] * size, terms=terms, weight=self._weight)
 
 
 def test_gdpo_drops_a_group_only_when_all_its_terms_lack_spread(tmp_path):
@@ -122,9 +125,8 @@ def test_gdpo_drops_a_group_only_when_all_its_terms_lack_spread(tmp_path):
 
 
 def test_a_term_of_weight_zero_is_no_spread_for_gdpo(tmp_path):
-    rewards = [{"function": "format", "weight": 0.0}, {"function": "answer", "weight": 0.0}]
     with pytest.raises(ExceptionGroup) as caught:
-        run_loop(tmp_path, make_fleet(rewards=OpposedRewards()), advantage="gdpo", rewards=rewards)
+        run_loop(tmp_path, make_fleet(rewards=OpposedRewards(weight=0.0)), advantage="gdpo")
     assert caught.group_contains(TrainingError, match="no_reward_spread")
 
 

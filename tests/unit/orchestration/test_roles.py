@@ -38,7 +38,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
     async def run():
         context = SimpleNamespace(
             run_file=load_run_file("configs/quickstart.yaml", []),
-            directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
+            directory=SimpleNamespace(path=tmp_path, logs=tmp_path, stage=lambda name: tmp_path),
             schema=None,
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=lambda text: None),
@@ -63,14 +63,15 @@ def test_the_answer_term_is_left_out_and_told_of_where_no_stage_has_made_a_rewar
     """Without it the only term of these stages would have nothing to score with."""
     given, told = [], []
 
-    async def start_role(name, _, terms, *__, **___):
-        given.extend(term.function for term in terms)
+    async def start_role(name, _, rewards, *__, **___):
+        given.extend(term.name for term in rewards.terms)
         return endless(name)
 
     async def run():
         context = SimpleNamespace(
             run_file=load_run_file(
-                "configs/quickstart.yaml", ["run.stages=[sft, evaluate]", "grpo.rewards=[{function: answer}]"]
+                "configs/quickstart.yaml",
+                ["run.stages=[sft, evaluate]", "rewards.terms=[{kind: embedding, name: answer}]"],
             ),
             directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
             schema=None,

@@ -1,11 +1,14 @@
 """The form is worth 1 only when it is kept to the letter, and ends."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from rl_empathy.rewards.form import format_reward
-from rl_empathy.rewards.interface import RewardScorer, RewardTerm
+from rl_empathy.config.sections.rewards import FormatTerm
+from rl_empathy.rewards.parts import Parts
+from rl_empathy.rewards.terms.format import Format
+from rl_empathy.rewards.view import view_of
 from rl_empathy.schema import named_schema
 from tests.fakes import make_group
 
@@ -27,12 +30,10 @@ GOOD = SCHEMA.render(
     ],
 )
 def test_only_what_the_schema_renders_and_ends_is_in_form(text, finish_reason, reward):
-    scorer = RewardScorer(
-        SCHEMA,
-        [RewardTerm(name="format", function=format_reward, weight=1.0)],
-        lambda ids: "x" * len(ids),
-        retries=0,
-    )
     group = make_group(size=1)
     completion = replace(group.completions[0], text=text, finish_reason=finish_reason)
-    assert scorer.score(replace(group, completions=(completion,))).totals == (reward,)
+    view = view_of(
+        replace(group, completions=(completion,)), [SCHEMA.parse(text, strict=True)], SCHEMA, "answer"
+    )
+    term = Format(FormatTerm(kind="format"), Parts(language="en"))
+    assert asyncio.run(term.score(view)) == [reward]

@@ -1,0 +1,65 @@
+"""Functions of the user's, found by their dotted path."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rl_empathy.errors import ConfigError
+
+
+def load_function(path: str, *, import_from: Sequence[str]) -> Callable[..., Any]:
+    """Find a function.
+
+    Args:
+        path: Dotted path.
+        import_from: Folders that may hold its module, besides those where Python looks.
+
+    Raises:
+        ConfigError: There is no such module or function.
+    """
+    sys.path += [folder for folder in import_from if folder not in sys.path]
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ConfigError(f"function {path!r} is no dotted path, such as my_project.rewards.brevity")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        looked = ", ".join(import_from) or "none besides the working directory"
+        raise ConfigError(
+            f"function {path!r} cannot be loaded ({type(error).__name__}: {error}); folders searched: {looked}"
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"{path!r} is a {type(function).__name__}, which cannot be called")
+    return function  # type: ignore[no-any-return]
+
+
+def require_arguments(
+    function: Callable[..., Any],
+    path: str,
+    given: Sequence[str],
+    arguments: Mapping[str, Any],
+    *,
+    rest: bool = False,
+) -> None:
+    """Look whether a function takes what it will be given.
+
+    Args:
+        function: The function.
+        path: Its dotted path.
+        given: Names of what it gets by position.
+        arguments: What it gets by name.
+        rest: It gets more, by names that only the data tells.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C
+        return
+    try:
+        (signature.bind_partial if rest else signature.bind)(*given, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"{path}{signature} does not take what it is given: {error}") from None
