@@ -34,7 +34,7 @@ from rl_empathy.data.triplets import ANOTHER_TOPIC
 from rl_empathy.engines.echo_earnings import Probe, earnings_lines, echo_earnings, paying_echoes
 from rl_empathy.engines.embedding import as_pair_sides
 from rl_empathy.engines.reward_training import RewardTraining
-from rl_empathy.orchestration.reward_modeling import prepared
+from rl_empathy.orchestration.stages.reward_modeling import prepared
 
 OUT = Path(__file__).parent / "out" / "echoes.json"
 NUM_POSTS = 100

@@ -21,8 +21,8 @@ from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration.base_model import base_model
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet import Fleet
-from rl_empathy.orchestration.grpo_stage import staff
 from rl_empathy.orchestration.placement import join_cluster
+from rl_empathy.orchestration.stages.grpo import staff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,9 @@ async def roles(
             try:
                 model = policy.absolute() if policy else await base_model(context)
                 context.use_tokenizer_of(model)
-                fleet = await staff(context, model, reward_model and reward_model.absolute())
+                fleet = await staff(
+                    context, model, {"reward_modeling": reward_model.absolute()} if reward_model else {}
+                )
                 await fleet.trainer.resume()
                 prompts = PromptStream(context.prompts(data.train), seed=config.run.seed)
                 yield RealRoles(run_file=config, fleet=fleet, prompts=prompts, folder=directory.path)

@@ -19,7 +19,7 @@ from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.config.reference import reference_text
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, ModelError
-from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan, require_terms
+from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan, require_own_code
 
 RUN_CONFIG = "config.yaml"
 
@@ -55,7 +55,7 @@ def train(
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
     run_file = _run_file(arguments)
     require_what_stages_need(run_file)
-    require_terms(run_file)
+    require_own_code(run_file)
     if check:
         return print_plan(run_file)
     prepare_environment()
@@ -94,7 +94,7 @@ def evaluate(
         )
     resolved = load_run_file(own, overrides)
     prepare_environment()
-    from rl_empathy.orchestration.run import evaluate_command
+    from rl_empathy.orchestration.side_by_side import evaluate_command
 
     return evaluate_command(paths, resolved, output, overrides=overrides, show_all=show_all)
 

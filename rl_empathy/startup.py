@@ -10,6 +10,7 @@ from pathlib import Path
 from rl_empathy.actors.cluster_address import is_local
 from rl_empathy.config.advice import advice
 from rl_empathy.config.loading import dump_run_file
+from rl_empathy.config.own_stages import stage_function
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
@@ -52,8 +53,8 @@ def print_plan(run_file: RunFile) -> int:
     return 0
 
 
-def require_terms(run_file: RunFile) -> None:
-    """Import the user's reward functions, and look whether every term can be made.
+def require_own_code(run_file: RunFile) -> None:
+    """Import the user's functions, and look whether every stage and every term of the reward can be made.
 
     Raises:
         ConfigError: One cannot.
@@ -61,7 +62,9 @@ def require_terms(run_file: RunFile) -> None:
     from rl_empathy.rewards.parts import Parts
     from rl_empathy.rewards.terms import check_terms
 
-    folders = (os.getcwd(), *(run_file.rewards.import_from or ()))
+    for settings in run_file.run.own_stages:
+        stage_function(settings, run_file)
+    folders = (os.getcwd(), *(run_file.run.import_from or ()))
     check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=folders))
 
 

@@ -1,7 +1,7 @@
 """The reward model: every term of the reward with a mailbox."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ class RewardModel:
         schema: OutputSchema,
         language: Literal["en", "zh"],
         tokenizer_path: str,
-        embedding_path: str | None,
+        reward_models: Mapping[str, str],
         import_from: Sequence[str],
         replies: str,
         have_worked: bool,
@@ -48,7 +48,7 @@ class RewardModel:
             language=language,
             import_from=import_from,
             cache=Path(replies),
-            reward_model=EmbeddingModel.load(embedding_path) if embedding_path else None,
+            reward_models={name: EmbeddingModel.load(folder) for name, folder in reward_models.items()},
         )
         terms = scored_terms(rewards, parts, have_worked=have_worked)
         self._scorer = RewardScorer(schema, terms, decode, combine=rewards.combine)

@@ -9,7 +9,10 @@ reference   the page of all keys
 model_size  parameters and shape of a model, without loading it
 memory      what each role takes of memory, in parts
 changes     a run that goes on with another run file: what becomes of its stages
+stage_table what each stage is made from and what it gives
+stage_plans what each stage does and holds
 needs       what a stage needs of another one
+own_stages  functions behind stages of the user's
 advice      what is allowed and hardly meant
 plan        stages, roles and resources, before anything is started
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rl_empathy.config.loading import difference
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import Stage
+from rl_empathy.config.stage_table import inputs_of, stage_of
 from rl_empathy.errors import RunDirectoryError
 
 _FREE = (
@@ -14,7 +14,7 @@ _FREE = (
     "logging.",
     "serve.",
     "reward_modeling.accept_echo:",
-    "rewards.import_from:",
+    "run.import_from:",
 )
 _FREE_CLUSTER = ("cluster.",)
 _FREE_CLUSTER_IF_DETERMINISTIC = ("cluster.address:", "cluster.deadlines.", "cluster.restarts.")
@@ -22,17 +22,7 @@ _BASE = ("model.", "schema")
 """What the starting model is made of, and how every stage talks to it."""
 _SHARED = ("run.seed:", "run.deterministic:", "data.")
 """Besides its own section, what every stage depends on."""
-_NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
-    "sft": (),
-    "reward_modeling": (),
-    "grpo": ("sft", "reward_modeling"),
-    "evaluate": ("sft", "reward_modeling", "grpo"),
-}
-"""The earlier stages whose models each stage takes."""
-_EVALUATED = ("evaluate.", "rewards.", *_SHARED)
 _LENGTH = "num_steps"
-_OWN: Mapping[Stage, tuple[str, ...]] = {"grpo": ("grpo.", "rewards.")}
-"""The keys that a stage is trained by; of the others their own section."""
 
 
 def refused_changes(before: RunFile, now: RunFile) -> list[str]:
@@ -45,17 +35,17 @@ def refused_changes(before: RunFile, now: RunFile) -> list[str]:
 class Reopened:
     """What becomes of the stages of a run whose configuration has changed."""
 
-    goes_on: tuple[Stage, ...] = ()
+    goes_on: tuple[str, ...] = ()
     """Finished, and trained further from their last checkpoint."""
-    set_aside: tuple[Stage, ...] = ()
+    set_aside: tuple[str, ...] = ()
     """Finished or begun with the model of a stage that is trained further: set aside, and begun anew."""
-    again: tuple[Stage, ...] = ()
+    again: tuple[str, ...] = ()
     """Measured again."""
     told: tuple[str, ...] = ()
     """All this in words, a line each."""
 
 
-def reopened(now: RunFile, trained: Mapping[Stage, RunFile], finished: Collection[Stage]) -> Reopened:
+def reopened(now: RunFile, trained: Mapping[str, RunFile], finished: Collection[str]) -> Reopened:
     """Decide for every stage that is there whether it stays, is trained further, or is done again.
 
     Args:
@@ -66,17 +56,16 @@ def reopened(now: RunFile, trained: Mapping[Stage, RunFile], finished: Collectio
     Raises:
         RunDirectoryError: The run file asks for a training that would not happen.
     """
-    goes_on: dict[Stage, str] = {}
-    stays: dict[Stage, list[str]] = {}
-    for stage in now.run.stages:
-        if stage not in trained or stage == "evaluate":
-            continue
+    goes_on: dict[str, str] = {}
+    stays: dict[str, list[str]] = {}
+    made = [stage for stage in now.run.stages if stage in trained and stage_of(now, stage).gives]
+    for stage in made:
         lines = difference(trained[stage], now)
         _require_same_inputs(stage, trained[stage], now)
         mine = [
             line
             for line in lines
-            if line.startswith(_OWN.get(stage, (f"{stage}.",))) and not line.startswith(_FREE)
+            if line.startswith(stage_of(now, stage).keys) and not line.startswith(_FREE)
         ]
         own = mine if stage in finished else []
         if own and _only_grows(stage, trained[stage], now, own):
@@ -85,15 +74,17 @@ def reopened(now: RunFile, trained: Mapping[Stage, RunFile], finished: Collectio
             raise RunDirectoryError(_would_not_happen(f"stage {stage}", own))
         elif stage in finished and (shared := [line for line in lines if line.startswith(_SHARED)]):
             stays[stage] = shared
-    if stays and not goes_on and all(stage in finished for stage in now.run.stages if stage != "evaluate"):
+    if stays and not goes_on and all(s in finished for s in now.run.stages if stage_of(now, s).gives):
         lines = [line for shared in stays.values() for line in shared]
         raise RunDirectoryError(_would_not_happen("every stage", list(dict.fromkeys(lines))))
-    set_aside = tuple(
-        stage for stage in trained if stage != "evaluate" and set(_NEEDS[stage]) & goes_on.keys()
+    set_aside = tuple(stage for stage in made if {*inputs_of(now, stage)} & goes_on.keys())
+    again = tuple(
+        stage
+        for stage in now.run.stages
+        if stage in finished
+        and not stage_of(now, stage).gives
+        and (goes_on or _measures_other(stage, trained[stage], now))
     )
-    again: tuple[Stage, ...] = ()
-    if "evaluate" in finished and (goes_on or _measures_other(trained["evaluate"], now)):
-        again = ("evaluate",)
     further = {stage: line for stage, line in goes_on.items() if stage not in set_aside}
     return Reopened(
         goes_on=tuple(further),
@@ -124,7 +115,7 @@ def require_same_base(before: RunFile, now: RunFile) -> None:
         raise RunDirectoryError(_would_not_happen("the starting model", lines))
 
 
-def require_steps_to_come(stage: Stage, done: int, wanted: int) -> None:
+def require_steps_to_come(stage: str, done: int, wanted: int) -> None:
     """Refuse a stage that has trained for more steps than the run file says.
 
     Raises:
@@ -137,27 +128,30 @@ def require_steps_to_come(stage: Stage, done: int, wanted: int) -> None:
         )
 
 
-def _only_grows(stage: Stage, before: RunFile, now: RunFile, own: list[str]) -> bool:
+def _only_grows(stage: str, before: RunFile, now: RunFile, own: list[str]) -> bool:
+    if len(own) > 1 or not own[0].startswith(f"{stage}.{_LENGTH}:"):
+        return False
     old, new = (getattr(getattr(run_file, stage), _LENGTH) for run_file in (before, now))
-    return len(own) == 1 and own[0].startswith(f"{stage}.{_LENGTH}:") and bool(old and new and new > old)
+    return bool(old and new and new > old)
 
 
-def _require_same_inputs(stage: Stage, before: RunFile, now: RunFile) -> None:
-    old, new = (_inputs(stage, run_file) for run_file in (before, now))
+def _require_same_inputs(stage: str, before: RunFile, now: RunFile) -> None:
+    old, new = (_inputs(run_file, stage) for run_file in (before, now))
     if old != new:
         after = ", ".join(old) or "no other stage"
         line = f"run.stages: {list(before.run.stages)} -> {list(now.run.stages)}"
         raise RunDirectoryError(_would_not_happen(f"stage {stage}", [line, f"it was trained after {after}"]))
 
 
-def _inputs(stage: Stage, run_file: RunFile) -> list[Stage]:
-    stages = run_file.run.stages
-    return [other for other in stages[: stages.index(stage)] if other in _NEEDS[stage]]
+def _measures_other(stage: str, before: RunFile, now: RunFile) -> bool:
+    measured_by = (*stage_of(now, stage).keys, *_SHARED, *_BASE)
+    changed = any(line.startswith(measured_by) for line in difference(before, now))
+    return changed or _inputs(before, stage) != _inputs(now, stage)
 
 
-def _measures_other(before: RunFile, now: RunFile) -> bool:
-    changed = any(line.startswith((*_EVALUATED, *_BASE)) for line in difference(before, now))
-    return changed or _inputs("evaluate", before) != _inputs("evaluate", now)
+def _inputs(run_file: RunFile, stage: str) -> list[str]:
+    """As `inputs_of`; none where the stage is not among the run file's."""
+    return inputs_of(run_file, stage) if stage in run_file.run.stages else []
 
 
 def _would_not_happen(what: str, lines: list[str]) -> str:

@@ -131,9 +131,9 @@ def _fill_name(data: dict[str, Any], path: Path) -> None:
 
 def _fill_import_from(data: dict[str, Any], path: Path) -> None:
     """The user's functions may stand beside the run file; the record of the run says where that was."""
-    rewards = data.setdefault("rewards", {})
-    if isinstance(rewards, dict) and rewards.get("import_from") is None:
-        rewards["import_from"] = [str(path.parent)]
+    run = data.setdefault("run", {})
+    if isinstance(run, dict) and run.get("import_from") is None:
+        run["import_from"] = [str(path.parent)]
 
 
 def _path_values(data: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:

@@ -1,28 +1,37 @@
 """What a run needs of its stages: refused before anything starts, with the stage that would give it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import Stage
-from rl_empathy.config.sections.rewards import Need
+from rl_empathy.config.stage_table import inputs_of, stage_of, stages_that_give
 from rl_empathy.errors import ConfigError
-
-GIVEN_BY: Mapping[Need, Stage] = {"reward_model": "reward_modeling"}
-"""The stage that makes what a reward term needs."""
 
 
 def require_what_stages_need(run_file: RunFile) -> None:
     """Look whether the stages of a run file are given what they take.
 
     Raises:
-        ConfigError: Stage grpo is to reward by something that no stage before it makes.
+        ConfigError: A stage needs something that no stage before it makes.
     """
+    for problem in _lacking(run_file):
+        raise ConfigError(problem)
+
+
+def _lacking(run_file: RunFile) -> Iterator[str]:
     stages = run_file.run.stages
-    before = stages[: stages.index("grpo")] if "grpo" in stages else ()
-    for name, needs in run_file.rewards.needs.items() if "grpo" in stages else ():
-        for need in needs:
-            if (giver := GIVEN_BY[need]) not in before:
-                raise ConfigError(
-                    f"the reward term {name} needs a {need.replace('_', ' ')}, but run.stages ({', '.join(stages)}) "
-                    f"has no stage {giver} before grpo; add it, or leave the term out of rewards.terms"
+    for name in stages:
+        stage, inputs = stage_of(run_file, name), inputs_of(run_file, name)
+        given = {stage_of(run_file, other).gives for other in inputs} | {"policy"}
+        for artifact in sorted(stage.needs - given):
+            givers = " or ".join(stages_that_give(run_file, artifact))
+            yield (
+                f"stage {name} needs a {artifact.replace('_', ' ')}, but run.stages ({', '.join(stages)}) has no stage "
+                f"{givers} before {name}; add it"
+            )
+        for term, models in run_file.rewards.reward_models.items() if stage.rewards else ():
+            for model in sorted(models - {*inputs}):
+                yield (
+                    f"the reward term {term} needs the reward model of stage {model}, but run.stages "
+                    f"({', '.join(stages)}) has no stage {model} before {name}; add it, or leave the term out of "
+                    "rewards.terms"
                 )

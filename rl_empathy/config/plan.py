@@ -3,61 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_empathy.config.memory import GIB
 from rl_empathy.config.model_size import ModelSize, from_scratch_parameters, intermediate_size, model_size
-from rl_empathy.config.role_plans import (
-    RolePlan,
-    fine_tuning_worker,
-    gib,
-    policy_trainer,
-    reference_model,
-    resources_text,
-    reward_model,
-    reward_modeling_worker,
-    role_text,
-    rollout_workers,
-)
+from rl_empathy.config.role_plans import RolePlan, gib, resources_text, role_text
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import Stage
+from rl_empathy.config.stage_plans import StagePlan
+from rl_empathy.config.stage_table import stage_of
 
 __all__ = ["Plan", "RolePlan", "StagePlan", "from_scratch_parameters", "intermediate_size", "make_plan"]
 
-RAY_BYTES = int(0.7 * GIB)
-"""Memory of the driver and of Ray's own processes."""
 NEAR = 0.8
 """A plan that takes so much of the memory that there is, is said to be near."""
 SMALLER = (
     "a smaller model, {stage}.microbatch_tokens, cluster.policy_trainer.gradient_checkpointing: true, grpo.kl_coef: 0 "
     "(no reference model), cluster.rollout_workers.min and kv_cache_mib"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    """One stage: what it does, which roles it holds at once, and which take their place at its end."""
-
-    stage: Stage
-    steps: int | None
-    """None when only the data tells."""
-    work: str
-    roles: tuple[RolePlan, ...]
-    afterwards: tuple[RolePlan, ...] = ()
-    published_bytes: int = 0
-    """Weights that go to the rollout workers, once in the object store of every node."""
-
-    @property
-    def node_bytes(self) -> int:
-        """Memory that all of it takes, where it all runs on one node."""
-        roles = max(sum(r.node_bytes for r in roles) for roles in (self.roles, self.afterwards))
-        return roles + self.published_bytes + RAY_BYTES
-
-    @property
-    def num_cpus(self) -> float:
-        return max(sum(r.instances * r.num_cpus for r in roles) for roles in (self.roles, self.afterwards))
-
-    @property
-    def num_gpus(self) -> float:
-        return max(sum(r.instances * r.num_gpus for r in roles) for roles in (self.roles, self.afterwards))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,72 +89,13 @@ def make_plan(run_file: RunFile, *, parameters: int | None = None) -> Plan:
         ConfigError: The model's package is not installed, or its files are damaged.
     """
     size = model_size(run_file.model) if parameters is None else ModelSize(parameters, None)
-    makers = {"sft": _sft, "reward_modeling": _reward_modeling, "grpo": _grpo, "evaluate": _evaluate}
     name = run_file.run.name or "run"
     return Plan(
         run=name,
         directory=str(Path(run_file.run.directory) / name),
         model=_model_text(run_file),
         parameters=size and size.parameters,
-        stages=tuple(makers[stage](run_file, size) for stage in run_file.run.stages),
-    )
-
-
-def _sft(run_file: RunFile, size: ModelSize | None) -> StagePlan:
-    config = run_file.sft
-    length = f"{config.num_steps:,} steps" if config.num_steps else f"{config.num_epochs:g} epochs"
-    work = f"{length}, ≤ {config.batch_tokens:,} tokens a step"
-    if config.validity_prompts:
-        work += f"; then {config.validity_prompts:,} held-out prompts answered"
-    return StagePlan(
-        stage="sft",
-        steps=config.num_steps,
-        work=work,
-        roles=(fine_tuning_worker(run_file, size),),
-        afterwards=(rollout_workers(run_file, size),) if config.validity_prompts else (),
-    )
-
-
-def _reward_modeling(run_file: RunFile, size: ModelSize | None) -> StagePlan:
-    config = run_file.reward_modeling
-    roles = [reward_modeling_worker(run_file)]
-    stages = run_file.run.stages
-    if "sft" in stages[: stages.index("reward_modeling")] and run_file.sft.validity_prompts:
-        roles.append(rollout_workers(run_file, size))  # started at the end of sft, and kept
-    return StagePlan(
-        stage="reward_modeling",
-        steps=config.num_steps,
-        work=f"{config.num_steps:,} steps, {config.batch_pairs:,} pairs a step",
-        roles=tuple(roles),
-    )
-
-
-def _grpo(run_file: RunFile, size: ModelSize | None) -> StagePlan:
-    config = run_file.grpo
-    completions = config.num_steps * config.groups_per_step * config.group_size
-    tokens = completions * config.sampling.max_completion_tokens
-    roles = [policy_trainer(run_file, size), rollout_workers(run_file, size)]
-    if config.kl_coef > 0:
-        roles.append(reference_model(run_file, size))
-    return StagePlan(
-        stage="grpo",
-        steps=config.num_steps,
-        work=f"{config.num_steps:,} steps of {config.groups_per_step:,} groups of {config.group_size:,}: "
-        f"{completions:,} completions, ≤ {tokens:,} tokens generated",
-        roles=(*roles, reward_model(run_file)),
-        published_bytes=4 * size.parameters if size else 0,
-    )
-
-
-def _evaluate(run_file: RunFile, size: ModelSize | None) -> StagePlan:
-    config = run_file.evaluate
-    completions = config.num_prompts * config.num_completions
-    return StagePlan(
-        stage="evaluate",
-        steps=None,
-        work=f"{config.num_prompts:,} prompts × {config.num_completions:,} completions of each model, "
-        f"≤ {completions * config.sampling.max_completion_tokens:,} tokens generated",
-        roles=(rollout_workers(run_file, size), reward_model(run_file)),
+        stages=tuple(stage_of(run_file, stage).plan(run_file, size) for stage in run_file.run.stages),
     )
 
 

@@ -19,15 +19,13 @@ from typing import Any, Self
 from rl_empathy.config.changes import Reopened, refused_changes, reopened, require_same_base
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.stage_table import folder_of, stage_of, stages_that_give
 from rl_empathy.errors import ConfigError, RunDirectoryError
 from rl_empathy.observability.disk import disk_errors, write_durably
 from rl_empathy.observability.run_lock import RunLock
 
 CONFIG, RESULT, DATA, TRAINED_WITH = "config.yaml", "result.json", "data.sha256", "trained_with.yaml"
 SPLIT = "split.json"
-_FOLDERS = {"evaluate": "evaluation"}
-_OF_GRPO = ("rollouts", "ledger.jsonl")
-"""What stage grpo writes beside its folder."""
 _OWN_NAMES = {".lock", f"{CONFIG}.tmp", "logs"}
 
 
@@ -87,10 +85,10 @@ class RunDirectory:
         """In an order in which a kill at any moment leaves the same to be done."""
         self.told = change.told
         for stage in change.set_aside:
-            if stage == "grpo":
-                for name in filter(lambda name: (self.path / name).exists(), _OF_GRPO):
-                    (self.path / name).rename(self._folder(stage) / name)
             folder = self._folder(stage)
+            for name in stage_of(self._run_file, stage).files:
+                if (self.path / name).exists():
+                    (self.path / name).rename(folder / name)
             folder.rename(_set_aside_name(folder))
         for stage in (*change.again, *change.goes_on):
             (self._folder(stage) / RESULT).unlink()
@@ -219,7 +217,7 @@ class RunDirectory:
         self._lock.release()
 
     def _folder(self, stage: str) -> Path:
-        return self.path / _FOLDERS.get(stage, stage)
+        return self.path / folder_of(self._run_file, stage)
 
     def _state_of(self, stage: str) -> str:
         folder = self._folder(stage)
@@ -298,16 +296,16 @@ def _config_before(path: Path, run_file: RunFile, *, allow_config_change: bool) 
     return before
 
 
-def _has_trained(path: Path) -> bool:
+def _has_trained(path: Path, before: RunFile) -> bool:
     """Whether a stage has trained the starting model: a local one stays where it is, and leaves no folder `base`."""
-    folders = [path / "sft", path / "grpo"]
+    folders = [path / folder_of(before, stage) for stage in stages_that_give(before, "policy")]
     return any((folder / RESULT).exists() or any(folder.glob("step_*")) for folder in folders)
 
 
 def _reopened(path: Path, before: RunFile, run_file: RunFile) -> Reopened:
     """What becomes of the stages that are there; nothing is changed yet."""
-    folders = {stage: path / _FOLDERS.get(stage, stage) for stage in run_file.run.stages}
-    if (path / "base" / "config.json").exists() or _has_trained(path):
+    folders = {stage: path / folder_of(run_file, stage) for stage in run_file.run.stages}
+    if (path / "base" / "config.json").exists() or _has_trained(path, before):
         require_same_base(before, run_file)
     trained = {
         stage: load_run_file(folder / TRAINED_WITH, check_paths=False)

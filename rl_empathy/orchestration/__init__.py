@@ -8,5 +8,7 @@ placement        a Ray cluster that has what the plan needs
 weight_sync      publishing a policy version
 roles            each role, started with what the run file says of it
 scaling          how many rollout workers a run should have
-sft, reward_modeling, evaluation   the other stages
+stages/          one file a stage
+opening          what comes before any stage: the data, the run directory, the room
+side_by_side     an evaluation by hand
 """

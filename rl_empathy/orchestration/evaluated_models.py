@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import ModelConfig
+from rl_empathy.config.sections import Artifact, ModelConfig
+from rl_empathy.config.stage_table import stages_that_give
 from rl_empathy.engines.model_sources import local_or_hub
 from rl_empathy.errors import ConfigError, ModelError
 
@@ -49,7 +50,7 @@ class _Place:
         """Whether stages of a run of ours have taught it the schema."""
         if self.run is None or self.folder == _base_of(self.run):
             return False
-        return any((self.run / stage / "model").is_dir() for stage in ("sft", "grpo"))
+        return any(folder.is_dir() for folder in _made(self.run, "policy").values())
 
 
 def models_of_run(run_file: RunFile, folders: Mapping[str, Path]) -> list[EvaluatedModel]:
@@ -95,11 +96,12 @@ def find_models(
     return models
 
 
-def reward_model_of(paths: Sequence[Path]) -> Path | None:
-    """The reward model of the first path that is a run directory with one, or lies in it."""
-    runs = [run for path in paths if (run := _run_of(_plain(path)))]
-    scorers = (run / "reward_modeling" / "model" for run in runs)
-    return next((scorer for scorer in scorers if scorer.is_dir()), None)
+def reward_models_of(paths: Sequence[Path]) -> dict[str, Path]:
+    """The reward models of the first path that is a run directory with some, or lies in it, by name."""
+    for run in filter(None, (_run_of(_plain(path)) for path in paths)):
+        if found := {name: folder for name, folder in _made(run, "reward_model").items() if folder.is_dir()}:
+            return found
+    return {}
 
 
 def _foreign(model: ModelConfig, folder: Path, overrides: Sequence[str]) -> ModelConfig:
@@ -155,13 +157,19 @@ def _places(path: Path) -> Iterator[_Place]:
 
 
 def _folders_of(run: Path) -> Mapping[Path, tuple[str, ...]]:
-    folders = {"base": _base_of(run), "sft": run / "sft" / "model", "grpo": run / "grpo" / "model"}
+    folders = {"base": _base_of(run), **_made(run, "policy")}
     found = {
         folder: (name,) for name, folder in folders.items() if folder and (folder / "config.json").exists()
     }
     if not found:
         raise ModelError(f"the run {run} has no model yet; its stages sft and grpo leave one")
     return found
+
+
+def _made(run: Path, artifact: Artifact) -> dict[str, Path]:
+    """Where the stages of a run leave what they make, by stage."""
+    run_file = load_run_file(run / "config.yaml", check_paths=False)
+    return {stage: run / stage / "model" for stage in stages_that_give(run_file, artifact)}
 
 
 def _base_of(run: Path) -> Path | None:

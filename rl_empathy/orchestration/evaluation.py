@@ -53,7 +53,7 @@ def asked_models(context: RunContext, models: Sequence[EvaluatedModel]) -> list[
 async def run_evaluation(
     context: RunContext,
     asked: Sequence[AskedModel],
-    encoder: Path | None,
+    reward_models: Mapping[str, Path],
     *,
     name: str = "held_out",
     show_all: bool = False,
@@ -66,7 +66,7 @@ async def run_evaluation(
     Args:
         context: The run's data, directory, log and roles; its run file says on which prompts, and how.
         asked: The models, in the order of the table.
-        encoder: Folder of the embedding reward model; None when no term wants it.
+        reward_models: Folders of the reward models, by name; terms that lack theirs are left out.
         name: File name of the JSON, without its suffix.
         show_all: Print every measure instead of the leading ones.
 
@@ -81,10 +81,10 @@ async def run_evaluation(
     evaluations = []
     for step, one in enumerate(asked, start=1):
         prompts = held_out_prompts([(row, one.prompts[row.id]) for row in rows])
-        scored = await _answers(one.context, one.model, prompts, encoder)
+        scored = await _answers(one.context, one.model, prompts, reward_models)
         evaluations.append(_evaluate(one.context, one.model.name, step, rows, scored))
     context.progress.stage_finished("evaluate", "")
-    settings = settings_said(context, [one.model for one in asked], encoder, rows)
+    settings = settings_said(context, [one.model for one in asked], reward_models, rows)
     return write_report(context, evaluations, rows, settings, name=name, show_all=show_all)
 
 
@@ -139,12 +139,15 @@ def _shared_rows(context: RunContext, asked: Sequence[AskedModel]) -> list[Row]:
 
 
 async def _answers(
-    context: RunContext, model: EvaluatedModel, asked: Sequence[Prompt], encoder: Path | None
+    context: RunContext,
+    model: EvaluatedModel,
+    asked: Sequence[Prompt],
+    reward_models: Mapping[str, Path],
 ) -> list[list[ScoredCompletion]]:
     """Have a model answer every prompt, and the answers scored, in the order of the prompts."""
     workers, scorer = await asyncio.gather(
         rollout_workers(context, model.folder),
-        reward_model(context, tokenizer=model.folder, embedding=encoder),
+        reward_model(context, tokenizer=model.folder, reward_models=reward_models),
     )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(workers.watch())

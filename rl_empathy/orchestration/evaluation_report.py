@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +82,23 @@ def write_report(
 
 
 def settings_said(
-    context: RunContext, models: Sequence[EvaluatedModel], encoder: Path | None, rows: Sequence[Row]
+    context: RunContext,
+    models: Sequence[EvaluatedModel],
+    reward_models: Collection[str],
+    rows: Sequence[Row],
 ) -> dict[str, Any]:
     """How the models were asked and scored: for the JSON, and below the table."""
     run_file = context.run_file
-    sampling, unscored = run_file.evaluate.sampling, encoder is None
+    sampling = run_file.evaluate.sampling
     settings: dict[str, Any] = {
         "decoding": f"temperature {sampling.temperature:g}"
         if sampling.temperature
         else "greedy (temperature 0)",
         "asked_with": {model.name: model.asked_with for model in models},
     }
-    if unscored and run_file.rewards.needs:
+    if left := run_file.rewards.left_out(reward_models):
         settings["left_out"] = (
-            f"the reward term {', '.join(run_file.rewards.needs)}, for want of a reward model: reward/mean is the sum "
+            f"the reward term {', '.join(left)}, for want of a reward model: reward/mean is the sum "
             "of the others"
         )
     if missing := sum(not row.references for row in rows):
@@ -141,7 +144,7 @@ def measure_notes(run_file: RunFile) -> dict[str, str]:
         return {"text/similarity_to_post": f"{encoder} is a reward model: no evidence beside a reward"}
     if trained_from == "auto":
         trained_from = str(packaged_encoder()) if run_file.data.language == "en" else ""
-    rewarded = ", ".join(f"reward/{name}/mean" for name in run_file.rewards.needs)
+    rewarded = ", ".join(f"reward/{name}/mean" for name in run_file.rewards.reward_models)
     if rewarded and trained_from and Path(trained_from).resolve() == Path(encoder).resolve():
         shared = "shares weights with the reward model, which was trained from the same encoder: no evidence"
         return {"text/similarity_to_post": f"{shared} beside {rewarded}"}

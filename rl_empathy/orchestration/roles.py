@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,7 +152,9 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
     return RestartableRole(await start(), start_again, context.budget, retries=run_file.grpo.reward_retries)
 
 
-async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path | None) -> RewardModelHandle:
+async def reward_model(
+    context: RunContext, *, tokenizer: Path, reward_models: Mapping[str, Path]
+) -> RewardModelHandle:
     """The reward model, started when it is first wanted, and anew for completions of another vocabulary or schema.
 
     Stages grpo and evaluate of one run ask the same one.
@@ -160,14 +162,14 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
     Args:
         context: The run file, the record and the roles.
         tokenizer: Model folder whose tokenizer cuts spans into tokens.
-        embedding: Folder of the embedding reward model; without one its term is left out.
+        reward_models: Folders of the trained reward models, by name; terms that lack theirs are left out.
 
     Returns:
         The reward model.
     """
     run_file, started = context.run_file, context.started
     settings = run_file.cluster.reward_model
-    rewards = run_file.rewards if embedding is not None else run_file.rewards.without("reward_model")
+    rewards = run_file.rewards.with_only(reward_models)
 
     def have_worked() -> bool:
         scored = started.reward_model is not None and started.reward_model.has_answered
@@ -184,9 +186,9 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
             ),
             schema=context.schema,
             tokenizer_path=str(tokenizer),
-            embedding_path=str(embedding) if embedding else None,
+            reward_models={name: str(folder) for name, folder in reward_models.items()},
             language=run_file.data.language,
-            import_from=[absolute(folder) for folder in rewards.import_from or ()],
+            import_from=[absolute(folder) for folder in run_file.run.import_from or ()],
             replies=str(context.directory.path / "judging"),
             have_worked=have_worked(),
             similarity_encoder=similarity_encoder(run_file),
@@ -197,10 +199,10 @@ async def reward_model(context: RunContext, *, tokenizer: Path, embedding: Path 
         started.reward_model.kill()
         started.reward_model = None
     if started.reward_model is None:
-        if left := {*run_file.rewards.needs} - {term.name for term in rewards.terms}:
+        if left := run_file.rewards.left_out(reward_models):
             context.progress.warning(
-                f"{', '.join(sorted(left))}: left out of the evaluation, and of its reward/mean, since no stage "
-                "reward_modeling has made a reward model"
+                f"{', '.join(sorted(left))}: left out of the evaluation, and of its reward/mean, since no stage has "
+                "made its reward model"
             )
         start_again = functools.partial(_start_again, context, "reward_model", start)
         started.reward_model = RestartableRole(

@@ -1,9 +1,9 @@
 """What terms are made of, beside their keys of the run file."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
@@ -29,7 +29,8 @@ class Parts:
     """Folders with modules of the user's functions."""
     cache: Path | None = None
     """Folder for answers that are worth keeping."""
-    reward_model: PairScorer | None = None
+    reward_models: Mapping[str, PairScorer] = field(default_factory=dict)
+    """By name."""
 
 
 class OwnThread:

@@ -21,7 +21,7 @@ from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.orchestration.reward_modeling import run_reward_modeling
+from rl_empathy.orchestration.stages.reward_modeling import run_reward_modeling
 from rl_empathy.types import Message, Reference, Row
 
 

@@ -150,7 +150,7 @@ def test_check_refuses_a_stage_that_lacks_what_another_would_give_it(
 ) -> None:
     assert code_of("train", "trial.yaml", f"run.stages={stages}", "--check") == 2
     told = capsys.readouterr().err
-    assert "the reward term answer needs a reward model" in told
+    assert "the reward term answer needs the reward model of stage reward_modeling" in told
     assert "no stage reward_modeling before grpo; add it, or leave the term out of rewards.terms" in told
     assert (
         code_of("train", "trial.yaml", f"run.stages={stages}", "rewards.terms=[{kind: format}]", "--check")
@@ -390,7 +390,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_evaluate_takes_the_configuration_of_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate_command = Recorder()
-    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=evaluate_command)
+    plant(monkeypatch, "rl_empathy.orchestration.side_by_side", evaluate_command=evaluate_command)
     Path("bare").mkdir()
     Path("bare/config.json").touch()
     folder = make_run_directory()
@@ -405,7 +405,7 @@ def test_evaluate_prints_every_measure_when_asked(
     monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     evaluate_command = Recorder()
-    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=evaluate_command)
+    plant(monkeypatch, "rl_empathy.orchestration.side_by_side", evaluate_command=evaluate_command)
     assert code_of("evaluate", str(make_run_directory()), *options) == 0
     ((_, named),) = evaluate_command.calls
     assert named["show_all"] is bool(options)
@@ -414,7 +414,7 @@ def test_evaluate_prints_every_measure_when_asked(
 def test_an_output_that_is_a_folder_is_refused_before_the_evaluation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=Recorder())
+    plant(monkeypatch, "rl_empathy.orchestration.side_by_side", evaluate_command=Recorder())
     folder = make_run_directory()
     Path("results").mkdir()
     assert code_of("evaluate", str(folder), "--output", "results") == 2
@@ -424,7 +424,7 @@ def test_an_output_that_is_a_folder_is_refused_before_the_evaluation(
 def test_evaluate_of_bare_models_wants_a_run_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant(monkeypatch, "rl_empathy.orchestration.run", evaluate_command=Recorder())
+    plant(monkeypatch, "rl_empathy.orchestration.side_by_side", evaluate_command=Recorder())
     Path("bare").mkdir()
     Path("bare/config.json").touch()
     assert code_of("evaluate", "bare") == 2

@@ -3,7 +3,7 @@
 Attribute docstrings name the unit; `rl-empathy config --reference` prints them.
 
 section   the base class of all sections, and the number types
-run       run, logging: the run's name and stages, and what is recorded of it
+run       run, logging: the run's name, its stages and yours, and what is recorded of it
 model     model: what the run starts from
 data      data: the counselling text
 rewards   rewards: the terms of the reward, a class a kind
@@ -23,7 +23,7 @@ from rl_empathy.config.sections.cluster import (
 from rl_empathy.config.sections.data import ColumnsConfig, DataConfig
 from rl_empathy.config.sections.model import FromScratchConfig, ModelConfig
 from rl_empathy.config.sections.rewards import RewardsConfig, TermConfig
-from rl_empathy.config.sections.run import LoggingConfig, RunConfig, Stage
+from rl_empathy.config.sections.run import Artifact, LoggingConfig, OwnStageConfig, RunConfig
 from rl_empathy.config.sections.section import Section
 from rl_empathy.config.sections.serve import ServeConfig
 from rl_empathy.config.sections.stages import (
@@ -37,6 +37,7 @@ from rl_empathy.config.sections.stages import (
 )
 
 __all__ = [
+    "Artifact",
     "ClusterConfig",
     "ColumnsConfig",
     "DataConfig",
@@ -48,6 +49,7 @@ __all__ = [
     "LoggingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "OwnStageConfig",
     "PolicyTrainerConfig",
     "RestartsConfig",
     "RewardModelingConfig",
@@ -59,6 +61,5 @@ __all__ = [
     "SamplingConfig",
     "Section",
     "ServeConfig",
-    "Stage",
     "TermConfig",
 ]

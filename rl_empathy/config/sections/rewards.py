@@ -1,14 +1,12 @@
 """The reward: its terms, one class a kind, and how they become one number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rl_empathy.config.sections.section import Count, Positive, Section
 
-Need = Literal["reward_model"]
-"""What a term cannot score without, beside the completions."""
 Range = tuple[float, float]
 Combiner = Literal["sum"]
 
@@ -16,8 +14,6 @@ Combiner = Literal["sum"]
 class TermConfig(Section):
     """What every term of the reward has."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    """What it cannot score without."""
     leads: ClassVar[bool] = True
     """Its mean is among the rows with which an evaluation's table begins."""
     named_after: ClassVar[str] = "kind"
@@ -37,6 +33,11 @@ class TermConfig(Section):
     """For one group, seconds: one that takes longer has no score there."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a term that raises, or is late, is asked again, after 0.5, 1, 2 … s."""
+
+    @property
+    def reward_models(self) -> frozenset[str]:
+        """Names of the reward models that it cannot score without."""
+        return frozenset()
 
     @property
     def range(self) -> Range | None:
@@ -82,12 +83,17 @@ class FormatTerm(TermConfig):
 class EmbeddingTerm(TermConfig):
     """How well the answer fits the post, under the embedding reward model."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"reward_model"})
     kind: Literal["embedding"]
+    reward_model: str = "reward_modeling"
+    """The stage that makes the reward model."""
     mode: Literal["binary", "gated", "raw"] = "raw"
     """raw: the score. gated: 0 below the threshold. binary: 1 from the threshold on, else 0."""
     threshold: float | None = None
     """Left out: where the reward model tells right from wrong answers best."""
+
+    @property
+    def reward_models(self) -> frozenset[str]:
+        return frozenset({self.reward_model})
 
     @property
     def idle(self) -> Mapping[str, str]:
@@ -162,17 +168,21 @@ class RewardsConfig(Section):
     combine: Combiner = "sum"
     """How the terms become one number: their weighted sum."""
 
-    import_from: tuple[str, ...] | None = None
-    """Folders with the modules of your functions, besides the working directory; left out: the run file's."""
-
     @property
-    def needs(self) -> dict[str, frozenset[Need]]:
-        """What each term cannot score without."""
-        return {term.name: term.needs for term in self.terms if term.needs}
+    def reward_models(self) -> dict[str, frozenset[str]]:
+        """Terms that need reward models, each with their names."""
+        return {term.name: term.reward_models for term in self.terms if term.reward_models}
 
-    def without(self, missing: Need) -> "RewardsConfig":
-        """The terms that do without; there may be none."""
-        return self.model_copy(update={"terms": tuple(t for t in self.terms if missing not in t.needs)})
+    def left_out(self, reward_models: Collection[str]) -> list[str]:
+        """Names of the terms that cannot score with these reward models alone."""
+        return [name for name, needed in self.reward_models.items() if not needed <= {*reward_models}]
+
+    def with_only(self, reward_models: Collection[str]) -> "RewardsConfig":
+        """The terms that can score with these reward models; there may be none."""
+        left_out = self.left_out(reward_models)
+        return self.model_copy(
+            update={"terms": tuple(term for term in self.terms if term.name not in left_out)}
+        )
 
     @model_validator(mode="after")
     def _terms_have_names_of_their_own(self) -> Self:

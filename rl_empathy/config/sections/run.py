@@ -1,16 +1,43 @@
 """The run itself: its name and stages, and what is recorded of it."""
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from rl_empathy.config.sections.section import Section
 
-Stage = Literal["sft", "reward_modeling", "grpo", "evaluate"]
+Artifact = Literal["policy", "reward_model"]
+"""What a stage makes: a model folder, and which part it plays."""
+TAKEN_NAMES = ("base", "evaluation", "judging", "logs", "model", "rollouts", "wandb")
+"""What stands in a run directory beside the folders of its stages."""
 
 MAX_NAME_BYTES = 200
 """A file system takes 255; what is set aside gets a suffix."""
+
+
+class OwnStageConfig(Section):
+    """A stage of yours."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """As in run.stages; its folder in the run directory is called so, too."""
+    function: str
+    """Dotted path of an async function (context, artifacts, **arguments), such as my_project.stages.distil."""
+    takes: tuple[Artifact, ...] = ("policy",)
+    """What it is made from."""
+    gives: Artifact | None = None
+    """What it makes: the folder that the function returns; left out: nothing, and it is done again where its
+    settings or its models change."""
+    arguments: dict[str, JsonValue] = Field(default={})
+    """Further keyword arguments of the function."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in TAKEN_NAMES:
+            raise ValueError(f"{name} stands for something else in a run directory; choose another name")
+        return name
 
 
 class RunConfig(Section):
@@ -18,8 +45,12 @@ class RunConfig(Section):
 
     name: str | None = None
     """Name of the run and of its directory; the run file's name when left out."""
-    stages: tuple[Stage, ...] = ("sft", "reward_modeling", "grpo", "evaluate")
+    own_stages: tuple[OwnStageConfig, ...] = ()
+    """Stages of yours, which `stages` may name."""
+    stages: tuple[str, ...] = ("sft", "reward_modeling", "grpo", "evaluate")
     """The stages, in the order in which they run."""
+    import_from: tuple[str, ...] | None = None
+    """Folders with the modules of your functions, besides the working directory; left out: the run file's."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything that is drawn: splits, order, initial weights, sampling."""
     deterministic: bool = False
@@ -41,12 +72,32 @@ class RunConfig(Section):
             )
         return name
 
+    @field_validator("own_stages")
+    @classmethod
+    def _own_names_are_new(cls, own: tuple[OwnStageConfig, ...]) -> tuple[OwnStageConfig, ...]:
+        names = [stage.name for stage in own]
+        if twice := {*names} & {*_shipped()} or {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"there is a stage {min(twice)} already; choose another name")
+        return own
+
     @field_validator("stages")
     @classmethod
-    def _no_stage_twice(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _stages_are_known(cls, stages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = [*_shipped(), *(stage.name for stage in info.data.get("own_stages", ()))]
+        for stage in stages:
+            if stage not in known:
+                near = get_close_matches(stage, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(known)}"
+                raise ValueError(f"there is no stage {stage!r}; {hint} One of yours stands in run.own_stages")
         if len(set(stages)) < len(stages):
             raise ValueError(f"a stage is there twice: {', '.join(stages)}")
         return stages
+
+
+def _shipped() -> tuple[str, ...]:
+    from rl_empathy.config.stage_table import STAGES  # its plans read run files, of which this is a part
+
+    return tuple(STAGES)
 
 
 class LoggingConfig(Section):

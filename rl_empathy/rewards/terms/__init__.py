@@ -50,5 +50,5 @@ def check_terms(config: RewardsConfig, parts: Parts) -> None:
         ConfigError: A function is not there or does not take its arguments, or a judge is not described well.
     """
     for term in config.terms:
-        if not term.needs:
+        if not term.reward_models:
             TERMS[term.kind](term, parts)

@@ -20,8 +20,7 @@ class Embedding:
     blocks = True
 
     def __init__(self, config: EmbeddingTerm, parts: Parts) -> None:
-        assert parts.reward_model is not None, "the run gives a reward model to every run with this term"
-        self._model = parts.reward_model
+        self._model = parts.reward_models[config.reward_model]
         self._mode = config.mode
         self._threshold = self._model.threshold if config.threshold is None else config.threshold
         self._missing = config.worst

@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Iterable
 
 from rl_empathy.config.sections.rewards import FunctionTerm
-from rl_empathy.rewards.functions import load_function, require_arguments
 from rl_empathy.rewards.parts import OwnThread, Parts
 from rl_empathy.rewards.view import GroupView
+from rl_empathy.user_code import load_function, require_arguments
 
 
 class Function:

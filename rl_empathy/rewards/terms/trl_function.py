@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rl_empathy.config.sections.rewards import TrlFunctionTerm
-from rl_empathy.rewards.functions import load_function, require_arguments
 from rl_empathy.rewards.parts import OwnThread, Parts
 from rl_empathy.rewards.view import GroupView
+from rl_empathy.user_code import load_function, require_arguments
 
 GIVEN = ("prompts", "completions")
 

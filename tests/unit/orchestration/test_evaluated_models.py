@@ -16,9 +16,9 @@ from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration import run as run_module
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.evaluated_models import find_models, models_of_run, reward_model_of
+from rl_empathy.orchestration.evaluated_models import find_models, models_of_run, reward_models_of
 from rl_empathy.orchestration.evaluation import asked_models
-from rl_empathy.orchestration.run import evaluate_command
+from rl_empathy.orchestration.side_by_side import evaluate_command
 from tests.tiny_models import make_tiny_model, permute_token_ids
 
 TINY = Path(__file__).parents[2] / "ray" / "tiny.yaml"
@@ -103,7 +103,7 @@ def test_a_model_folder_with_a_config_yaml_of_its_own_is_no_run(tmp_path):
     folder = make_folder(tmp_path / "hub")
     (folder / "config.yaml").write_text("architecture: theirs\n")
     assert [model.name for model in find_models([folder], run_file)] == ["hub"]
-    assert reward_model_of([folder]) is None
+    assert reward_models_of([folder]) == {}
 
 
 def test_every_model_is_asked_by_the_schema_and_the_instruction_of_its_own_run(tmp_path):
@@ -137,8 +137,8 @@ def test_a_model_that_was_never_trained_on_the_schema_is_asked_with_its_instruct
 def test_the_reward_model_is_that_of_the_first_run_that_has_one(tmp_path):
     x, y = make_run(tmp_path / "x"), make_run(tmp_path / "y")
     (y / "reward_modeling" / "model").mkdir(parents=True)
-    assert reward_model_of([x, y / "grpo" / "model"]) == y / "reward_modeling" / "model"
-    assert reward_model_of([x]) is None
+    assert reward_models_of([x, y / "grpo" / "model"]) == {"reward_modeling": y / "reward_modeling" / "model"}
+    assert reward_models_of([x]) == {}
 
 
 def test_what_cannot_write_is_refused_with_the_reason(tmp_path):

@@ -64,7 +64,7 @@ def test_it_is_said_how_every_model_was_asked_and_what_was_left_out(tmp_path):
     run_file = run_file_of(tmp_path, 'data.system_prompt=""', "evaluate.sampling.temperature=0")
     models = models_of_run(run_file, {stage: tmp_path / stage for stage in ("base", "sft")})
     rows = [ROW, Row(id="q", messages=ROW.messages)]
-    said = settings_said(SimpleNamespace(run_file=run_file), models, None, rows)
+    said = settings_said(SimpleNamespace(run_file=run_file), models, {}, rows)
     assert said["decoding"] == "greedy (temperature 0)"
     assert "the instruction of its schema" in said["asked_with"]["base"]
     assert said["asked_with"]["sft"] == "no instruction, as it was trained"
@@ -116,7 +116,7 @@ def test_it_is_said_of_a_model_that_its_run_did_not_hold_the_prompts_out(tmp_pat
     rows = [ROW, Row(id="q", messages=ROW.messages)]
 
     def said(*asked):
-        settings = settings_said(context, find_models([run / "sft" / "model"], run_file), None, asked)
+        settings = settings_said(context, find_models([run / "sft" / "model"], run_file), {}, asked)
         return settings.get("training", {}).get("x/sft")
 
     assert said(ROW).startswith("what its run held out is not on record")

@@ -13,7 +13,12 @@ from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import TrainingError
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.orchestration.reward_modeling import MODEL_FOLDER, prepared, run_reward_modeling
+from rl_empathy.orchestration.stages.reward_modeling import (
+    MODEL_FOLDER,
+    prepared,
+    run_reward_modeling,
+    said_of,
+)
 from rl_empathy.types import Message, Reference, Row
 from tests.unit.engines.test_embedding import make_description
 
@@ -87,3 +92,11 @@ def test_an_echo_that_pays_is_accepted_where_the_run_file_says_so(tmp_path: Path
     config = RewardModelingConfig(accept_echo=True)
     result = run_after_its_last_step(tmp_path, config, references=0.5, quote=0.6)
     assert result["num_steps"] == config.num_steps
+
+
+def test_the_end_of_the_stage_shows_what_echoes_earn_and_what_the_reward_model_does_not_read() -> None:
+    table = ["what it would earn", "references 0.5", "copy 0.0"]
+    assert said_of({"echoes": table, "cut_fraction": 0.004, "max_tokens": 256}) == table
+    *shown, cut = said_of({"echoes": table, "cut_fraction": 0.25, "max_tokens": 256})
+    assert shown == table
+    assert "25% of posts and references are longer than the 256 tokens that the reward model reads" in cut

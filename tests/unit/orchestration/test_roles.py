@@ -45,7 +45,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
             started=StartedRoles(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
-        await roles.reward_model(context, tokenizer=model, embedding=None)
+        await roles.reward_model(context, tokenizer=model, reward_models={})
         for _ in range(1 + scored_before_the_loss):
             await context.started.reward_model.call(call)
 
@@ -73,20 +73,21 @@ def test_the_answer_term_is_left_out_and_told_of_where_no_stage_has_made_a_rewar
                 "configs/quickstart.yaml",
                 ["run.stages=[sft, evaluate]", "rewards.terms=[{kind: embedding, name: answer}]"],
             ),
-            directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
+            directory=SimpleNamespace(path=tmp_path, logs=tmp_path, stage=lambda name: tmp_path),
             schema=None,
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=told.append),
             started=StartedRoles(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, told.append)
-        await roles.reward_model(context, tokenizer=model, embedding=tmp_path if has_reward_model else None)
+        made = {"reward_modeling": tmp_path} if has_reward_model else {}
+        await roles.reward_model(context, tokenizer=model, reward_models=made)
 
     model = make_tiny_model(tmp_path.with_name("written"))
     monkeypatch.setattr(roles, "start_role", start_role)
     run_virtually(run())
     assert given == (["answer"] if has_reward_model else [])
-    assert ["is left out of the evaluation" in line for line in told] == ([] if has_reward_model else [True])
+    assert ["answer: left out of the evaluation" in line for line in told] == ([] if has_reward_model else [True])
 
 
 def test_the_reward_model_reads_completions_by_the_tokenizer_and_the_schema_of_the_model_that_wrote_them(
@@ -101,14 +102,14 @@ def test_the_reward_model_reads_completions_by_the_tokenizer_and_the_schema_of_t
     async def run(*asked):
         context = SimpleNamespace(
             run_file=load_run_file("configs/quickstart.yaml", []),
-            directory=SimpleNamespace(logs=tmp_path, stage=lambda name: tmp_path),
+            directory=SimpleNamespace(path=tmp_path, logs=tmp_path, stage=lambda name: tmp_path),
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=lambda text: None),
             started=StartedRoles(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
         for tokenizer, context.schema in asked:
-            await roles.reward_model(context, tokenizer=tokenizer, embedding=None)
+            await roles.reward_model(context, tokenizer=tokenizer, reward_models={})
 
     model, trained = make_tiny_model(tmp_path / "base"), make_tiny_model(tmp_path / "trained", seed=1)
     permuted = permute_token_ids(model, tmp_path / "permuted")

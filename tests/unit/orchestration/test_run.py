@@ -13,6 +13,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import DataError, ResourceError
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration import run as run_module
+from rl_empathy.orchestration.stages import Made
 
 
 @pytest.fixture(autouse=True)
@@ -54,33 +55,6 @@ def ignore(*_: object, **__: object) -> None:
     pass
 
 
-def test_a_reward_model_ends_its_stage_with_the_table_of_what_echoes_earn_and_what_it_does_not_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told: list[str] = []
-    result = {
-        "triplet_accuracy": 0.9,
-        "roc_auc": 0.95,
-        "threshold": 0.4,
-        "echoes": ["what it would earn", "references 0.5", "copy 0.0"],
-        "cut_fraction": 0.25,
-        "max_tokens": 256,
-    }
-    monkeypatch.setattr(run_module, "run_reward_modeling", lambda *_, **__: result)
-    context: Any = SimpleNamespace(
-        run_file=run_file_of(),
-        data=None,
-        log=None,
-        directory=SimpleNamespace(stage=lambda name: Path(name)),
-        stop=SimpleNamespace(is_set=False),
-        budget=SimpleNamespace(spend=ignore),
-        progress=SimpleNamespace(stage_started=ignore, stage_finished=ignore, message=told.append),
-    )
-    assert asyncio.run(run_module._reward_modeling(context)) == result
-    assert told[:3] == result["echoes"]
-    assert "25% of posts and references are longer than the 256 tokens that the reward model reads" in told[3]
-
-
 def test_a_stage_puts_down_its_run_file_its_result_and_what_its_roles_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,14 +64,14 @@ def test_a_stage_puts_down_its_run_file_its_result_and_what_its_roles_held(
     async def base_model(_: object) -> Path:
         return tmp_path / "model"
 
-    async def run_stage(*_: object) -> dict[str, str]:
-        return {"evaluation": "evaluation/held_out.json"}
+    async def run_stage(*_: object) -> Made:
+        return Made(facts={"evaluation": "evaluation/held_out.json"})
 
     async def stage_ended(*_: object) -> dict[str, dict[str, float]]:
         return held
 
     monkeypatch.setattr(run_module, "base_model", base_model)
-    monkeypatch.setattr(run_module, "_run_stage", run_stage)
+    monkeypatch.setattr(run_module, "runner_of", lambda name: run_stage)
     run_file = run_file_of("run.stages=[evaluate]")
     directory = RunDirectory.open(run_file, fresh=False, allow_config_change=False)
     context: Any = SimpleNamespace(

@@ -41,7 +41,10 @@ def term_scores(scores, **keys):
     written = tuple(replace(c, text=text) for c, text in zip(group.completions, texts, strict=True))
     parsed = [SCHEMA.parse(text, strict=True) for text in texts]
     view = view_of(replace(group, completions=written), parsed, SCHEMA, "answer")
-    term = Embedding(EmbeddingTerm(kind="embedding", **keys), Parts(language="en", reward_model=LastWord()))
+    term = Embedding(
+        EmbeddingTerm(kind="embedding", **keys),
+        Parts(language="en", reward_models={"reward_modeling": LastWord()}),
+    )
     return asyncio.run(term.score(view))
 
 

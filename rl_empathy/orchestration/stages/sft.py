@@ -21,19 +21,13 @@ from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet.savings import SFT_MICROBATCH
 from rl_empathy.orchestration.ray_train import LOG_FILE, REPORTS_FILE, STOP_FILE, Reporter, TrainJob, fit
 from rl_empathy.orchestration.roles import rollout_workers
+from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
 from rl_empathy.types import Row
 
 
-async def run_sft(context: RunContext, model: Path) -> Path:
-    """Fine-tune a model on traces and answers.
-
-    Args:
-        context: Context of the run.
-        model: Folder of the starting model.
-
-    Returns:
-        Folder of the fine-tuned model.
+async def run(context: RunContext, artifacts: Artifacts) -> Made:
+    """Fine-tune the last policy on traces and answers.
 
     Raises:
         DataError: No training row has a reference and a trace.
@@ -61,7 +55,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
     require_steps_to_come("sft", checkpoint.step if checkpoint else 0, num_steps)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
     shutil.rmtree(folder / "model", ignore_errors=True)  # an export of another configuration, if any
-    settings = {"model": str(model), "data": data, "run_file": run_file, "folder": folder}
+    settings = {"model": str(artifacts.policy), "data": data, "run_file": run_file, "folder": folder}
     await on_a_thread(
         lambda: fit(
             lambda: _job(context, settings),
@@ -80,7 +74,7 @@ async def run_sft(context: RunContext, model: Path) -> Path:
         context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
         summary = f"{valid:.0%} of the replies to {asked} held-out prompts keep the form"
     context.progress.stage_finished("sft", summary)
-    return tuned
+    return Made(model=tuned)
 
 
 def _job(context: RunContext, settings: Mapping[str, Any]) -> TrainJob:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import ray.train.torch
 
 from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.loading import absolute
-from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, Stage
+from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import TripletSource, calibration_split, good_references
 from rl_empathy.engines.checkpoints import BEST, LATEST, latest_checkpoint
@@ -28,6 +29,7 @@ from rl_empathy.engines.reward_training import RewardTraining, copied_limit
 from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.role_log import divert_output
+from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.ray_train import (
     LOG_FILE,
     STOP_FILE,
@@ -36,13 +38,55 @@ from rl_empathy.orchestration.ray_train import (
     end_without_memory,
     fit,
 )
+from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
+from rl_empathy.orchestration.stop import on_a_thread
 
-STAGE: Stage = "reward_modeling"
+STAGE = "reward_modeling"
+SMALLEST_CUT_SAID = 0.01
+"""A smaller share of texts that are too long for the reward model is not worth a line."""
 NUM_PROBES = 100
 """Held-out prompts, at most, of the table of what echoes earn."""
 MODEL_FOLDER, ENCODER_FOLDER = "model", "encoder"
 
 log = logging.getLogger(__name__)
+
+
+async def run(context: RunContext, artifacts: Artifacts) -> Made:
+    """Train the reward model, and say what echoes would earn under it; see `run_reward_modeling`."""
+    run_file = context.run_file
+    config, resources = run_file.reward_modeling, run_file.cluster.stage_worker
+    context.progress.stage_started(STAGE, num_steps=config.num_steps)
+    facts = await on_a_thread(
+        lambda: run_reward_modeling(
+            config,
+            data=context.data,
+            language=run_file.data.language,
+            seed=run_file.run.seed,
+            folder=context.directory.stage(STAGE),
+            log=context.log,
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            deadlines=run_file.cluster.deadlines,
+            should_stop=lambda: context.stop.is_set,
+            lost=partial(context.budget.spend, STAGE),
+        )
+    )
+    summary = "calibration: triplet accuracy {triplet_accuracy:.3f}, ROC-AUC {roc_auc:.3f}, threshold {threshold:.3f}"
+    context.progress.stage_finished(STAGE, summary.format(**facts))
+    for line in said_of(facts):
+        context.progress.message(line)
+    return Made(model=context.directory.stage(STAGE) / MODEL_FOLDER, facts=facts)
+
+
+def said_of(facts: Mapping[str, Any]) -> list[str]:
+    """What the user is told of a reward model: what echoes would earn, and how much it does not read."""
+    lines = list(facts["echoes"])
+    if facts["cut_fraction"] >= SMALLEST_CUT_SAID:
+        lines.append(
+            "reward_modeling: {cut_fraction:.0%} of posts and references are longer than the {max_tokens} tokens "
+            "that the reward model reads (reward_modeling.max_tokens)".format(**facts)
+        )
+    return lines
 
 
 def run_reward_modeling(
@@ -77,7 +121,7 @@ def run_reward_modeling(
         lost: As in `ray_train.fit`.
 
     Returns:
-        model (relative to the parent of `folder`), threshold, num_steps, max_tokens, cut_fraction, the metrics
+        threshold, num_steps, max_tokens, cut_fraction, the metrics
         without their area, and `echoes`: the lines of the table of what echoes earn.
 
     Raises:
@@ -115,7 +159,7 @@ def run_reward_modeling(
     description = read_description(folder / MODEL_FOLDER)
     if not config.accept_echo:
         _refuse_echoes(description)
-    return _result(folder, description)
+    return _facts(description)
 
 
 def _refuse_echoes(description: Description) -> None:
@@ -219,7 +263,7 @@ def _table(description: Description) -> dict[str, Earnings]:
     return {kind: Earnings(**earned) for kind, earned in description.echoes.items()}
 
 
-def _result(folder: Path, description: Description) -> dict[str, Any]:
+def _facts(description: Description) -> dict[str, Any]:
     metrics = {name.rpartition("/")[2]: value for name, value in description.metrics.items()}
     kept = {
         "kind": description.kind,
@@ -229,4 +273,4 @@ def _result(folder: Path, description: Description) -> dict[str, Any]:
         "cut_fraction": description.cut_fraction,
         "echoes": earnings_lines(_table(description)),
     }
-    return {"model": f"{folder.name}/{MODEL_FOLDER}"} | metrics | kept
+    return metrics | kept

@@ -1,6 +1,7 @@
 """Stage grpo: staff the roles, go on from the last checkpoint, run the loop, export the policy."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from rl_empathy.data.prompts import PromptStream
@@ -22,18 +23,15 @@ from rl_empathy.orchestration.roles import (
     rollout_workers,
 )
 from rl_empathy.orchestration.scaling import BY_HAND, Scaler
+from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 
 
-async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None) -> Path:
-    """Train the policy and export it.
+async def run(context: RunContext, artifacts: Artifacts) -> Made:
+    """Train the last policy and export it.
 
-    Args:
-        context: Context of the run.
-        policy: Folder of the starting policy; it is the reference as well.
-        encoder: Folder of the embedding reward model; None when no term wants it.
-
-    Returns:
-        Folder of the trained policy.
+    Raises:
+        DataError: No training prompt is left.
+        Stopped: It was asked to; what is trained is kept.
     """
     rows = context.prompts(context.data.train)
     if not rows:
@@ -41,7 +39,7 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
             "no training prompt is left for stage grpo; see data.max_prompt_tokens and data.on_risk"
         )
     config, seed = context.run_file.grpo, context.run_file.run.seed
-    fleet = await context.stop.unless_set(staff(context, policy, encoder))
+    fleet = await context.stop.unless_set(staff(context, artifacts.policy, artifacts.reward_models))
     if fleet is None:
         raise Stopped("stopped while the roles of stage grpo were started; the same command goes on")
     context.progress.stage_started("grpo", num_steps=config.num_steps)
@@ -59,15 +57,22 @@ async def run_grpo_stage(context: RunContext, policy: Path, encoder: Path | None
     )
     await context.memory.look()
     fleet.end_training()
-    return folder
+    context.progress.stage_finished("grpo", "")
+    return Made(model=folder)
 
 
-async def staff(context: RunContext, policy: Path, encoder: Path | None) -> Fleet:
-    """Start the roles side by side."""
+async def staff(context: RunContext, policy: Path, reward_models: Mapping[str, Path]) -> Fleet:
+    """Start the roles side by side.
+
+    Args:
+        context: Context of the run.
+        policy: Folder of the starting policy; it is the reference as well.
+        reward_models: Folders of the reward models, by name.
+    """
     config, deadlines = context.run_file.grpo, context.run_file.cluster.deadlines
     workers, rewards, reference, trainer = await asyncio.gather(
         rollout_workers(context, policy),
-        reward_model(context, tokenizer=policy, embedding=encoder),
+        reward_model(context, tokenizer=policy, reward_models=reward_models),
         _reference_model(context, policy),
         policy_trainer(context, policy),
     )
