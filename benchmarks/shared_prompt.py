@@ -41,7 +41,7 @@ def make_sample(prompt: int, vocabulary: int) -> Sample:
 
 
 def shared(model: PolicyModel, sample: Sample) -> torch.Tensor:
-    logprobs, _ = model(model.pack([sample]), temperature=1.0)
+    logprobs, _ = model(model.rows([sample])[0], temperature=1.0)
     (-logprobs.sum() / logprobs.numel()).backward()
     return logprobs.detach()
 

@@ -352,7 +352,7 @@ def _transformers(path: str, dtype: torch.dtype, device: str) -> tuple[Tensor, T
     """Log-probs and the gradient of their weighted sum, without any code of the trainer."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager").to(device)
     parts = []
-    for prompt, completions in SAMPLES:
+    for prompt, completions, *_ in SAMPLES:
         for completion in completions:
             ids = torch.tensor([[*prompt, *completion]], device=device)
             logits = model(ids).logits[0, len(prompt) - 1 : -1].float()

@@ -35,18 +35,13 @@ class TrainingBatch:
     """Groups flattened: everything but `samples` is aligned with the tokens of their completions, in order."""
 
     samples: list[Sample]
+    """With the advantage of every token, and whether it is trained."""
     rollout_logprobs: Tensor
     """[predicted] nats"""
     reference_logprobs: Tensor | None
     """[predicted] nats"""
-    advantages: Tensor
-    """[predicted]"""
     kl_baseline: Tensor | None
     """[predicted] nats; for `k1_in_reward`: what the siblings' KL at the same place is on average"""
-    loss_mask: Tensor
-    """[predicted] bool"""
-    completion_index: Tensor
-    """[predicted] int, which completion of the batch a token belongs to"""
     length_quarter: Tensor
     """[predicted] int, see `length_quarters`"""
 
@@ -57,7 +52,7 @@ class TrainingBatch:
 
     @property
     def num_trained_tokens(self) -> int:
-        return int(self.loss_mask.sum())
+        return sum(sample.num_trained_tokens for sample in self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,22 +109,32 @@ def training_batch(
     kept = [[scored.group.completions[i] for i in scored.kept] for scored in groups]
     completions = [completion for group in kept for completion in group]
     lengths = torch.tensor([len(completion.token_ids) for completion in completions])
-    trained = torch.tensor([_is_trained(completion, config) for completion in completions])
     rollout = [torch.tensor([x for c in group for x in c.rollout_logprobs]) for group in kept]
     reference = [_reference_of(scored) for scored in groups if scored.reference_logprobs is not None]
     in_reward = config.kl_estimator == "k1_in_reward" and bool(reference)
     return TrainingBatch(
         samples=[
-            Sample(scored.group.prompt.token_ids, [c.token_ids for c in group])
-            for scored, group in zip(groups, kept, strict=True)
+            _sample(scored.group.prompt.token_ids, group, values, config)
+            for scored, group, values in zip(groups, kept, advantages, strict=True)
         ],
         rollout_logprobs=torch.cat(rollout),
         reference_logprobs=torch.cat(reference) if reference else None,
-        advantages=torch.cat(list(advantages)).float().repeat_interleave(lengths),
         kl_baseline=torch.cat([*map(_kl_baseline, kept, rollout, reference)]) if in_reward else None,
-        loss_mask=trained.repeat_interleave(lengths),
-        completion_index=torch.arange(len(lengths)).repeat_interleave(lengths),
         length_quarter=length_quarters(lengths).repeat_interleave(lengths),
+    )
+
+
+def _sample(
+    prompt: Sequence[int], completions: Sequence[Completion], advantages: Tensor, config: GRPOConfig
+) -> Sample:
+    """A group with the advantage of a completion at each of its tokens."""
+    return Sample(
+        prompt,
+        [c.token_ids for c in completions],
+        loss_mask=[[_is_trained(c, config)] * len(c.token_ids) for c in completions],
+        advantages=[
+            [value] * len(c.token_ids) for c, value in zip(completions, advantages.tolist(), strict=True)
+        ],
     )
 
 

@@ -3,34 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from rl_empathy.algorithms.corrections import (
-    Weights,
-    decoupled_weights,
-    mask_weights,
-    no_weights,
-    sequence_mask_weights,
-    tis_weights,
-)
-from rl_empathy.algorithms.kl import RATIO_CAP, k1_to_go, k3_plain, kl_estimate
-from rl_empathy.algorithms.losses import policy_loss
-from rl_empathy.algorithms.masking import masked_sum
 from rl_empathy.config.sections import GRPOConfig
-from rl_empathy.engines.grpo_batch import (
-    ScoredGroup,
-    TrainingBatch,
-    length_quarters,
-    step_advantages,
-    training_batch,
-)
+from rl_empathy.engines.grpo_batch import ScoredGroup, length_quarters, step_advantages, training_batch
+from rl_empathy.engines.objectives.grpo import GRPO, LARGEST_RATIO
 from rl_empathy.engines.ranks import from_every_rank
 from rl_empathy.engines.training import TrainingEngine, UpdateReport
 from rl_empathy.errors import TrainingError
 from rl_empathy.types import Completion, PolicyVersion, RolloutGroup
-
-LARGEST_RATIO = "largest ratio"
-"""The one quantity of a step that is no sum over its tokens."""
 
 
 def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRPOConfig) -> dict[str, float]:
@@ -61,7 +41,8 @@ def grpo_step(engine: TrainingEngine, groups: Sequence[ScoredGroup], config: GRP
     )
     sums: dict[str, float] = {}
     reports = [
-        _update(engine, part, start, config, sums) for part, start in zip(parts, start_logprobs, strict=True)
+        engine.update(GRPO(part, start, config, sums))
+        for part, start in zip(parts, start_logprobs, strict=True)
     ]
     if engine.skipped_in_a_row >= config.max_skipped_updates:
         raise TrainingError(
@@ -110,88 +91,6 @@ def _by_quarter(name: str, sums: Sequence[float], tokens: Sequence[float]) -> di
         for number, (total, count) in enumerate(zip(sums, tokens, strict=True), start=1)
         if count
     }
-
-
-def _update(
-    engine: TrainingEngine,
-    batch: TrainingBatch,
-    start: Tensor | None,
-    config: GRPOConfig,
-    sums: dict[str, float],
-) -> UpdateReport:
-    count = max(1, batch.num_trained_tokens)
-
-    def add(name: str, value: Tensor | float) -> None:
-        sums[name] = sums.get(name, 0.0) + float(value)
-
-    def loss(logprobs: Tensor, entropies: Tensor, part: slice) -> Tensor:
-        rollout, mask, now = batch.rollout_logprobs[part], batch.loss_mask[part], logprobs.detach()
-        started = now if start is None else start[part]
-        surrogate = policy_loss(
-            logprobs,
-            rollout if config.correction == "clip" else started,
-            _weights(started, rollout, batch.completion_index[part], mask, config),
-            _advantages_of(batch, part, started, config),
-            mask,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            num_tokens=count,
-        )
-        ratios = decoupled_weights(now, rollout).values.masked_fill(~mask, 0.0)
-        add("tokens", mask.sum())
-        add("clipped", surrogate.clipped.sum())
-        quarter = batch.length_quarter[part]
-        for number in range(4):
-            add(f"tokens {number}", (mask & (quarter == number)).sum())
-            add(f"clipped {number}", (surrogate.clipped & (quarter == number)).sum())
-        add("ratio", ratios.sum())
-        sums[LARGEST_RATIO] = max(sums.get(LARGEST_RATIO, 0.0), float(ratios.max()) if len(ratios) else 0.0)
-        add("entropy", masked_sum(entropies, mask))
-        add("rollout_kl", masked_sum(k3_plain(rollout, now), mask))
-        if batch.reference_logprobs is None:
-            return surrogate.loss
-        reference = batch.reference_logprobs[part]
-        add("kl_reference", masked_sum(k3_plain(now, reference), mask))
-        if config.kl_estimator == "k1_in_reward":
-            return surrogate.loss
-        add("kl_capped", (ratios > RATIO_CAP).sum() if config.kl_estimator == "k3_ratio" else 0.0)
-        kl = kl_estimate(logprobs, reference, rollout, estimator=config.kl_estimator)
-        return surrogate.loss + config.kl_coef * masked_sum(kl, mask) / count
-
-    return engine.update(batch.samples, loss, temperature=config.sampling.temperature)
-
-
-def _advantages_of(batch: TrainingBatch, part: slice, start_logprobs: Tensor, config: GRPOConfig) -> Tensor:
-    """[tokens] of a micro-batch, which holds whole completions; `k1_in_reward` takes the KL from them."""
-    if batch.kl_baseline is None or batch.reference_logprobs is None:
-        return batch.advantages[part]
-    index = batch.completion_index[part]
-    charged = k1_to_go(start_logprobs, batch.reference_logprobs[part], index) - batch.kl_baseline[part]
-    return batch.advantages[part] - config.kl_coef * charged
-
-
-def _weights(
-    start_logprobs: Tensor,
-    rollout_logprobs: Tensor,
-    completion_index: Tensor,
-    loss_mask: Tensor,
-    config: GRPOConfig,
-) -> Weights:
-    """Dispatch by the name of the correction; all tensors [tokens]."""
-    bounds = {"low": config.mask_low, "high": config.mask_high}
-    match config.correction:
-        case "clip":
-            return no_weights(start_logprobs)
-        case "decoupled":
-            return decoupled_weights(start_logprobs, rollout_logprobs)
-        case "tis":
-            return tis_weights(start_logprobs, rollout_logprobs, cap=config.tis_cap)
-        case "mask":
-            return mask_weights(start_logprobs, rollout_logprobs, **bounds)
-        case "sequence_mask":
-            return sequence_mask_weights(
-                start_logprobs, rollout_logprobs, completion_index, loss_mask, cap=config.tis_cap, **bounds
-            )
 
 
 def _over_ranks(sums: dict[str, float]) -> dict[str, float]:

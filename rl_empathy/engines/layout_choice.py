@@ -177,8 +177,8 @@ class _Comparison:
             return own_logprobs(model, self._samples)
 
     def _refuse_sight_of_the_future(self) -> None:
-        prompt, completions = self._samples[0]
-        ids = torch.tensor([[*prompt, *completions[0]]], device=self._language_model.device)
+        prompt, [completion, *_] = self._samples[0][:2]
+        ids = torch.tensor([[*prompt, *completion]], device=self._language_model.device)
         with self._as_it_comes() as model:
             whole, half = (
                 model(x, use_cache=False).logits.log_softmax(-1) for x in (ids, ids[:, : len(prompt)])

@@ -15,8 +15,8 @@ def fed_tokens(sample: Sample, layout: Layout) -> int:
 def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layout) -> list[list[Sample]]:
     """Cut samples into micro-batches of at most `max_tokens`, in order; completions of a prompt may be divided.
 
-    A single completion that is longer than the budget gets a micro-batch of its own, and in the layout
-    "one_sequence" every completion does.
+    What is longer than the budget, a completion or an indivisible sample, gets a micro-batch of its own, and in the
+    layout "one_sequence" everything does.
 
     Args:
         samples: In the order in which their tokens are to be trained.
@@ -28,26 +28,26 @@ def split_by_tokens(samples: Sequence[Sample], *, max_tokens: int, layout: Layou
     """
     batches: list[list[Sample]] = [[]]
     used = 0
-    for prompt, completions in samples:
-        piece: list[Sequence[int]] = []
-        for completion in completions:
-            cost = len(completion) - 1 + (len(prompt) if not piece or layout != "shared_prompt" else 0)
+    for sample in samples:
+        start = 0
+        for first, end in _pieces(sample):
+            cost = _cost(sample, first, end, layout, is_first=first == start)
             if used and (layout == "one_sequence" or used + cost > max_tokens):
-                if piece:
-                    batches[-1].append(Sample(prompt, piece))
+                if first > start:
+                    batches[-1].append(sample.part(start, first))
                 batches.append([])
-                piece, used, cost = [], 0, len(completion) - 1 + len(prompt)
-            piece.append(completion)
+                start, used = first, 0
+                cost = _cost(sample, first, end, layout, is_first=True)
             used += cost
-        batches[-1].append(Sample(prompt, piece))
+        batches[-1].append(sample.part(start, len(sample.completions)))
     return batches
 
 
 def share_out(samples: Sequence[Sample], *, ranks: int, layout: Layout) -> list[list[Sample]]:
     """Cut samples into one share a rank, in order and about equal in tokens; completions of a prompt may be divided.
 
-    A completion belongs to the share in which the middle of its tokens lies, when all are laid end to end; so shares
-    differ by about one completion, and by the prompts that are fed to two ranks.
+    A piece, a completion or an indivisible sample, belongs to the share in which the middle of its tokens lies, when
+    all are laid end to end; so shares differ by about one piece, and by the prompts that are fed to two ranks.
 
     Args:
         samples: In the order in which their tokens are to be trained.
@@ -62,16 +62,28 @@ def share_out(samples: Sequence[Sample], *, ranks: int, layout: Layout) -> list[
     shares: list[list[Sample]] = [[] for _ in range(ranks)]
     total = sum(fed_tokens(sample, layout) for sample in samples)
     before = 0
-    for prompt, completions in samples:
-        pieces: dict[int, list[Sequence[int]]] = {}
-        for number, completion in enumerate(completions):
-            cost = len(completion) - 1 + (len(prompt) if number == 0 or layout != "shared_prompt" else 0)
+    for sample in samples:
+        bounds: dict[int, tuple[int, int]] = {}
+        for first, end in _pieces(sample):
+            cost = _cost(sample, first, end, layout, is_first=first == 0)
             rank = min(ranks - 1, int((before + cost / 2) * ranks / max(1, total)))
-            pieces.setdefault(rank, []).append(completion)
+            bounds[rank] = (bounds.get(rank, (first, end))[0], end)
             before += cost
-        for rank, piece in pieces.items():
-            shares[rank].append(Sample(prompt, piece))
+        for rank, (first, end) in bounds.items():
+            shares[rank].append(sample.part(first, end))
     return shares
+
+
+def _pieces(sample: Sample) -> list[tuple[int, int]]:
+    """What of a sample stays together: first completion, and the one after the last."""
+    count = len(sample.completions)
+    return [(0, count)] if sample.indivisible else [(i, i + 1) for i in range(count)]
+
+
+def _cost(sample: Sample, first: int, end: int, layout: Layout, *, is_first: bool) -> int:
+    """Tokens that a piece adds to a row: the prompt is shared with the pieces of its sample that stand before it."""
+    own = fed_tokens(sample.part(first, end), layout)
+    return own if is_first or layout != "shared_prompt" else own - len(sample.prompt)
 
 
 def micro_batches_of_rank(

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.model_size import PACKAGE_SCHEME, intermediate_size, package_file
 from rl_empathy.config.sections import DataConfig, FromScratchConfig, ModelConfig, OptimizerConfig
 from rl_empathy.engines.chat_files import is_fitting, link_weights, require_same_chat, write_chat
 from rl_empathy.engines.chat_sources import folder_chat, gguf_chat
 from rl_empathy.engines.chat_templates import TEMPLATES, ChatText, fitted, template_file
 from rl_empathy.engines.language_models import compare_saved, own_logprobs, probe_samples
+from rl_empathy.engines.objectives.sft import Likelihood
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
-from rl_empathy.engines.training import TokenLoss, TrainingEngine
+from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import ModelError
 
 CHAT_TEMPLATE = (
@@ -252,7 +252,7 @@ def _model_language(
             batch.append(train[at % len(train)])
             tokens += len(batch[-1].completions[0])
             at += 1
-        report = engine.update(batch, _mean_nll(tokens))
+        report = engine.update(Likelihood(batch))
         if step % 20 == 0 or step == config.num_steps:
             progress(step, {"base/loss": report.loss, "base/learning_rate": report.learning_rate})
     held = sequences[-held_out:]
@@ -268,10 +268,3 @@ def _model_language(
     for path in trained.iterdir():
         path.replace(folder / path.name)
     trained.rmdir()
-
-
-def _mean_nll(num_tokens: int) -> TokenLoss:
-    def loss(logprobs: torch.Tensor, _entropies: torch.Tensor, _part: slice) -> torch.Tensor:
-        return sft_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=num_tokens)
-
-    return loss

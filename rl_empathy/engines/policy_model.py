@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rl_empathy.algorithms.logprobs import logits_logprobs, token_logprobs
 from rl_empathy.engines.language_models import architecture, load_language_model
 from rl_empathy.engines.layout_choice import choose_way
-from rl_empathy.engines.microbatches import split_by_tokens
 from rl_empathy.engines.shared_prompt import Layout, PackedRow, Sample, pack, register
+from rl_empathy.engines.trainable import Trainable, WholeModel
 from rl_empathy.errors import ModelError
 
 
@@ -43,6 +43,7 @@ class PolicyModel(nn.Module):
         """
         super().__init__()
         self.language_model: Any = load_language_model(model_path, dtype=dtype if frozen else "float32")
+        self.trainable: Trainable = WholeModel(self.language_model)
         self.dtype = dtype
         self.layout: Layout = layout
         accepted = inspect.signature(self.language_model.forward).parameters
@@ -81,15 +82,17 @@ class PolicyModel(nn.Module):
         head = self.language_model.get_output_embeddings().weight
         return token_logprobs(hidden[0, row.predictors], head, row.targets, temperature=temperature)
 
-    def pack(self, samples: Sequence[Sample]) -> PackedRow:
-        return pack(samples, layout=self.layout, device=self.language_model.device)
+    def rows(self, samples: Sequence[Sample]) -> list[PackedRow]:
+        """Samples in one row, or, in the layout "one_sequence", each completion in a row of its own."""
+        device = self.language_model.device
+        if self.layout != "one_sequence":
+            return [pack(samples, layout=self.layout, device=device)]
+        alone = [sample.part(i, i + 1) for sample in samples for i in range(len(sample.completions))]
+        return [pack([sample], layout=self.layout, device=device) for sample in alone]
 
     def logprobs(self, samples: Sequence[Sample]) -> Tensor:
         """Log-probs of a few short samples at temperature 1, in as few rows as the layout allows: [predicted] nats."""
-        rows = [
-            self.pack(batch) for batch in split_by_tokens(samples, max_tokens=1 << 20, layout=self.layout)
-        ]
-        return torch.cat([self(row, temperature=1.0)[0] for row in rows])
+        return torch.cat([self(row, temperature=1.0)[0] for row in self.rows(samples)])
 
     def use(self, layout: Layout, attention: str) -> None:
         """Compute in another layout, with another attention implementation of transformers.

@@ -29,5 +29,6 @@ class ReferenceEngine:
         """
         batches = split_by_tokens([sample], max_tokens=self._microbatch_tokens, layout=self._model.layout)
         with torch.no_grad():
-            parts = [self._model(self._model.pack(batch), temperature=temperature)[0] for batch in batches]
+            rows = [row for batch in batches for row in self._model.rows(batch)]
+            parts = [self._model(row, temperature=temperature)[0] for row in rows]
         return torch.cat(parts)

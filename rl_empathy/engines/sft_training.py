@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from rl_empathy.algorithms.losses import sft_loss
 from rl_empathy.config.sections import SFTConfig
 from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
+from rl_empathy.engines.objectives.sft import Likelihood
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
@@ -129,17 +128,13 @@ def held_out_loss(engine: TrainingEngine, samples: Sequence[Sample]) -> float:
 
 
 def _step(engine: TrainingEngine, samples: Sequence[Sample]) -> dict[str, float]:
-    count = sum(len(sample.completions[0]) for sample in samples)
-
-    def loss(logprobs: Tensor, _entropies: Tensor, _part: slice) -> Tensor:
-        return sft_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=count)
-
-    done = engine.update(samples, loss)
+    objective = Likelihood(samples)
+    done = engine.update(objective)
     return {
         "sft/loss": done.loss,
         "sft/grad_norm": done.grad_norm,
         "sft/learning_rate": done.learning_rate,
-        "sft/trained_tokens": count,
+        "sft/trained_tokens": objective.num_tokens,
         "sft/skipped_updates": float(done.skipped),
     }
 

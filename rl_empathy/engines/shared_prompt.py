@@ -9,9 +9,10 @@ nothing and is not fed. The idea is Prefix Grouper (arXiv:2506.05433); a row may
 is filled by tokens and never padded. Only attention sees the trees: everything else in a model works token by token.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -34,10 +35,39 @@ class Tree(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One prompt with any subset of its completions, as token ids."""
+    """One prompt with any subset of its completions, as token ids, and what an objective says of each of their tokens.
+
+    Example, a turn that the policy wrote, a turn of somebody else, and a turn of the policy's:
+        prompt      = [1, 2]
+        completions = [[10, 11, 20, 12]]
+        loss_mask   = [[True, True, False, True]]
+        advantages  = [[0.5, 0.5, 0.0, -1.0]]
+    """
 
     prompt: Sequence[int]
     completions: Sequence[Sequence[int]]
+    loss_mask: Sequence[Sequence[bool]] | None = None
+    """Whether a token is trained; None: all are."""
+    advantages: Sequence[Sequence[float]] | None = None
+    """What is to be gained by making a token likelier; None: nothing is said of it, and 0 is read."""
+    indivisible: bool = False
+    """The loss compares its completions, so they stay on one rank and in one micro-batch."""
+
+    def part(self, start: int, end: int) -> "Sample":
+        """The same prompt with its completions from `start` to `end`."""
+        return Sample(
+            self.prompt,
+            self.completions[start:end],
+            self.loss_mask and self.loss_mask[start:end],
+            self.advantages and self.advantages[start:end],
+            self.indivisible,
+        )
+
+    @property
+    def num_trained_tokens(self) -> int:
+        if self.loss_mask is None:
+            return sum(map(len, self.completions))
+        return sum(map(sum, self.loss_mask))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +134,7 @@ class Branches:
         )
 
 
-def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | str = "cpu") -> PackedRow:
+def pack(samples: Sequence[Sample], *, layout: Layout, device: torch.device | str = "cpu") -> PackedRow:
     """Lay samples out in one row.
 
     Args:
@@ -155,6 +185,27 @@ def pack(samples: Iterable[Sample], *, layout: Layout, device: torch.device | st
 
     return PackedRow(
         tensor(ids)[None], tensor(positions)[None], tuple(trees), tensor(predictors), tensor(targets)
+    )
+
+
+def said_of_tokens(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """What samples say of their completions' tokens, in order of samples, completions, tokens.
+
+    Returns:
+        [predicted] bool, whether a token is trained; [predicted] its advantage; [predicted] int, which completion it
+        belongs to.
+    """
+    lengths = torch.tensor([len(c) for sample in samples for c in sample.completions], dtype=torch.long)
+    masks: list[bool] = []
+    advantages: list[float] = []
+    for sample in samples:
+        count = sum(map(len, sample.completions))
+        masks += [True] * count if sample.loss_mask is None else chain.from_iterable(sample.loss_mask)
+        advantages += [0.0] * count if sample.advantages is None else chain.from_iterable(sample.advantages)
+    return (
+        torch.tensor(masks, dtype=torch.bool),
+        torch.tensor(advantages, dtype=torch.float32),
+        torch.arange(len(lengths)).repeat_interleave(lengths),
     )
 
 

@@ -1,9 +1,10 @@
 """DeepSpeed around a policy model: micro-batches in, one optimizer step out. Knows no Ray."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,19 +12,19 @@ from torch import Tensor, nn
 
 from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
 from rl_empathy.config.sections import OptimizerConfig
-from rl_empathy.engines.language_models import probe_samples, save_language_model, tensors_of
+from rl_empathy.engines.language_models import probe_samples, save_language_model
 from rl_empathy.engines.microbatches import micro_batches_of_rank
+from rl_empathy.engines.objectives.objective import Objective, Outputs
+from rl_empathy.engines.objectives.sft import Likelihood
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import from_every_rank, meet_alone
 from rl_empathy.engines.shards import Shards, ZeroStage, start_deepspeed
-from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.shared_prompt import Sample, said_of_tokens
 from rl_empathy.observability.memory import FreedMemory
 
-TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
-"""(log-probs [predicted], entropies [predicted], the micro-batch's place among all predicted tokens) -> [] loss."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's moments, by torch's names."""
-IDLE = (Sample([0], [[0]]),)
+IDLE = Likelihood([Sample([0], [[0]])])
 """What a rank computes, with weight 0, while another one has a micro-batch more."""
 
 
@@ -75,13 +76,11 @@ class TrainingEngine:
         self._shards = Shards(self._engine, self._optimizer, zero_stage, optimizer.max_grad_norm)
         self.model: PolicyModel = self._engine.module
 
-    def update(self, samples: Sequence[Sample], loss: TokenLoss, *, temperature: float = 1.0) -> UpdateReport:
-        """Make one optimizer step on all samples, of which each rank trains a share.
+    def update(self, objective: Objective) -> UpdateReport:
+        """Make one optimizer step on all samples of an objective, of which each rank trains a share.
 
         Args:
-            samples: What is trained, the same on every rank; cut into micro-batches by tokens.
-            loss: Loss of a micro-batch, normalised by a count over the whole step.
-            temperature: As in sampling.
+            objective: What is trained, the same on every rank; cut into micro-batches by tokens.
 
         Returns:
             What happened, the same on every rank. A loss or gradient that is not finite leaves the weights alone.
@@ -89,7 +88,7 @@ class TrainingEngine:
         learning_rate = self._settings.learning_rate * self._learning_rate_factor()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        total = sum(from_every_rank(self._backward(samples, loss, temperature)))
+        total = sum(from_every_rank(self._backward(objective)))
         grad_norm = self._shards.step()
         self._freed_memory.give_back()
         skipped = not math.isfinite(grad_norm)
@@ -102,14 +101,14 @@ class TrainingEngine:
         parts = []
         with torch.no_grad():
             for batch in self._micro_batches(samples)[0]:
-                values, _ = self.model(self.model.pack(batch or IDLE), temperature=temperature)
+                values = self._outputs(self.model, batch or IDLE.samples, temperature).logprobs
                 parts.append(values if batch else values[:0])
         return torch.cat(from_every_rank(torch.cat(parts).cpu())).to(parts[0].device)
 
     def weights(self) -> dict[str, Tensor]:
         """Every tensor by its name in transformers, buffers too, a tied one once. All ranks call, rank 0 gets them."""
         weights = {}
-        for name, tensor in tensors_of(self.model.language_model):
+        for name, tensor in self.model.trainable.published():
             whole = self._shards.whole(tensor)  # let go at once on the other ranks
             if self.rank == 0:
                 weights[name] = whole
@@ -142,7 +141,7 @@ class TrainingEngine:
             copy: Whether they stay as they are when the next update is made; twice a weight's memory.
         """
         state = {"num_updates": torch.tensor(self.num_updates)}
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.model.trainable.parameters():
             for key in MOMENTS if self.num_updates else ():
                 moment = self._shards.moment(parameter, key, copy=copy)
                 if self.rank == 0:
@@ -154,33 +153,47 @@ class TrainingEngine:
         self.num_updates = int(optimizer["num_updates"])
         if self.num_updates and self._shards.makes_moments:
             self._change_nothing()
-        for name, tensor in tensors_of(self.model.language_model):
+        for name, tensor in self.model.trainable.published():
             if isinstance(tensor, nn.Parameter):
                 self._shards.set_weight(tensor, policy[name])
             else:
                 tensor.copy_(policy[name])
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.model.trainable.parameters():
             for key in MOMENTS if self.num_updates else ():
                 self._shards.set_moment(parameter, key, optimizer[f"{key}/{name}"])
         self._shards.set_step(self.num_updates)
 
-    def _backward(self, samples: Sequence[Sample], loss: TokenLoss, temperature: float) -> float:
+    def _backward(self, objective: Objective) -> float:
         """Gradients of this rank's share; the sum of its losses."""
-        batches, start = self._micro_batches(samples)
+        batches, start = self._micro_batches(objective.samples)
         total = 0.0
         for number, batch in enumerate(batches, start=1):
-            row = self.model.pack(batch or IDLE)
             self._engine.set_gradient_accumulation_boundary(number == len(batches))
-            logprobs, entropies = self._engine(row, temperature=temperature)
-            end = start + len(row.targets)
-            part = loss(logprobs, entropies, slice(start, end)) if batch else 0.0 * logprobs.sum()
+            outputs = self._outputs(self._engine, batch or IDLE.samples, objective.temperature)
+            end = start + len(outputs.logprobs)
+            part = objective.loss(outputs, slice(start, end)) if batch else 0.0 * outputs.logprobs.sum()
             if not part.isfinite():
-                part = (
-                    part * torch.nan
-                )  # the gradient then is not finite either, so that one check serves for both
+                # The gradient then is not finite either, so that one check serves for both.
+                part = part * torch.nan
             self._engine.backward(part * self.ranks, scale_wrt_gas=False)  # DeepSpeed averages over the ranks
             total, start = total + part.item(), end
         return total
+
+    def _outputs(self, model: Callable[..., Any], batch: Sequence[Sample], temperature: float) -> Outputs:
+        """A micro-batch through the model: in one row, where the layout puts several sequences into it."""
+        rows = self.model.rows(batch)
+        seen = [model(row, temperature=temperature) for row in rows]
+        logprobs, entropies = (
+            several[0] if len(rows) == 1 else torch.cat(several) for several in zip(*seen, strict=True)
+        )
+        mask, advantages, index = (values.to(logprobs.device) for values in said_of_tokens(batch))
+        return Outputs(
+            logprobs=logprobs,
+            entropies=entropies,
+            loss_mask=mask,
+            advantages=advantages,
+            completion_index=index,
+        )
 
     def _micro_batches(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], int]:
         return micro_batches_of_rank(
@@ -195,11 +208,8 @@ class TrainingEngine:
         """Make a step in which AdamW gets its moments, which a checkpoint then fills."""
         for group in self._optimizer.param_groups:
             group["lr"] = 0.0  # the weight decay is multiplied by it
-        self._backward([], lambda logprobs, *_: logprobs.sum(), 1.0)
+        self._backward(Likelihood([]))
         self._shards.step()
-
-    def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self.model.language_model.named_parameters()
 
     def _learning_rate_factor(self) -> float:
         step, warmup = self.num_updates + 1, self._warmup_steps

@@ -106,7 +106,7 @@ def speeds(
         if model.layout != layout:
             raise AssertionError(f"the model was not computed in the layout {layout}")
         for prompt_tokens in prompts:
-            row = model.pack([_sample(prompt_tokens, shape.vocabulary)])
+            row = model.rows([_sample(prompt_tokens, shape.vocabulary)])[0]
             seconds, peak_gib = _time(lambda m=model, r=row: _train(m, r), device)
             rate = operations(row, shape) / seconds
             measured.append(Speed(prompt_tokens, layout, seconds, peak_gib, rate / peak))

@@ -16,6 +16,7 @@ from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.schema import named_schema
 from rl_empathy.types import PolicyVersion
 from tests.fakes import make_group, make_rewards
+from tests.objectives import OfLogprobs
 from tests.tiny_models import make_tiny_model
 
 
@@ -25,7 +26,7 @@ def trainer(tmp_path) -> PolicyTrainer:
     trainer = object.__new__(PolicyTrainer)
     model = PolicyModel(str(make_tiny_model(tmp_path / "model")), dtype="float32", layout="shared_prompt")
     trainer._engine = TrainingEngine(model, OptimizerConfig(), num_steps=2, microbatch_tokens=64)
-    trainer._engine.update([Sample([1, 2], [[3, 4]])], lambda logprobs, *_: -logprobs.sum())
+    trainer._engine.update(OfLogprobs([Sample([1, 2], [[3, 4]])], lambda logprobs: -logprobs.sum()))
     trainer._rank, trainer._version, trainer._copying_s = 0, PolicyVersion(1, 1), 0.0
     trainer._config, trainer._schema = GRPOConfig(), named_schema("chain_of_empathy")
     trainer._folder, trainer._rollouts_folder, trainer._snapshot = tmp_path / "grpo", tmp_path, {}

@@ -36,7 +36,7 @@ def kept_for_backward(model: PolicyModel, samples: list[Sample]) -> tuple[int, i
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    row = model.pack(samples)
+    row = model.rows(samples)[0]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(row, temperature=1.0)  # noqa: F841  (what is kept lives as long as it does)
     return row.num_tokens, sum(kept.values())

@@ -25,6 +25,7 @@ from rl_empathy.engines.vllm_engine import set_environment
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
 from tests.architectures import VOCABULARY, make_architecture
+from tests.objectives import OfLogprobs
 from tests.tiny_models import make_tiny_tokenizer
 
 set_environment()
@@ -68,7 +69,7 @@ async def measure(folder: str) -> dict[str, object]:
     before = await groups(0)
     result: dict[str, object] = {"layout": model.layout, "before": difference(before)}
     for _ in range(NUM_UPDATES):
-        trainer.update(samples_of(before), lambda logprobs, *_: -logprobs.mean())
+        trainer.update(OfLogprobs(samples_of(before), lambda logprobs: -logprobs.mean()))
     result["moved"] = difference(before)
     await engine.load_weights(PublishedWeights.of(trainer.weights(), PolicyVersion(0, 1)))
     result["after"] = difference(await groups(4))

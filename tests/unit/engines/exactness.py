@@ -20,6 +20,7 @@ from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.engines.vllm_engine import set_environment
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.types import Message, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
+from tests.objectives import OfLogprobs
 
 set_environment()
 SYSTEM = list(
@@ -85,7 +86,7 @@ async def measure(path: str, without: str | None) -> dict[str, object]:
     for update in range(1, NUM_UPDATES + 1):
         groups = await asyncio.gather(*(sample(index) for index in range(4)))
         tokens = sum(len(c.token_ids) for g in groups for c in g.completions)
-        trainer.update(samples_of(groups), lambda logprobs, *_, n=tokens: -logprobs.sum() / n)
+        trainer.update(OfLogprobs(samples_of(groups), lambda logprobs, n=tokens: -logprobs.sum() / n))
         await engine.load_weights(PublishedWeights.of(trainer.weights(), PolicyVersion(0, update)))
     groups = await asyncio.gather(*(sample(index) for index in range(4, 10)))
     rollout = torch.tensor([p for g in groups for c in g.completions for p in c.rollout_logprobs])

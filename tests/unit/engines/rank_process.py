@@ -17,6 +17,7 @@ from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.types import Occurrence, PolicyVersion, Prompt, RolloutGroup
 from tests.fakes import make_completion, make_rewards, make_row
+from tests.objectives import OfLogprobs
 
 COMMON = {"groups_per_step": 3, "max_staleness": 0, "num_steps": 10}
 CONFIGS = (
@@ -91,9 +92,9 @@ def run_case(folder: str, zero_stage: int) -> dict:
         Sample(g.group.prompt.token_ids, [c.token_ids for c in g.group.completions]) for g in make_groups(9)
     ]
     logprobs = engine.logprobs(samples, temperature=1.0)
-    spoilt = engine.update(samples, lambda logprobs, *_: (logprobs * torch.inf).sum())
+    spoilt = engine.update(OfLogprobs(samples, lambda logprobs: (logprobs * torch.inf).sum()))
     after_spoilt = flat(engine.weights())
-    tiny = engine.update([Sample([1], [[2]])], lambda logprobs, *_: -logprobs.sum())
+    tiny = engine.update(OfLogprobs([Sample([1], [[2]])], lambda logprobs: -logprobs.sum()))
     return {
         "metrics": metrics,
         "saved": saved,

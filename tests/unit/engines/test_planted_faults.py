@@ -24,6 +24,7 @@ from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import ModelError
 from tests.architectures import NOT_CHECKPOINTED, make_architecture
+from tests.objectives import OfLogprobs
 from tests.tiny_models import make_tiny_model, make_tiny_tokenizer
 
 SAMPLES = [Sample([11, 12, 13], [[14, 15, 16], [17, 18]]), Sample([21, 22], [[23, 24, 25]])]
@@ -100,7 +101,7 @@ def transformers_logprobs(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     parts = []
     with torch.no_grad():
-        for prompt, completions in SAMPLES:
+        for prompt, completions, *_ in SAMPLES:
             for completion in completions:
                 logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
                 parts.append(logits.log_softmax(-1)[range(len(completion)), completion])
@@ -157,7 +158,7 @@ def make_engine(folder):
 def test_an_update_is_made_without_dropout(tmp_path):
     engine = make_engine(make_twisted_model(tmp_path, "dropout"))
     expected = engine.logprobs(SAMPLES, temperature=1.0).sum().item()
-    assert engine.update(SAMPLES, lambda logprobs, *_: logprobs.sum()).loss == pytest.approx(
+    assert engine.update(OfLogprobs(SAMPLES, lambda logprobs: logprobs.sum())).loss == pytest.approx(
         expected, rel=1e-6
     )
 

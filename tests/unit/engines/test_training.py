@@ -18,6 +18,7 @@ from rl_empathy.errors import TrainingError
 from rl_empathy.observability.memory import FreedMemory, held_bytes
 from rl_empathy.types import PolicyVersion, RolloutGroup, VersionSpan
 from tests.fakes import make_completion, make_group, make_prompt, make_rewards
+from tests.objectives import OfLogprobs
 from tests.tiny_models import make_tiny_model
 
 SAMPLES = [Sample([1, 2, 3, 4], [[5, 6, 7], [8, 9]]), Sample([9, 8], [[7, 6, 5, 4], [3]])]
@@ -39,8 +40,7 @@ def make_engine(folder, *, microbatch_tokens=4096, layout="shared_prompt", dtype
     return TrainingEngine(model, settings, num_steps=10, microbatch_tokens=microbatch_tokens)
 
 
-def nll(logprobs, _entropies, _part):
-    return -logprobs.sum() / TOKENS
+NLL = OfLogprobs(SAMPLES, lambda logprobs: -logprobs.sum() / TOKENS)
 
 
 def weights_of(engine):
@@ -49,7 +49,7 @@ def weights_of(engine):
 
 def test_the_loss_falls(folder):
     engine = make_engine(folder)
-    losses = [engine.update(SAMPLES, nll).loss for _ in range(8)]
+    losses = [engine.update(NLL).loss for _ in range(8)]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -60,7 +60,7 @@ def test_an_update_keeps_no_memory_that_it_has_freed(folder, monkeypatch):
     dice = random.Random(0)
     for _ in range(3):
         rows = [Sample([1] * 100, [[2] * dice.randint(50, 250) for _ in range(8)]) for _ in range(2)]
-        engine.update(rows, nll)
+        engine.update(replace(NLL, samples=rows))
     after = held_bytes()
     FreedMemory().give_back()
     assert after - held_bytes() < 4 * 2**20
@@ -70,7 +70,7 @@ def test_micro_batches_and_layouts_change_nothing(folder):
     seen = []
     for settings in ({}, {"microbatch_tokens": 6}, {"layout": "packed"}):
         engine = make_engine(folder, **settings)
-        reports = [engine.update(SAMPLES, nll) for _ in range(3)]
+        reports = [engine.update(NLL) for _ in range(3)]
         seen.append([number for report in reports for number in (report.loss, report.grad_norm)])
     for numbers in seen[1:]:
         assert numbers == pytest.approx(seen[0], rel=1e-4)
@@ -82,7 +82,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_updates_smaller_than_it_can_hol
         make_engine(folder, dtype="bfloat16", learning_rate=1e-6),
     )
     before = weights_of(coarse)
-    reports = [engine.update(SAMPLES, nll) for engine in (exact, coarse)]
+    reports = [engine.update(NLL) for engine in (exact, coarse)]
     assert reports[1].loss != reports[0].loss
     assert reports[1].loss == pytest.approx(reports[0].loss, rel=1e-2)
     assert reports[1].grad_norm == pytest.approx(reports[0].grad_norm, rel=5e-2)
@@ -94,26 +94,26 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_updates_smaller_than_it_can_hol
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(folder):
     engine = make_engine(folder)
     before = weights_of(engine)
-    report = engine.update(SAMPLES, lambda logprobs, *_: logprobs.sum() * float("nan"))
+    report = engine.update(OfLogprobs(SAMPLES, lambda logprobs: logprobs.sum() * float("nan")))
     assert report.skipped
     assert torch.equal(weights_of(engine), before)
-    assert not engine.update(SAMPLES, nll).skipped
+    assert not engine.update(NLL).skipped
 
 
 def test_gradients_are_clipped_but_reported_whole(folder):
     engine = make_engine(folder, max_grad_norm=1e-3)
-    assert engine.update(SAMPLES, nll).grad_norm > 0.1
+    assert engine.update(NLL).grad_norm > 0.1
 
 
 def test_a_resumed_engine_goes_on_bit_for_bit(folder):
     whole = make_engine(folder, schedule="cosine")
     for _ in range(2):
-        whole.update(SAMPLES, nll)
+        whole.update(NLL)
     policy = {name: tensor.clone() for name, tensor in whole.weights().items()}
     optimizer = whole.optimizer_state()
     resumed = make_engine(folder, schedule="cosine")
     resumed.load(policy, optimizer)
-    reports = [engine.update(SAMPLES, nll) for engine in (whole, resumed)]
+    reports = [engine.update(NLL) for engine in (whole, resumed)]
     assert reports[0] == reports[1]
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
@@ -137,7 +137,7 @@ def batch_of(*groups, config):
 def test_a_failed_reward_takes_its_completion_out_of_the_batch():
     batch = batch_of(scored(0.0, None, 2.0), config=GRPOConfig(advantage="group_mean"))
     assert [len(sample.completions) for sample in batch.samples] == [2]
-    assert batch.advantages.tolist() == [-1, -1, 1, 1]  # two tokens each
+    assert batch.samples[0].advantages == [[-1, -1], [1, 1]]  # two tokens each
 
 
 def two_terms(answers, *, index=0, reference=None):
@@ -210,8 +210,8 @@ def test_truncated_completions_are_masked_when_the_run_file_says_so():
     group = type(group)(prompt=group.prompt, completions=(group.completions[0], cut), admitted=group.admitted)
     one = ScoredGroup(group=group, rewards=make_rewards(0.0, 1.0), reference_logprobs=None)
     masked, trained = (batch_of(one, config=GRPOConfig(truncated=how)) for how in ("mask", "train"))
-    assert masked.loss_mask.tolist() == [True, True, False, False]
-    assert trained.loss_mask.all()
+    assert masked.samples[0].loss_mask == [[True, True], [False, False]]
+    assert trained.samples[0].loss_mask == [[True, True], [True, True]]
 
 
 def test_a_grpo_step_makes_good_completions_likelier_than_bad_ones(folder):

@@ -87,7 +87,9 @@ def test_the_answer_term_is_left_out_and_told_of_where_no_stage_has_made_a_rewar
     monkeypatch.setattr(roles, "start_role", start_role)
     run_virtually(run())
     assert given == (["answer"] if has_reward_model else [])
-    assert ["answer: left out of the evaluation" in line for line in told] == ([] if has_reward_model else [True])
+    assert ["answer: left out of the evaluation" in line for line in told] == (
+        [] if has_reward_model else [True]
+    )
 
 
 def test_the_reward_model_reads_completions_by_the_tokenizer_and_the_schema_of_the_model_that_wrote_them(
