@@ -24,7 +24,7 @@ def loss_of(folder, samples):
     """Mean negative log-likelihood of the completions under a saved model, by transformers alone."""
     saved = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     nll = []
-    for prompt, (completion,) in samples:
+    for prompt, (completion,), *_ in samples:
         with torch.no_grad():
             logits = saved(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
         nll.extend(-logits.log_softmax(-1)[range(len(completion)), completion])
