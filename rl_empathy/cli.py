@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rl_empathy.config.loading import dump_run_file, load_run_file
+from rl_empathy.config.loading import difference, dump_run_file, load_run_file, read_run_file
 from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.config.reference import reference_text
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.source import Source
 from rl_empathy.errors import ConfigError, ModelError
 from rl_empathy.startup import exit_code, keep_traceback, prepare_environment, print_plan, require_own_code
 
@@ -53,11 +54,11 @@ def train(
     ] = False,
 ) -> int:
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
-    run_file = _run_file(arguments)
+    run_file, source = _read_run_file(arguments)
     require_what_stages_need(run_file)
     require_own_code(run_file)
     if check:
-        return print_plan(run_file)
+        return print_plan(run_file, source)
     prepare_environment()
     try:
         from rl_empathy.orchestration.run import run
@@ -228,9 +229,17 @@ def config(
         list[str] | None, typer.Argument(metavar="RUN.yaml|key=value", help=RUN_FILE_HELP)
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Print every key there is.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print what differs between two run files, a line a key.")
+    ] = False,
 ) -> int:
-    """Print a run file as it resolves, or the reference of all keys."""
-    print(reference_text() if reference else dump_run_file(_run_file(arguments or [])), end="")
+    """Print a run file as it resolves, what differs between two, or the reference of all keys."""
+    if reference:
+        print(reference_text(), end="")
+    elif diff:
+        print("".join(f"{line}\n" for line in _difference(arguments or [])), end="")
+    else:
+        print(dump_run_file(_read_run_file(arguments or [])[0]), end="")
     return 0
 
 
@@ -247,12 +256,20 @@ def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(text) for text in arguments if text not in overrides], overrides
 
 
-def _run_file(arguments: Sequence[str]) -> RunFile:
+def _difference(arguments: Sequence[str]) -> list[str]:
+    paths, overrides = _split(arguments)
+    if len(paths) != 2:
+        given = ", ".join(map(str, paths)) or "none"
+        raise ConfigError(f"--diff wants two run files, got {given}")
+    return difference(*(load_run_file(path, overrides, check_paths=False) for path in paths))
+
+
+def _read_run_file(arguments: Sequence[str]) -> tuple[RunFile, Source]:
     paths, overrides = _split(arguments)
     if len(paths) != 1:
         given = ", ".join(map(str, paths)) or "none"
         raise ConfigError(f"give one run file (RUN.yaml), got {given}; a setting is section.key=value")
-    return load_run_file(paths[0], overrides)
+    return read_run_file(paths[0], overrides)
 
 
 def _require_folder(path: Path) -> None:

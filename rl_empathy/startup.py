@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rl_empathy.actors.cluster_address import is_local
 from rl_empathy.config.advice import advice
-from rl_empathy.config.loading import dump_run_file
+from rl_empathy.config.loading import annotated_run_file
 from rl_empathy.config.own_stages import stage_function
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.source import Source
 from rl_empathy.errors import ResourceError, RlEmpathyError
 from rl_empathy.observability.memory import machine_bytes
 from rl_empathy.observability.private_files import keep_files_private
@@ -36,10 +37,13 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def print_plan(run_file: RunFile) -> int:
-    """Print the resolved run file and the plan; on a cluster that is joined its memory is known only then."""
+def print_plan(run_file: RunFile, source: Source) -> int:
+    """Print the resolved run file, with what gave each value, and the plan.
+
+    The memory of a cluster that is joined is known only then.
+    """
     plan = make_plan(run_file)
-    print(dump_run_file(run_file), end="")
+    print(annotated_run_file(run_file, source), end="")
     print("\n".join(f"# {line}" for line in plan.lines()))
     from rl_empathy.engines.chat_sources import check_chat
 

@@ -4,8 +4,9 @@
       run.yaml:3  grpo.lerning_rate: unknown key; did you mean `grpo.optimizer.learning_rate`?
       run.yaml:4  grpo.group_size: Input should be greater than or equal to 2, got 1
 
-Relative paths in a run file (data.train, model.path, run.directory, the encoders) start at the directory from
-which the command is run, not at the run file; `~` is the home folder.
+A run file may begin with `extends: base.yaml` (from its own folder on): what it does not say is as there, but the name
+of the run. Relative paths in a run file (data.train, model.path, run.directory, the encoders) start at the directory
+from which the command is run, not at the run file; `~` is the home folder.
 """
 
 import json
@@ -22,7 +23,8 @@ from pydantic_core import ErrorDetails
 
 from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at, section_keys
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.source import Problem, Source, yaml_text
+from rl_empathy.config.source import Problem, Source
+from rl_empathy.config.yaml_lines import parse, yaml_text
 from rl_empathy.errors import ConfigError
 
 _PATH_KEYS: tuple[tuple[str, str], ...] = (
@@ -56,12 +58,19 @@ def load_run_file(
     Raises:
         ConfigError: With every problem, its file and line (or its override), and the nearest valid key.
     """
+    return read_run_file(path, overrides, check_paths=check_paths)[0]
+
+
+def read_run_file(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_paths: bool = True
+) -> tuple[RunFile, Source]:
+    """As `load_run_file`, with the source that knows where each value comes from."""
     source = Source(path, overrides)
     problems = list(source.problems)
     if source.data is not None:
         _fill_empty_sections(source.data, RunFile)
         _fill_name(source.data, Path(path))
-        _fill_import_from(source.data, Path(path))
+        _fill_import_from(source.data, source.folders)
         _expand_home(source.data)
         if check_paths:
             problems += _missing_files(source)
@@ -71,7 +80,7 @@ def load_run_file(
             problems += _validation_problems(error, source)
         else:
             if not problems:
-                return run_file
+                return run_file, source
     lines = [f"{len(problems)} problem(s) in the run file", *(f"  {problem}" for problem in sorted(problems))]
     raise ConfigError("\n".join(lines))
 
@@ -79,6 +88,25 @@ def load_run_file(
 def dump_run_file(run_file: RunFile) -> str:
     """The resolved run file as YAML, every key in declaration order; it loads again to an equal object."""
     return yaml_text(_plain(run_file))
+
+
+def annotated_run_file(run_file: RunFile, source: Source) -> str:
+    """As `dump_run_file`, with the place that gave it beside every value that is no default."""
+    text = yaml_text(_plain(run_file), width=None)
+    lines = text.splitlines(keepends=True)
+    document = parse(text)
+    for path, number in document.lines.items():
+        value = document.value
+        for key in path:
+            value = value[key]
+        if isinstance(value, dict | list) or not (origin := source.gave(path)):
+            continue
+        line = lines[number - 1]
+        if isinstance(value, str) and "\n" in value:  # it takes several lines
+            lines[number - 1] = f"{' ' * (len(line) - len(line.lstrip()))}# {origin.place}\n{line}"
+        else:
+            lines[number - 1] = f"{line.rstrip()}  # {origin.place}\n"
+    return "".join(lines)
 
 
 def difference(old: RunFile, new: RunFile) -> list[str]:
@@ -129,11 +157,11 @@ def _fill_name(data: dict[str, Any], path: Path) -> None:
         run["name"] = re.sub(r"[^\w.\-]+", "_", path.stem).strip("_.") or "run"
 
 
-def _fill_import_from(data: dict[str, Any], path: Path) -> None:
-    """The user's functions may stand beside the run file; the record of the run says where that was."""
+def _fill_import_from(data: dict[str, Any], folders: Sequence[str]) -> None:
+    """The user's functions may stand beside the run file, or one that it extends; the record says where that was."""
     run = data.setdefault("run", {})
     if isinstance(run, dict) and run.get("import_from") is None:
-        run["import_from"] = [str(path.parent)]
+        run["import_from"] = list(dict.fromkeys(folders))
 
 
 def _path_values(data: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:

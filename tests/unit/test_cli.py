@@ -508,3 +508,11 @@ def test_main_ends_the_process_with_the_exit_code(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as raised:
         main("train")
     assert raised.value.code == 2
+
+
+def test_config_says_what_differs_between_two_run_files(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.yaml").write_text("extends: trial.yaml\ngrpo: {num_steps: 7}\n")
+    assert code_of("config", "--diff", "trial.yaml", "other.yaml") == 0
+    assert capsys.readouterr().out == 'run.name: "trial" -> "other"\ngrpo.num_steps: 100 -> 7\n'
+    assert code_of("config", "--diff", "trial.yaml") == 2
+    assert "--diff wants two run files, got trial.yaml" in capsys.readouterr().err
