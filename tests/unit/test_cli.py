@@ -14,6 +14,7 @@ from rl_empathy import startup
 from rl_empathy.cli import app, main
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError, ResourceError, RlEmpathyError, Stopped
+from rl_empathy.schema import NAMED_SCHEMAS
 from rl_empathy.startup import exit_code, prepare_environment
 
 
@@ -516,3 +517,10 @@ def test_config_says_what_differs_between_two_run_files(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == 'run.name: "trial" -> "other"\ngrpo.num_steps: 100 -> 7\n'
     assert code_of("config", "--diff", "trial.yaml") == 2
     assert "--diff wants two run files, got trial.yaml" in capsys.readouterr().err
+
+
+def test_config_shows_every_schema_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("config", "--schemas") == 0
+    shown = capsys.readouterr().out
+    assert "schema: think_answer   (its answer is the span answer)\n    <think>\n" in shown
+    assert all(f"schema: {name} " in shown for name in NAMED_SCHEMAS)
