@@ -15,7 +15,9 @@ def annotate(
         str, typer.Argument(help="A file of question-answer rows, or the hub name of a data set.")
     ],
     output: Annotated[Path, typer.Argument(help="Rows with traces, JSON lines.")],
-    format: Annotated[str, typer.Option(help="rows, counselchat, smile, psyqa or columns.")] = "rows",
+    format: Annotated[
+        str, typer.Option(help="As data.format of a run file: rows, columns, sharegpt, messages, alpaca, …")
+    ] = "rows",
     column: Annotated[
         list[str] | None, typer.Option(help="For format columns: prompt=FIELD, answer=, topic=, id=.")
     ] = None,

@@ -30,12 +30,13 @@ from rl_empathy.errors import ConfigError
 _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("run", "directory"),
     ("data", "train"),
+    ("data", "held_out"),
     ("model", "path"),
     ("model", "chat_template"),
     ("reward_modeling", "encoder"),
     ("evaluate", "similarity_encoder"),
 )
-_DATA_SUFFIXES = {".jsonl", ".json", ".csv"}
+_DATA_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 _PLAIN_MESSAGES = {
     "model_type": "Input should be a mapping of keys",
     "dict_type": "Input should be a mapping of keys",
@@ -179,7 +180,7 @@ def _expand_home(data: dict[str, Any]) -> None:
 def _missing_files(source: Source) -> Iterator[Problem]:
     for path, value in _path_values(source.data or {}):
         is_local = value.startswith((".", "/", "~"))
-        if path == ("data", "train"):
+        if path[0] == "data":
             is_local = is_local or Path(value).suffix in _DATA_SUFFIXES
         if is_local and path != ("run", "directory") and not os.path.exists(value):
             where = "" if os.path.isabs(value) else f" (looked from {Path.cwd()})"

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rl_empathy.config.sections import ColumnsConfig
+from rl_empathy.data.formats import FORMATS
 from rl_empathy.data.loading import OnRisk, read_source, screened
 from rl_empathy.data.openai_teacher import OpenAITeacher
-from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES
 from rl_empathy.data.rows import row_to_dict, write_json_lines, write_rows
 from rl_empathy.data.sources import locate
 from rl_empathy.data.teachers import (
@@ -164,10 +164,9 @@ def annotate_file(
         require_template_schema(schema)
     source = locate(
         input,
-        language=LANGUAGES.get(format, language),
+        hub=FORMATS[format].on_hub,
+        language=FORMATS[format].language or language,
         columns=columns,
-        hub=format in HUB_FORMATS,
-        folder=format in FOLDER_FORMATS,
     )
     read, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
     counts = Counter(rows_read=len(read), bad_rows=num_bad_rows)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from rl_empathy.config.sections import DataConfig
-from rl_empathy.data.readers import FOLDER_FORMATS, HUB_FORMATS, LANGUAGES, read
+from rl_empathy.data.formats import FORMATS, read
 from rl_empathy.data.risk import SAFE_REPLY, speaks_of_risk
 from rl_empathy.data.rows import row_to_dict
 from rl_empathy.data.sources import Source, locate
-from rl_empathy.data.split import Link, split
+from rl_empathy.data.split import Link, split, split_beside
 from rl_empathy.data.templates import template_trace
 from rl_empathy.data.text import conversation_key, folded
 from rl_empathy.errors import DataError
@@ -40,12 +40,14 @@ COUNTS = (
     "rows_without_reference",
     "near_copies",
     "shared_references",
+    "left_out_beside_held_out",
 )
 """Keys of `DataSet.counts`, in the order in which things happen.
 
 Rows that end without a reference are kept: they are prompts for reinforcement learning, while fine-tuning and
 reward modelling pass over them. near_copies and shared_references are rows that stay on the side of another one, with
-nearly the same post or an equal reference: `DataSet.links` names them."""
+nearly the same post or an equal reference: `DataSet.links` names them; beside a held-out file of its own, such rows of
+the training file are left out."""
 
 OnRisk = Literal["keep", "exclude", "template"]
 
@@ -77,7 +79,7 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
     Raises:
         DataError: The file is missing, a row is wrong (`on_bad_row`: stop), or the split asks for too much.
     """
-    expected = LANGUAGES.get(config.format, config.language)
+    expected = FORMATS[config.format].language or config.language
     if config.train is not None and config.language != expected:
         raise DataError(
             f"data.format {config.format} is a set in {expected}, but data.language is {config.language}; "
@@ -85,19 +87,14 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
         )
     if config.train is None and config.format != "rows":
         raise DataError(f"data.format {config.format} reads no bundled set; name a file in data.train")
-    source = locate(
-        config.train,
-        language=config.language,
-        columns=config.columns,
-        hub=config.format in HUB_FORMATS,
-        folder=config.format in FOLDER_FORMATS,
-    )
-    rows, bad_rows = read_source(source, config.format, on_bad_row=config.on_bad_row)
-    counts = Counter(rows_read=len(rows), bad_rows=bad_rows)
-    digest = _digest(source.path, rows)
-    rows = screened(rows, config.on_risk, counts)
-    rows = [_filtered(row, config, counts) for row in _merged(rows, counts)]
-    parts = split(rows, config.held_out_prompts, language=config.language, seed=seed, name=source.name)
+    counts: Counter[str] = Counter()
+    source, rows, digest = _read(config.train, config, counts)
+    if config.held_out is None:
+        parts = split(rows, config.held_out_prompts, language=config.language, seed=seed, name=source)
+    else:
+        _, held_out, held_out_digest = _read(config.held_out, config, counts)
+        digest = hashlib.sha256(f"{digest} {held_out_digest}".encode()).hexdigest()
+        parts = split_beside(rows, held_out, language=config.language, seed=seed, name=source)
     counts.update(parts.counts)
     return DataSet(
         train=parts.train,
@@ -105,8 +102,26 @@ def load_data(config: DataConfig, *, seed: int) -> DataSet:
         links=parts.links,
         counts={name: counts[name] for name in COUNTS},
         sha256=digest,
-        source=source.name,
+        source=source,
     )
+
+
+def _read(name: str | None, config: DataConfig, counts: Counter[str]) -> tuple[str, list[Row], str]:
+    """A source's name, its rows, cleaned, and its digest; what became of them is counted."""
+    source = locate(
+        name,
+        hub=FORMATS[config.format].on_hub,
+        language=config.language,
+        columns=config.columns,
+        encoding=config.encoding,
+        delimiter=config.delimiter,
+        replies=config.replies,
+    )
+    rows, bad_rows = read_source(source, config.format, on_bad_row=config.on_bad_row)
+    counts.update(rows_read=len(rows), bad_rows=bad_rows)
+    digest = _digest(source, rows)
+    rows = screened(rows, config.on_risk, counts)
+    return source.name, [_filtered(row, config, counts) for row in _merged(rows, counts)], digest
 
 
 def read_source(source: Source, format: str, *, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Row], int]:
@@ -206,14 +221,14 @@ def _filtered(row: Row, config: DataConfig, counts: Counter[str]) -> Row:
     return replace(row, references=kept, trace=row.trace if row.references[:1] == kept[:1] else None)
 
 
-def _digest(path: Path | None, rows: Sequence[Row]) -> str:
-    if path is not None and path.is_dir():
-        files = sorted(path.glob("*.json"))
-        return hashlib.sha256("".join(f"{f.name} {_file_digest(f)}\n" for f in files).encode()).hexdigest()
-    if path is not None:
-        return _file_digest(path)
-    lines = (json.dumps(row_to_dict(row), sort_keys=True, ensure_ascii=False) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _digest(source: Source, rows: Sequence[Row]) -> str:
+    if source.path is not None and source.path.is_dir():
+        lines = (f"{file.name} {_file_digest(file)}\n" for file in source.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    if source.path is not None:
+        return _file_digest(source.path)
+    texts = (json.dumps(row_to_dict(row), sort_keys=True, ensure_ascii=False) for row in rows)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -19,6 +19,8 @@ import httpx
 from rl_empathy.errors import DataError
 from rl_empathy.observability.shown import shown, unwritable
 
+UTF_8 = "utf-8-sig"
+"""A mark at the beginning of a file is no text."""
 MAX_DEPTH = 100
 """Levels of lists and objects in one record."""
 _NOT_DECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is not UTF-8
@@ -36,32 +38,53 @@ class Record(NamedTuple):
     where: str
     """File and line, or hub name and row."""
     data: dict[str, Any]
+    place: str = ""
+    """Its number in the source, where `where` does not end with it; with the file, where the source has several."""
+
+    @property
+    def number(self) -> str:
+        """What tells it from the other records of its source."""
+        return self.place or self.where.rpartition(":")[2].removeprefix(" row ")
 
 
 Records = Iterator[Record | DataError]
 
 
-def json_line_records(path: Path) -> Records:
+def json_line_records(path: Path, *, encoding: str = UTF_8) -> Records:
     """The objects of a file with one JSON object a line."""
-    with path.open("rb") as file:
+    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _json_record(line.decode("utf-8-sig", "surrogateescape"), f"{path}:{number}")
+                yield _json_record(line, f"{path}:{number}", encoding)
 
 
-def json_list_records(path: Path) -> Records:
+def split_line_records(path: Path, *, encoding: str = UTF_8) -> Records:
+    """The lines of a table that is not quite CSV: every comma parts two fields, and surplus ones have no name.
+
+    Raises:
+        DataError: The header has a column twice.
+    """
+    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
+        header = _distinct(file.readline().strip().split(","), f"{path}:1")
+        for number, line in enumerate(file, start=2):
+            fields = line.rstrip("\r\n").split(",")
+            if line.strip():
+                yield _csv_record(f"{path}:{number}", header, fields[: len(header)], encoding)
+
+
+def json_list_records(path: Path, *, encoding: str = UTF_8) -> Records:
     """The objects of a file that is one JSON list, each with the line on which it begins.
 
     Raises:
         DataError: An item has no end, or text follows the list.
     """
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    text = path.read_bytes().decode(encoding, "surrogateescape")
     end = text.index("[")
     line, counted, num_items = 1, 0, 0
     while True:
         start = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
         line, counted = line + text.count("\n", counted, start), start
-        found = _json_item(text, start, f"{path}:{line}")
+        found = _json_item(text, start, f"{path}:{line}", encoding)
         if found is None:
             raise DataError(
                 f"{path}:{line}: not a JSON list: a quote or a bracket of the item that begins here is left open, or "
@@ -70,7 +93,7 @@ def json_list_records(path: Path) -> Records:
         item, end = found
         if text[start:end].strip() or text[end] == ",":
             num_items += 1
-            yield item
+            yield item._replace(place=str(num_items)) if isinstance(item, Record) else item
         if text[end] == "]":
             break
     if rest := text[end + 1 :].strip():
@@ -81,15 +104,15 @@ def json_list_records(path: Path) -> Records:
         )
 
 
-def csv_records(path: Path) -> Records:
+def csv_records(path: Path, *, encoding: str = UTF_8, delimiter: str = ",") -> Records:
     """The rows of a CSV file by the names in its header, each with the line on which it begins.
 
     Raises:
         DataError: The header is wrong, or a quote is.
     """
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         header: list[str] = []
         num_rows = 0
         while True:
@@ -111,9 +134,10 @@ def csv_records(path: Path) -> Records:
                 return
             if fields and header:
                 num_rows += 1
-                yield _csv_record(f"{path}:{first}", header, fields)
+                yield _csv_record(f"{path}:{first}", header, fields, encoding)
             elif fields:
                 header = _distinct(fields, f"{path}:{first}")
+                _require_columns(header, delimiter, f"{path}:{first}")
 
 
 def parquet_records(path: Path) -> Records:
@@ -164,8 +188,8 @@ def hub_records(name: str) -> Records:
         ) from error
 
 
-def _json_record(text: str, where: str) -> Record | DataError:
-    if problem := _undecoded(text):
+def _json_record(text: str, where: str, encoding: str) -> Record | DataError:
+    if problem := _undecoded(text, encoding):
         return DataError(f"{where}: {problem}")
     try:
         data = json.loads(text, object_pairs_hook=_object)
@@ -189,7 +213,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _json_item(text: str, start: int, where: str) -> tuple[Record | DataError, int] | None:
+def _json_item(text: str, start: int, where: str, encoding: str) -> tuple[Record | DataError, int] | None:
     """The item of a list that begins at `start`, and where the comma or the bracket after it stands.
 
     None: it is broken, and nobody can say where it ends.
@@ -197,7 +221,7 @@ def _json_item(text: str, start: int, where: str) -> tuple[Record | DataError, i
     for marks in (_MARKS, _MARKS_OVER_LINES):
         end = _json_item_end(marks, text, start)
         if end >= 0:
-            item = _json_record(text[start:end], where)
+            item = _json_record(text[start:end], where, encoding)
             if isinstance(item, Record) or not _swaps_quotes(marks, text[start:end]):
                 return item, end
     return None
@@ -229,9 +253,11 @@ def _swaps_quotes(marks: re.Pattern[str], text: str) -> bool:
     return any(("," in string or ":" in string) and _BETWEEN.fullmatch(string) for string in strings)
 
 
-def _csv_record(where: str, header: Sequence[str], fields: Sequence[str]) -> Record | DataError:
+def _csv_record(
+    where: str, header: Sequence[str], fields: Sequence[str], encoding: str
+) -> Record | DataError:
     for name, value in itertools.zip_longest(header, fields, fillvalue=""):
-        if problem := _undecoded(value):
+        if problem := _undecoded(value, encoding):
             return DataError(f"{where}: {name}: {problem}")
     if len(fields) != len(header):
         return DataError(f"{where}: wanted {len(header)} fields, got {len(fields)}")
@@ -266,12 +292,14 @@ def _checked(where: str, data: dict[str, Any]) -> Record | DataError:
     return Record(where, data)
 
 
-def _undecoded(text: str) -> str:
+def _undecoded(text: str, encoding: str = UTF_8) -> str:
     match = _NOT_DECODED.search(text)
     if match is None:
         return ""
     byte = f"byte 0x{ord(match.group()) - 0xDC00:02x}, character {match.start() + 1}"
-    return f"not UTF-8 ({byte}); save the file as UTF-8"
+    if encoding == UTF_8:
+        return f"not UTF-8 ({byte}); save the file as UTF-8, or name its encoding in data.encoding (cp1252, gb18030, …)"
+    return f"not {encoding} ({byte}): data.encoding is another one"
 
 
 def _distinct(names: Sequence[str], where: str) -> list[str]:
@@ -281,6 +309,16 @@ def _distinct(names: Sequence[str], where: str) -> list[str]:
         if name and names.count(name) > 1:
             raise DataError(f"{where}: header: the column {shown(name)} is there twice")
     return list(names)
+
+
+def _require_columns(header: Sequence[str], delimiter: str, where: str) -> None:
+    """Refuse a table that is parted by something else than was thought."""
+    others = [mark for mark in ",;\t|" if len(header) == 1 and mark != delimiter and mark in header[0]]
+    if others:
+        raise DataError(
+            f"{where}: header: one column only, {shown(header[0])}: the columns seem to be parted by {others[0]!r}; "
+            f"set data.delimiter: {others[0]!r}"
+        )
 
 
 def _unread(text: str, line: int, start: int) -> str:

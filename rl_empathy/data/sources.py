@@ -1,19 +1,20 @@
 """Where counselling text comes from.
 
-A source is the bundled set, a local file (.jsonl, .json, .csv, .parquet), a folder of dialogues or a hub name
+A source is the bundled set, a local file (.jsonl, .json, .csv, .tsv, .parquet), a folder of such files or a hub name
 such as owner/name.
 """
 
 import difflib
-import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from rl_empathy.config.sections import ColumnsConfig
 from rl_empathy.data.records import (
+    UTF_8,
     Record,
     Records,
     csv_records,
@@ -25,7 +26,7 @@ from rl_empathy.data.records import (
 from rl_empathy.errors import DataError
 
 BUNDLED = Path(__file__).parent / "bundled"
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 
 
@@ -36,40 +37,47 @@ class Source:
     name: str
     """As error texts name it."""
     path: Path | None
-    """A file, or a folder with one file a dialogue; None: `name` is a hub name."""
+    """A file, or a folder of files; None: `name` is a hub name."""
     language: str = "en"
     columns: ColumnsConfig | None = None
+    encoding: str = UTF_8
+    delimiter: str | None = None
+    """Between the columns of a CSV file; None: a comma, or a tab in a file .tsv."""
+    replies: Literal["last", "every"] = "last"
+    """Which replies of a dialogue are the references of rows."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, or those of the folder, by name; none of a hub's data set."""
+        if self.path is None or self.path.is_file():
+            return [self.path] if self.path else []
+        return sorted(path for path in self.path.iterdir() if path.suffix.lower() in _SUFFIXES)
 
 
-def locate(
-    name: str | None,
-    *,
-    language: str,
-    columns: ColumnsConfig | None = None,
-    hub: bool = True,
-    folder: bool = False,
-) -> Source:
-    """Find the file or hub data set that `name` means; None is the bundled set of `language`.
+def locate(name: str | None, *, hub: bool = True, **reading: Any) -> Source:
+    """Find the file, folder or hub data set that `name` means; None is the bundled set of a language.
 
     Args:
         name: A path, or the name of a hub's data set.
-        language: The text's language.
-        columns: The column mapping of format columns.
         hub: The format can be that of a hub's data set.
-        folder: The format can be that of a folder with one file a dialogue.
+        **reading: What the readers must know: fields of `Source`.
 
     Raises:
         DataError: There is no such file, and the name is none of a hub's; names the file nearest to it.
     """
+    language = reading.get("language", "en")
     path = BUNDLED / f"{language}.jsonl" if name is None else Path(name).expanduser()
     # os.path, since Path.is_file raises when the name is too long for a file
-    if os.path.isfile(path) or (folder and os.path.isdir(path) and any(path.glob("*.json"))):
-        return Source(name=str(path), path=path, language=language, columns=columns)
-    if os.path.isdir(path):
-        raise DataError(f"data: {path.absolute()} is a folder; name a file in it: {_some_files(path)}")
+    if os.path.exists(path):
+        source = Source(name=str(path), path=path, **reading)
+        if not source.files:
+            raise DataError(
+                f"data: {path.absolute()} is a folder without a data file ({', '.join(_SUFFIXES)})"
+            )
+        return source
     assert name is not None, f"the bundled set of {language} is missing from the installed package"
     if hub and _looks_like_hub(name):
-        return Source(name=name, path=None, language=language, columns=columns)
+        return Source(name=name, path=None, **reading)
     raise DataError(_missing(path.absolute()))
 
 
@@ -80,36 +88,46 @@ def records(source: Source) -> Records:
         DataError: The rest of the source cannot be read.
     """
     if source.path is None:
-        return hub_records(source.name)
-    suffix = source.path.suffix.lower()
-    if suffix == ".csv":
-        return csv_records(source.path)
+        yield from hub_records(source.name)
+    for path in source.files:
+        for item in _file_records(source, path):
+            if isinstance(item, Record) and path != source.path:
+                item = item._replace(place=f"{path.stem}-{item.number}")
+            yield item
+
+
+def _file_records(source: Source, path: Path) -> Records:
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        delimiter = source.delimiter or ("\t" if suffix == ".tsv" else ",")
+        return csv_records(path, encoding=source.encoding, delimiter=delimiter)
     if suffix == ".parquet":
-        return parquet_records(source.path)
-    with source.path.open("rb") as file:
-        first = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return json_list_records(source.path) if first == b"[" else json_line_records(source.path)
+        return parquet_records(path)
+    with path.open(encoding=source.encoding, errors="surrogateescape") as file:
+        first = file.read(64).lstrip()[:1]
+    read = json_list_records if first == "[" else json_line_records
+    return read(path, encoding=source.encoding)
 
 
 def dialogue_records(source: Source) -> Records:
     """Records of a source whose files may each be the list of one dialogue's turns.
 
-    Such a file, and each file of a folder, is one record: {"id": the file's name, "turns": the list}.
+    Such a file, and each JSON file of a folder, is one record: {"id": the file's name, "turns": the list}.
     """
-    assert source.path is not None, "formats of dialogues are files"
-    if source.path.is_dir():
-        for path in sorted(source.path.glob("*.json")):
-            try:
-                yield _dialogue(path, list(records(replace(source, name=str(path), path=path))))
-            except DataError as error:
-                yield error
-        return
-    items = records(source)
-    first = next(items, None)
-    if isinstance(first, Record) and {"role", "content"} <= first.data.keys():
-        yield _dialogue(source.path, [first, *items])
-    elif first is not None:
-        yield from itertools.chain([first], items)
+    for path in source.files:
+        try:
+            items = list(_file_records(source, path))
+        except DataError as error:
+            if path == source.path:
+                raise
+            yield error  # of this dialogue; the next is another file
+            continue
+        first = items[0] if items else None
+        is_dialogue = isinstance(first, Record) and {"role", "content"} <= first.data.keys()
+        if is_dialogue or path != source.path:
+            yield _dialogue(path, items)
+        else:
+            yield from items
 
 
 def _dialogue(path: Path, items: Sequence[Record | DataError]) -> Record | DataError:

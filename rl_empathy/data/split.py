@@ -38,12 +38,12 @@ class Split:
     """Rows that are kept together with another one: near_copies, shared_references."""
 
 
-def split(rows: Sequence[Row], wanted: int, *, language: str, seed: int, name: str) -> Split:
+def split(rows: Sequence[Row], wanted: float, *, language: str, seed: int, name: str) -> Split:
     """Hold prompts out.
 
     Args:
         rows: All of them, each conversation once.
-        wanted: Prompts to hold out.
+        wanted: Prompts to hold out; below 1 their share of all.
         language: "en" or "zh".
         seed: Decides, with the text of the rows, which are held out.
         name: Name of the source, for errors.
@@ -51,16 +51,16 @@ def split(rows: Sequence[Row], wanted: int, *, language: str, seed: int, name: s
     Raises:
         DataError: So many prompts cannot be held out.
     """
+    wanted = max(1, round(wanted * len(rows))) if wanted < 1 else int(wanted)
     if 2 * wanted > len(rows):
         raise DataError(
             f"data.held_out_prompts ({wanted}) is more than half of the {len(rows)} prompts of {name}; "
             f"set data.held_out_prompts: {max(1, len(rows) // 4)}, or give more data"
         )
-    copies, shared = near_copies([_said(row) for row in rows], language), shared_references(rows, language)
-    families = [pair for family in _families(rows) for pair in itertools.pairwise(family)]
+    links = _links(rows, language)
     held_out: list[Row] = []
     train: list[Row] = []
-    for group in _groups(rows, [*families, *copies, *shared], seed):
+    for group in _groups(rows, links.pairs, seed):
         (held_out if len(held_out) + len(group) <= wanted else train).extend(group)
     if len(held_out) < wanted:
         raise DataError(
@@ -71,8 +71,70 @@ def split(rows: Sequence[Row], wanted: int, *, language: str, seed: int, name: s
     return Split(
         train=tuple(train),
         held_out=tuple(held_out),
-        links=tuple(sorted(_named(rows, copies, "near_copy") + _named(rows, shared, "shared_reference"))),
-        counts={"near_copies": len({*chain(*copies)}), "shared_references": len({*chain(*shared)})},
+        links=tuple(sorted(links.named(rows))),
+        counts={
+            "near_copies": len({*chain(*links.copies)}),
+            "shared_references": len({*chain(*links.shared)}),
+        },
+    )
+
+
+def split_beside(
+    rows: Sequence[Row], held_out: Sequence[Row], *, language: str, seed: int, name: str
+) -> Split:
+    """Take a held-out side that is given, and leave out of the rows what is bound to it.
+
+    Args:
+        rows: To train on, each conversation once.
+        held_out: As they are given.
+        language: "en" or "zh".
+        seed: Decides the order.
+        name: Name of the source, for errors.
+
+    Raises:
+        DataError: Nothing is left to train on, or nothing is held out.
+    """
+    together = [*held_out, *rows]
+    links, of_held_out = _links(together, language), {id(row) for row in held_out}
+    held: list[Row] = []
+    train: list[Row] = []
+    for group in _groups(together, links.pairs, seed):
+        given = [row for row in group if id(row) in of_held_out]
+        held += given
+        train += [] if given else group
+    if not held or not train:
+        raise DataError(
+            f"data.held_out has {len(held)} prompts, beside which {len(train)} of the {len(rows)} of {name} are left "
+            "to train on; give other files"
+        )
+    return Split(
+        train=tuple(train),
+        held_out=tuple(held),
+        links=(),
+        counts={"left_out_beside_held_out": len(rows) - len(train)},
+    )
+
+
+class _Links(NamedTuple):
+    """Pairs of rows that a split does not part, by their numbers."""
+
+    families: list[tuple[int, int]]
+    copies: Sequence[tuple[int, int]]
+    shared: Sequence[tuple[int, int]]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        return [*self.families, *self.copies, *self.shared]
+
+    def named(self, rows: Sequence[Row]) -> list[Link]:
+        return _named(rows, self.copies, "near_copy") + _named(rows, self.shared, "shared_reference")
+
+
+def _links(rows: Sequence[Row], language: str) -> _Links:
+    return _Links(
+        families=[pair for family in _families(rows) for pair in itertools.pairwise(family)],
+        copies=near_copies([_said(row) for row in rows], language),
+        shared=shared_references(rows, language),
     )
 
 

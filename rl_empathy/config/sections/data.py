@@ -1,8 +1,9 @@
 """The counselling text: where it is, how it is read, and what is left out."""
 
+import codecs
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl_empathy.config.sections.section import Count, Section
 
@@ -11,9 +12,9 @@ class ColumnsConfig(Section):
     """Which fields of a foreign data set hold what."""
 
     prompt: str
-    """Field with the help-seeker's text."""
+    """Field with the help-seeker's text; like the others a name, or a way into the record: `posts[0].text`."""
     answer: str | None = None
-    """Field with a reply, or with a list of replies."""
+    """Field with a reply, or with a list of replies, such as `answers[].text`."""
     topic: str | None = None
     """Field with the topic."""
     id: str | None = None
@@ -24,17 +25,38 @@ class DataConfig(Section):
     """The counselling text."""
 
     train: str | None = None
-    """Path of a file, of a folder with one file a dialogue (format: smile), or the hub name of a
-    data set; the bundled synthetic set when left out."""
-    format: Literal["rows", "counselchat", "smile", "psyqa", "columns"] = "rows"
-    """How to read it: our own JSON lines, one of three public sets, or any set by a column mapping."""
+    """Path of a file (.jsonl, .json, .csv, .tsv, .parquet), of a folder of such files, or the hub name of a data set;
+    the bundled synthetic set when left out."""
+    held_out: str | None = None
+    """Path of a file or folder of the same format with the prompts to hold out; rows of `train` that have them, or a
+    near-copy, are left out. Left out: they are taken from `train`."""
+    format: Literal[
+        "rows",
+        "columns",
+        "sharegpt",
+        "messages",
+        "alpaca",
+        "counselchat",
+        "smile",
+        "psyqa",
+        "esconv",
+        "empathetic_dialogues",
+    ] = "rows"
+    """How to read it: our own JSON lines, any table by a column mapping, a layout of chats or instructions, or a
+    public set by name."""
     columns: ColumnsConfig | None = None
     """Column mapping; wanted by, and only by, format: columns."""
+    replies: Literal["last", "every"] = "last"
+    """Of a dialogue: the last reply with all that came before it as one row, or a row for every reply."""
+    encoding: str = "utf-8-sig"
+    """Of text files, as Python names it: cp1252, gb18030, …"""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Between the columns of a CSV file; left out: a comma, or a tab in a file .tsv."""
     language: Literal["en", "zh"] = "en"
     """Language of the text: chooses the bundled set, word or character measures, the lexicon and
     the templates."""
-    held_out_prompts: Count = 64
-    """Prompts kept for evaluation; a split is by prompt, so no post is on both sides."""
+    held_out_prompts: Count | Annotated[float, Field(gt=0, lt=1)] = 64
+    """Prompts kept for evaluation, or their share of all; a split is by prompt, so no post is on both sides."""
     min_answer_characters: Annotated[int, Field(ge=0)] = 20
     """Shorter references are left out, and counted."""
     max_answer_characters: Annotated[int, Field(ge=1)] | None = None
@@ -58,6 +80,17 @@ class DataConfig(Section):
     system_prompt_role: Literal["system", "user"] = "system"
     """Where a system message stands: in its own place, or at the beginning of the first user message, for a model
     whose chat template takes no system message."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(
+                f"Python knows no encoding {encoding!r}; utf-8, cp1252, gb18030 are some"
+            ) from None
+        return encoding
 
     @model_validator(mode="after")
     def _some_length_of_answer_is_left(self) -> Self:

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl_empathy.config.sections import ColumnsConfig, DataConfig
+from rl_empathy.data.formats import read
 from rl_empathy.data.loading import load_data, read_source
-from rl_empathy.data.readers import read
 from rl_empathy.data.rows import write_json_lines
 from rl_empathy.data.sources import Source, locate
 from rl_empathy.errors import DataError
@@ -44,7 +44,8 @@ def test_one_byte_of_another_encoding_in_a_csv_costs_one_row(tmp_path: Path) -> 
 
     assert num_rows == 199
     assert errors == [
-        f"{tmp_path}/t.csv:151: ask: not UTF-8 (byte 0x92, character 6); save the file as UTF-8"
+        f"{tmp_path}/t.csv:151: ask: not UTF-8 (byte 0x92, character 6); save the file as UTF-8, "
+        "or name its encoding in data.encoding (cp1252, gb18030, …)"
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rl_empathy.config.sections import ColumnsConfig
-from rl_empathy.data.readers import counselchat_items, read
+from rl_empathy.data.formats import counselchat_items, read
 from rl_empathy.data.records import Record
 from rl_empathy.data.sources import Source, locate
 from rl_empathy.errors import DataError
@@ -175,7 +175,7 @@ def test_a_folder_of_smiles_own_files_is_read_and_a_damaged_file_is_one_bad_row(
     (tmp_path / "1.json").write_text(SMILES_OWN[:80], encoding="utf-8")
     (tmp_path / "2.json").write_text(SMILES_OWN.replace("counselor", "robot"), encoding="utf-8")
 
-    rows, errors = split_items(locate(str(tmp_path), language="zh", folder=True), "smile")
+    rows, errors = split_items(locate(str(tmp_path), language="zh"), "smile")
 
     assert [row.id for row in rows] == ["smile-0", "smile-3"]
     assert errors[0].startswith(f"{tmp_path}/1.json:3: ")
@@ -309,7 +309,6 @@ def test_a_wrong_column_name_is_answered_with_the_names_that_there_are(tmp_path:
     [
         ("trian.jsonl", r"there is no file .*trian.jsonl; did you mean .*train.jsonl\?"),
         ("no/such/folder.jsonl", r"the folder .* has no no"),
-        (".", r"is a folder; name a file in it: train.jsonl"),
     ],
 )
 def test_a_missing_file_is_answered_with_what_is_there(tmp_path: Path, name: str, message: str) -> None:
