@@ -7,15 +7,9 @@ from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
-from rl_empathy.actors.cluster_address import is_local
-from rl_empathy.config.advice import advice
-from rl_empathy.config.loading import annotated_run_file
 from rl_empathy.config.own_stages import stage_function
-from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.source import Source
 from rl_empathy.errors import ResourceError, RlEmpathyError
-from rl_empathy.observability.memory import machine_bytes
 from rl_empathy.observability.private_files import keep_files_private
 from rl_empathy.observability.streams import go_on_unseen
 
@@ -35,26 +29,6 @@ def prepare_environment() -> None:
         defaults["RAY_AUTH_MODE"] = "token"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def print_plan(run_file: RunFile, source: Source) -> int:
-    """Print the resolved run file, with what gave each value, and the plan.
-
-    The memory of a cluster that is joined is known only then.
-    """
-    plan = make_plan(run_file)
-    print(annotated_run_file(run_file, source), end="")
-    print("\n".join(f"# {line}" for line in plan.lines()))
-    from rl_empathy.engines.chat_sources import check_chat
-
-    remarks = [*advice(run_file), *check_chat(run_file)]
-    print("".join(f"# warning: {line}\n" for line in remarks), end="")
-    if is_local(run_file.cluster.address):
-        fits, text = plan.memory_text(machine_bytes(), "this machine")
-        if not fits:
-            raise ResourceError(text)
-        print(f"# {text}" if text else "", end="\n" if text else "")
-    return 0
 
 
 def require_own_code(run_file: RunFile) -> None:

@@ -5,18 +5,24 @@ from typing import Annotated
 
 import typer
 
+from rl_empathy.checking import print_check
 from rl_empathy.cli.arguments import RUN_CONFIG, RUN_FILE_HELP, read_one, require_folder
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.errors import ConfigError
-from rl_empathy.startup import keep_traceback, prepare_environment, print_plan, require_own_code
+from rl_empathy.startup import keep_traceback, prepare_environment, require_own_code
 
 
 def train(
     arguments: Annotated[list[str], typer.Argument(metavar="RUN.yaml|key=value", help=RUN_FILE_HELP)],
     check: Annotated[
-        bool, typer.Option("--check", help="Print the resolved run file and the plan; start nothing.")
+        bool,
+        typer.Option("--check", help="Print the resolved run file, the plan and the data; start nothing."),
     ] = False,
+    show: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="With --check: N examples of what the model is trained on."),
+    ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set what is there of this run aside, and begin anew.")
     ] = False,
@@ -29,7 +35,7 @@ def train(
     require_what_stages_need(run_file)
     require_own_code(run_file)
     if check:
-        return print_plan(run_file, source)
+        return print_check(run_file, source, show=show)
     prepare_environment()
     try:
         from rl_empathy.orchestration.run import run

@@ -100,10 +100,29 @@ def folder_size(path: Path) -> ModelSize | None:
     """Size of a local GGUF file or transformers folder; None when neither is there, or its kind is not known."""
     if path.is_file():
         return _gguf_size(path)
+    if path.is_dir():
+        _require_model(path)
     shape = _config_shape(path / "config.json") if (path / "config.json").is_file() else None
     if weights := sorted(path.glob("*.safetensors")):
         return ModelSize(sum(_safetensors_parameters(file) for file in weights), shape)
     return ModelSize(shape.parameters, shape) if shape else None
+
+
+def _require_model(folder: Path) -> None:
+    """Refuse a folder that holds no model, or only a part of one."""
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        base = _json(folder / "adapter_config.json", (folder / "adapter_config.json").read_bytes())
+        raise ConfigError(
+            f"model.path: {folder} is an adapter of {base.get('base_model_name_or_path')}, no model; merge it first "
+            "(merge_and_unload of peft, then save_pretrained), and name that folder"
+        )
+    names = sorted(entry.name for entry in folder.iterdir())
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    held = f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
+    raise ConfigError(f"model.path: {folder} is no model folder: there is no config.json; {held}")
 
 
 def _from_scratch_shape(config: FromScratchConfig) -> ModelShape:

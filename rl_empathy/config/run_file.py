@@ -85,6 +85,17 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _every_rank_has_something_to_train(self) -> Self:
+        ranks, grpo = self.cluster.policy_trainer.ranks, self.grpo
+        completions = grpo.groups_per_step * grpo.group_size // grpo.updates_per_step
+        if ranks > completions:
+            raise ValueError(
+                f"cluster.policy_trainer.ranks ({ranks}) is more than the {completions} completions of an update "
+                "(grpo.groups_per_step * grpo.group_size / grpo.updates_per_step): some ranks would train nothing"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _deterministic_is_synchronous(self) -> Self:
         if self.run.deterministic and self.grpo.max_staleness:
             raise ValueError(

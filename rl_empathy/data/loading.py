@@ -72,6 +72,14 @@ class DataSet:
     links: tuple[Link, ...] = ()
     """Why rows of different conversations stay on one side."""
 
+    @property
+    def summary(self) -> str:
+        """What was read, in a line."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        return (
+            f"{self.source}: {len(self.train)} prompts to train on, {len(self.held_out)} held out ({counts})"
+        )
+
 
 def load_data(config: DataConfig, *, seed: int) -> DataSet:
     """Read, clean and split the counselling text of a run.

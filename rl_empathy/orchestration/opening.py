@@ -8,7 +8,7 @@ import ray
 
 from rl_empathy.config.plan import Plan
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.data.loading import DataSet, load_data
+from rl_empathy.data.loading import load_data
 from rl_empathy.data.targets import with_targets
 from rl_empathy.errors import RlEmpathyError, Stopped
 from rl_empathy.observability.metrics import MetricsLog
@@ -37,7 +37,7 @@ def opened(
             directory.require_same_data(data.sha256, data.source, allow_change=allow_config_change)
             held_out = [row.id for row in data.held_out]
             directory.require_same_split(held_out, data.links, allow_change=allow_config_change)
-            progress.message(f"data: {data_summary(data)}")
+            progress.message(f"data: {data.summary}")
             log = MetricsLog(directory.path / "metrics.jsonl", progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
     except KeyboardInterrupt:
@@ -69,9 +69,3 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
-
-
-def data_summary(data: DataSet) -> str:
-    """What the run reads, in a line."""
-    counts = ", ".join(f"{count} {name}" for name, count in data.counts.items() if count)
-    return f"{data.source}: {len(data.train)} prompts to train on, {len(data.held_out)} held out ({counts})"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from rl_empathy import startup
+from rl_empathy import checking
 from rl_empathy.cli import app, main
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError, ResourceError, RlEmpathyError, Stopped
@@ -80,7 +80,7 @@ def test_help_check_and_reference_import_nothing_heavy() -> None:
         "import sys\nfrom rl_empathy.cli import app\n"
         "for line in ['--help', 'train --check trial.yaml', 'config --reference']:\n"
         "    app(line.split(), standalone_mode=False)\n"
-        "heavy = {'torch', 'ray', 'transformers', 'vllm', 'wandb', 'datasets', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'transformers', 'vllm', 'wandb', 'datasets', 'scipy', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     done = subprocess.run(
@@ -95,7 +95,10 @@ def make_model_folder(name: str, template: str) -> None:
     Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
     settings = {"eos_token": "</s>", "chat_template": template}
     Path(name, "tokenizer_config.json").write_text(json.dumps(settings))
-    Path(name, "tokenizer.json").write_text("{}")
+    words = {"type": "WordLevel", "vocab": {"</s>": 0}, "unk_token": "</s>"}
+    Path(name, "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": words, "added_tokens": []})
+    )
     Path("local.yaml").write_text(f"model: {{path: ./{name}}}\n")
 
 
@@ -131,7 +134,7 @@ def test_check_prints_a_file_that_loads_again_and_the_plan(capsys: pytest.Captur
 def test_check_refuses_a_plan_beyond_the_memory_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(startup, "machine_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(checking, "machine_bytes", lambda: 1 << 30)
     assert code_of("train", "trial.yaml", "--check") == 3
     assert "of the 1.0 GiB of memory of this machine" in (told := capsys.readouterr().err)
     assert "too much. Smaller make it: " in told

@@ -1,0 +1,80 @@
+"""The check reads what a run would trip over, and refuses it with the way out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rl_empathy.checking import print_check
+from rl_empathy.config.loading import read_run_file
+from rl_empathy.errors import ConfigError, DataError
+from tests.tiny_models import make_tiny_model
+
+ROWS = [
+    {
+        "id": f"row-{n}",
+        "prompt": f"Since the {word} I lie awake, and nobody asks me why.",
+        "references": [{"text": f"The {word} must weigh on you, and nights are long alone."}],
+    }
+    for n, word in enumerate(["storm", "exam", "move", "funeral", "wedding", "fire"])
+]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    Path("run.yaml").write_text("model: {from_scratch: {}}\ndata: {train: rows.jsonl, held_out_prompts: 1}\n")
+
+
+def checked(*settings: str, show: int = 0) -> None:
+    print_check(*read_run_file("run.yaml", settings), show=show)
+
+
+def test_the_data_are_read_and_examples_shown_as_the_model_is_taught_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checked(show=2)
+    printed = capsys.readouterr().out
+    assert "# data: rows.jsonl: 5 prompts to train on, 1 held out (6 rows_read)" in printed
+    assert printed.count("# example, row row-") == 2
+    assert "#   system:    You are an empathetic counsellor." in printed
+    assert "#   target:    <empathy_think><L1>" in printed
+
+
+def test_lengths_in_tokens_are_told_where_the_tokenizer_is_at_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tiny_model(tmp_path / "tiny")
+    checked("model={from_scratch: null, path: tiny}", "data.max_prompt_tokens=8", "schema=plain")
+    printed = capsys.readouterr().out
+    assert (
+        "# warning: 6 of 6 prompts are longer than data.max_prompt_tokens (8) and would be left out"
+        in printed
+    )
+
+
+def test_data_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r'rows\.jsonl:1: there is no field "post"; there are id, prompt, references'
+    ):
+        checked("data.format=columns", "data.columns={prompt: post}")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "is no model folder: there is no config.json; it is empty"),
+        ({"weights.bin": "x"}, "there is no config.json; it holds weights.bin"),
+        (
+            {"adapter_config.json": '{"base_model_name_or_path": "some/model"}'},
+            "is an adapter of some/model, no model; merge it first",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_model_is_named_as_what_it_is(files: dict[str, str], told: str) -> None:
+    Path("folder").mkdir()
+    for name, text in files.items():
+        Path("folder", name).write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        checked("model={from_scratch: null, path: ./folder}")
