@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+METRICS = "metrics.jsonl"
 Sink = Callable[[Mapping[str, Any]], None]
 
 

@@ -11,7 +11,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.data.loading import load_data
 from rl_empathy.data.targets import with_targets
 from rl_empathy.errors import RlEmpathyError, Stopped
-from rl_empathy.observability.metrics import MetricsLog
+from rl_empathy.observability.metrics import METRICS, MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
 from rl_empathy.orchestration.context import RunContext
@@ -38,7 +38,7 @@ def opened(
             held_out = [row.id for row in data.held_out]
             directory.require_same_split(held_out, data.links, allow_change=allow_config_change)
             progress.message(f"data: {data.summary}")
-            log = MetricsLog(directory.path / "metrics.jsonl", progress)
+            log = MetricsLog(directory.path / METRICS, progress)
             yield RunContext(run_file=run_file, directory=directory, data=data, log=log, progress=progress)
     except KeyboardInterrupt:
         end_at_once()

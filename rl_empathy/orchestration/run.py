@@ -16,6 +16,8 @@ from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.stage_table import stage_of
 from rl_empathy.errors import Stopped
+from rl_empathy.observability.curves import curves
+from rl_empathy.observability.metrics import METRICS
 from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.base_model import base_model
 from rl_empathy.orchestration.context import RunContext
@@ -23,6 +25,9 @@ from rl_empathy.orchestration.fleet import TrackerHandle
 from rl_empathy.orchestration.opening import find_room_for, first_error, opened
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.stages import Artifacts, runner_of
+
+LEFT = ("model", METRICS, "rollouts", "ledger.jsonl", "evaluation/held_out.json")
+"""What a run may leave that one looks for first."""
 
 
 def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = False) -> int:
@@ -79,7 +84,8 @@ def _say_what_is_next(context: RunContext, synced: str) -> None:
     python = _as_typed(Path(sys.executable))
     go_on_unseen()
     print(f"\nrun {context.run_file.run.name} is finished: {where}")
-    print("  model/ the trained model   metrics.jsonl  rollouts/  ledger.jsonl   evaluation/held_out.json")
+    left = [name for name in LEFT if (context.directory.path / name).exists()]
+    print(f"  {'   '.join(left)}")
     if synced:
         print(f"  W&B, when you want it there: wandb sync {_as_typed(Path(synced))}")
     print("next:")
@@ -113,6 +119,8 @@ async def _carry_out(context: RunContext, name: str, artifacts: Artifacts) -> di
     directory = context.directory
     directory.begin_stage(name)
     made = await runner_of(name)(context, artifacts)
+    for line in curves(directory.path / METRICS, name):
+        context.progress.message(f"  {line}")
     held = await context.memory.stage_ended(
         context.plan, name, directory.stage(name), context.progress.message
     )
