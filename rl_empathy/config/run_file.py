@@ -68,9 +68,9 @@ class RunFile(Section):
         if other and "sft" in self.run.stages and self.data.missing_trace == "template":
             raise ValueError(
                 f"data.missing_trace template writes the spans of chain_of_empathy ({', '.join(templated)}); schema "
-                f"{schema.name} has {', '.join(other)}. Set data.missing_trace: drop, for data whose rows bring their "
-                "traces (rl-empathy annotate writes some), or take stage sft out of run.stages, or choose schema "
-                "chain_of_empathy or plain"
+                f"{schema.name} has {', '.join(other)}. Set data.missing_trace: none, to teach answers without the "
+                "reasoning; or drop, for data whose rows bring their traces (rl-empathy annotate writes some); or take "
+                "stage sft out of run.stages, or choose schema chain_of_empathy or plain"
             )
         return self
 

@@ -103,14 +103,14 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def target_token_ids(tokenizer: Any, prompt: Sequence[int], text: str, schema: OutputSchema) -> list[int]:
-    """Token ids of a fine-tuning target, which an engine that samples them reads as a completion in good form.
+    """Token ids of a fine-tuning target, which an engine that samples them reads in the form in which it is written.
 
     Raises:
         DataError: The tokenizer cannot write the text, so a completion would never be valid.
     """
     ids = completion_token_ids(tokenizer, text)
     read = read_after(tokenizer, prompt, ids[:-1])
-    if not schema.parse(read, strict=True).valid:
+    if schema.parse(read, strict=True).errors != schema.parse(text, strict=True).errors:
         raise DataError(f"the tokenizer writes its target as {shown(read)}, which breaks the form")
     return ids
 
@@ -234,7 +234,7 @@ def target_text(
     schema: OutputSchema,
     *,
     language: Literal["en", "zh"],
-    missing_trace: Literal["template", "drop"],
+    missing_trace: Literal["template", "drop", "none"],
 ) -> str | None:
     """What the assistant should have written for a row: its trace and its best reference, rendered.
 
@@ -242,7 +242,8 @@ def target_text(
         row: With a reference.
         schema: Names the spans.
         language: "en" or "zh".
-        missing_trace: "template" writes a trace by the offline rules; "drop" gives None.
+        missing_trace: "template" writes a trace by the offline rules; "none" leaves the spans out that the row lacks;
+            "drop" gives None.
 
     Returns:
         The completion's text; None for a row without a reference, or without a trace that may be made.
@@ -254,12 +255,14 @@ def target_text(
         return None
     trace = row.trace or (template_trace(row, language) if missing_trace == "template" else None)
     reasoning = [name for name in schema.span_names if name != schema.answer]
-    if reasoning and trace is None:
+    if reasoning and trace is None and missing_trace != "none":
         return None
     spans = (
         {name: trace.spans[name] for name in reasoning if name in trace.spans} if trace is not None else {}
     )
     try:
-        return schema.render({**spans, schema.answer: row.references[0].text})
+        return schema.render(
+            {**spans, schema.answer: row.references[0].text}, partial=missing_trace == "none"
+        )
     except ValueError as error:
         raise DataError(str(error)) from error

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Annotated, Any, Literal, Self
@@ -187,8 +187,12 @@ class OutputSchema(_Declaration):
             longest=max(map(len, delimiters), default=0),
         )
 
-    def render(self, spans: Mapping[str, str]) -> str:
+    def render(self, spans: Mapping[str, str], *, partial: bool = False) -> str:
         """Write the spans as the text of a completion; each text is stripped.
+
+        Args:
+            spans: A text for every span.
+            partial: Spans but the answer may be missing; what is written then has no valid form, since spans lack.
 
         Raises:
             ValueError: A span is missing, empty or unknown, or its text cannot be told from a delimiter.
@@ -197,7 +201,8 @@ class OutputSchema(_Declaration):
             raise ValueError(
                 f"schema {self.name!r} has no span {unknown[0]!r}; it has {', '.join(self.span_names)}"
             )
-        texts = {name: spans.get(name, "").strip() for name in self.span_names}
+        wanted = [name for name in self.span_names if name in spans or name == self.answer or not partial]
+        texts = {name: spans.get(name, "").strip() for name in wanted}
         for name, text in texts.items():
             if not text:
                 raise ValueError(
@@ -217,14 +222,23 @@ class OutputSchema(_Declaration):
         return rendered
 
     def _layout(self, texts: Mapping[str, str]) -> str:
+        """The spans that there are, in their order, a wrapper around those of its spans."""
+        there = [span for span in self.spans if span.name in texts]
         blocks: list[str] = []
-        for span in self.spans:
-            blocks += [wrapper.open for wrapper in self.wrappers if wrapper.first == span.name]
+        for span in there:
+            wrapped = [(wrapper, self._within(wrapper, there)) for wrapper in self.wrappers]
+            blocks += [wrapper.open for wrapper, names in wrapped if names[:1] == [span.name]]
             blocks.append(
                 self.inside.join(part for part in (span.open, texts[span.name], span.close) if part)
             )
-            blocks += [wrapper.close for wrapper in self.wrappers if wrapper.last == span.name]
+            blocks += [wrapper.close for wrapper, names in wrapped if names[-1:] == [span.name]]
         return self.between.join(blocks)
+
+    def _within(self, wrapper: WrapperConfig, there: Sequence[SpanConfig]) -> list[str]:
+        """Names of those spans that stand in a wrapper."""
+        names = self.span_names
+        inside = names[names.index(wrapper.first) : names.index(wrapper.last) + 1]
+        return [span.name for span in there if span.name in inside]
 
     def parse(self, text: str, *, strict: bool) -> ParsedCompletion:
         """Find the spans in any text, without ever raising, in time linear in its length.

@@ -561,3 +561,32 @@ def test_masks_are_disjoint_and_cover_the_spans(case: tuple[OutputSchema, str], 
         overlapped = [name for name, span in spans.items() if max(start, span.start) < min(end, span.end)]
         marked = [name for name, mask in masks.items() if mask[i]]
         assert marked == sorted(overlapped, key=lambda name: spans[name].start)[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "spans", "written"),
+    [
+        ("think_answer", {"answer": "I hear you."}, "<answer>\nI hear you.\n</answer>"),
+        ("chain_of_empathy", {"answer": "I hear you."}, "<answer>I hear you.</answer>"),
+        (
+            "chain_of_empathy",
+            {"L2": "They feel alone.", "answer": "I hear you."},
+            "<empathy_think><L2>They feel alone.</L2></empathy_think><answer>I hear you.</answer>",
+        ),
+    ],
+)
+def test_spans_that_a_row_lacks_are_left_out_with_their_delimiters_and_the_text_is_not_valid(
+    name: str, spans: dict[str, str], written: str
+) -> None:
+    schema = named_schema(name)
+    assert schema.render(spans, partial=True) == written
+    parsed = schema.parse(written, strict=True)
+    assert {name: span.text for name, span in parsed.spans.items()} == spans
+    assert "missing" in parsed.errors
+    with pytest.raises(ValueError, match="is missing"):
+        schema.render(spans)
+
+
+def test_an_answer_is_never_left_out() -> None:
+    with pytest.raises(ValueError, match=r"span 'answer' .* is missing"):
+        named_schema("think_answer").render({"think": "They feel alone."}, partial=True)

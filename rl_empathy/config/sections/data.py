@@ -71,9 +71,9 @@ class DataConfig(Section):
     on_risk: Literal["keep", "exclude", "template"] = "exclude"
     """What a row that speaks of acute risk does: stay, be left out, or stay with a fixed safe
     reply as its reference."""
-    missing_trace: Literal["template", "drop"] = "template"
-    """What a row without a trace does in stage sft: get one from the offline template teacher, or
-    be left out."""
+    missing_trace: Literal["template", "drop", "none"] = "template"
+    """What a row without a trace does in stage sft: get one from the offline template teacher, be left out, or be
+    taught without the spans of reasoning that it lacks."""
     system_prompt: str | None = None
     """System message before every conversation; the schema's own instruction when left out, none
     when empty."""

@@ -1,14 +1,17 @@
 """Rows whose fine-tuning target cannot be written follow data.on_bad_row before anything starts."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.data.conversations import target_text
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.targets import with_targets
 from rl_empathy.errors import DataError
-from rl_empathy.types import Message, Reference, Row
+from rl_empathy.schema import named_schema
+from rl_empathy.types import Message, Reference, Row, Trace
 
 
 def make_data(*references: str) -> DataSet:
@@ -67,3 +70,17 @@ def test_templates_are_refused_for_a_schema_that_they_cannot_fill(schema: str) -
 
 def test_the_plain_schema_needs_no_trace() -> None:
     assert RunFile.model_validate({"model": {"from_scratch": {}}, "schema": "plain"})
+
+
+def test_a_form_of_ones_own_is_taught_from_rows_without_reasoning() -> None:
+    row = Row(
+        id="a",
+        messages=(Message(role="user", content="I am tired."),),
+        references=(Reference(text="I hear you."),),
+    )
+    schema = named_schema("think_answer")
+    assert target_text(row, schema, language="en", missing_trace="drop") is None
+    assert target_text(row, schema, language="en", missing_trace="none") == "<answer>\nI hear you.\n</answer>"
+    traced = replace(row, trace=Trace(spans={"think": "They feel tired."}, teacher="author"))
+    written = target_text(traced, schema, language="en", missing_trace="none")
+    assert schema.parse(str(written), strict=True).valid
