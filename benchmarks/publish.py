@@ -31,6 +31,7 @@ from rich.table import Table
 from rl_empathy.config.sections import SamplingConfig
 from rl_empathy.engines.generation import _Command
 from rl_empathy.orchestration.stop import StopSignal
+from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.orchestration.weight_sync import Publisher
 from rl_empathy.types import Prompt
 
@@ -119,7 +120,7 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
         await published(publisher)
 
         async def load(weights: Any) -> None:
-            reports = await fleet.rollout_workers.load_weights(weights, fleet.trainer.version)
+            reports = await fleet.rollout_workers.load(StoredWeights(weights, fleet.trainer.version))
             found["load"].append(statistics.mean(report["pause_s"] for report in reports.values()))
 
         async def reload(_: Any) -> None:

@@ -89,8 +89,8 @@ class RandomlySlowWorkers:
     async def watch(self) -> None:
         pass  # none goes
 
-    async def load_weights(self, weights, version, offer=None):
-        self.version = version
+    async def load(self, offer, anew=None):
+        self.version = offer.version
         report = {"pause_s": 0.0, "busy_s": 0.0}
         return {f"worker_{i}": report for i in range(self._count)}
 
@@ -103,11 +103,11 @@ class SlowlyLoadingWorkers(RandomlySlowWorkers):
         self._trainer = trainer
         self.loads_during_updates = 0
 
-    async def load_weights(self, weights, version, offer=None):
+    async def load(self, offer, anew=None):
         before = len(self._trainer.trained)
         await asyncio.sleep(0.03)
         self.loads_during_updates += len(self._trainer.trained) > before
-        return await super().load_weights(weights, version)
+        return await super().load(offer)
 
 
 class StuckWorkers(RandomlySlowWorkers):
@@ -117,10 +117,10 @@ class StuckWorkers(RandomlySlowWorkers):
         super().__init__()
         self._number = number
 
-    async def load_weights(self, weights, version, offer=None):
-        if version.number >= self._number:
+    async def load(self, offer, anew=None):
+        if offer.version.number >= self._number:
             await asyncio.Event().wait()
-        return await super().load_weights(weights, version)
+        return await super().load(offer)
 
 
 class ForgettingWorkers(RandomlySlowWorkers):
@@ -130,10 +130,10 @@ class ForgettingWorkers(RandomlySlowWorkers):
         super().__init__()
         self._number = number
 
-    async def load_weights(self, weights, version, offer=None):
-        if version.number == self._number:
+    async def load(self, offer, anew=None):
+        if offer.version.number == self._number:
             raise PayloadLostError("the object is lost")
-        return await super().load_weights(weights, version)
+        return await super().load(offer)
 
 
 class DyingWorkers(RandomlySlowWorkers):

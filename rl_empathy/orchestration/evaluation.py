@@ -26,6 +26,7 @@ from rl_empathy.orchestration.fleet import (
     RolloutWorkers,
 )
 from rl_empathy.orchestration.roles import reward_model, rollout_workers, similarity_encoder
+from rl_empathy.orchestration.weight_channels.folder import WeightsInFolder
 from rl_empathy.types import Prompt, RolloutGroup, Row
 
 Scoring = asyncio.Task[list[ScoredCompletion]]
@@ -151,7 +152,7 @@ async def _answers(
     )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(workers.watch())
-        await workers.load_model(model.folder, context.next_version())
+        await workers.load(WeightsInFolder(model.folder, context.next_version()))
         scoring = await _write(
             context,
             workers,

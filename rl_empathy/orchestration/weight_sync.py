@@ -1,21 +1,21 @@
 """Publishing: the trainer's weights become a policy version that every rollout worker serves.
 
-trainer ── weights(), one copy into the object store ──> node memory ── mapped, no copy ──> workers of the node
+trainer ── an offer of its weights, by a channel (`weight_channels/`) ──> workers
 
-The trainer goes on when its copy is made: the workers load beside its next update, as far as groups for one are there.
-When all have loaded the copy is let go, so that a node holds one at a time; a worker that comes later gets a new one.
+The trainer goes on when the offer is made: the workers load beside its next update, as far as groups for one are there.
+When all have loaded the offer is let go, so that a node holds one copy at a time; a worker that comes later gets a new
+one.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-
-from ray import ObjectRef
 
 from rl_empathy.errors import PayloadLostError, TrainerLostError
 from rl_empathy.orchestration.fleet import PolicyTrainerHandle, RolloutWorkers
+from rl_empathy.orchestration.fleet.loads import Offer
 from rl_empathy.orchestration.stop import StopSignal
-from rl_empathy.types import PolicyVersion
+from rl_empathy.orchestration.weight_channels.channel import WeightChannel
+from rl_empathy.orchestration.weight_channels.object_store import ObjectStore
 
 
 class Publisher:
@@ -27,6 +27,8 @@ class Publisher:
         workers: RolloutWorkers,
         tasks: asyncio.TaskGroup,
         stop: StopSignal,
+        *,
+        channel: WeightChannel | None = None,
     ) -> None:
         """Nothing is published yet.
 
@@ -35,7 +37,9 @@ class Publisher:
             workers: Want them.
             tasks: Where the workers load, beside the next update.
             stop: Ends every wait for them, and nothing more is published.
+            channel: The way that the weights take; left out: the object store.
         """
+        self._channel = channel or ObjectStore()
         self._trainer = trainer
         self._workers = workers
         self._tasks = tasks
@@ -56,9 +60,9 @@ class Publisher:
         if self._stop.is_set:
             return
         started = self._now()
-        weights = await self._trainer.weights()
+        offer = await self._channel.offer(self._trainer)
         self._ready = self._workers.num_ready  # none is while it loads
-        self._bringing = self._tasks.create_task(self._bring(weights, self._trainer.version, started, then))
+        self._bringing = self._tasks.create_task(self._bring(offer, started, then))
 
     async def ended(self) -> None:
         """Wait until the workers hold what was published last."""
@@ -72,14 +76,14 @@ class Publisher:
         """
         return self._metrics | {"fleet/rollout_workers_ready": float(self._ready)}
 
-    async def _offer(self) -> "tuple[ObjectRef[Any], PolicyVersion] | None":
+    async def _offer_anew(self) -> Offer | None:
         """For a worker that comes when the others have loaded what was published, which nobody holds any more."""
         while await self._trainer.until_idle():
-            version = self._trainer.version
+            attempt = self._trainer.version.attempt
             try:
-                return await self._trainer.weights(), version
+                return await self._channel.offer(self._trainer)
             except TrainerLostError:
-                if self._trainer.version.attempt == version.attempt:
+                if self._trainer.version.attempt == attempt:
                     raise
         return None
 
@@ -87,11 +91,9 @@ class Publisher:
         if self._bringing:
             await self._bringing
 
-    async def _bring(
-        self, weights: "ObjectRef[Any]", version: PolicyVersion, started: float, then: Callable[[], None]
-    ) -> None:
+    async def _bring(self, offer: Offer, started: float, then: Callable[[], None]) -> None:
         try:
-            reports = await self._workers.load_weights(weights, version, self._offer)
+            reports = await self._workers.load(offer, self._offer_anew)
         except PayloadLostError as error:  # with the trainer's node; going back publishes older ones
             raise TrainerLostError(str(error)) from error
         now = self._now()

@@ -4,10 +4,6 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-from ray import ObjectRef
 
 from rl_empathy.config.sections import DeadlinesConfig, SamplingConfig
 from rl_empathy.errors import (
@@ -20,11 +16,11 @@ from rl_empathy.errors import (
 )
 from rl_empathy.orchestration.fleet.calls import Role, draining_nodes
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
-from rl_empathy.orchestration.fleet.loads import Ask, Load, Offer, from_store
+from rl_empathy.orchestration.fleet.loads import Load, Offer, OfferAnew
 from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster, Worker
-from rl_empathy.types import PolicyVersion, Prompt, RolloutGroup
+from rl_empathy.types import Prompt, RolloutGroup
 
 MOST_VOIDED = 20
 """Times that workers which go on may give a group up: whole loads are rare, so something is wrong with it."""
@@ -37,7 +33,7 @@ WATCH_S = 2.0
 
 
 class RolloutWorkers:
-    """All rollout workers: `sample` goes to one that is ready, `load_weights` to every one that lives.
+    """All rollout workers: `sample` goes to one that is ready, `load` to every one that lives.
 
     One that is lost is started anew while the others go on, and is refitted with what is published before it
     serves; a prompt that was under way there is sampled elsewhere. Loads and refits never overlap.
@@ -76,7 +72,7 @@ class RolloutWorkers:
         self._in_step = in_step
         self._tell = tell
         self._load: Load | None = None
-        self._offer: Offer | None = None
+        self._anew: OfferAnew | None = None
         self._load_lost: PayloadLostError | TrainerLostError | None = None
         self._load_numbers = itertools.count()
         self._loading = asyncio.Lock()
@@ -132,15 +128,12 @@ class RolloutWorkers:
                 self.roster.changed()  # one that drains may be done
             lost()
 
-    async def load_weights(
-        self, weights: "ObjectRef[Any]", version: PolicyVersion, offer: Offer | None = None
-    ) -> dict[str, dict[str, float]]:
+    async def load(self, offer: Offer, anew: OfferAnew | None = None) -> dict[str, dict[str, float]]:
         """Have every worker load a version; one that is late or lost follows on its own.
 
         Args:
-            weights: In the object store, where they stay until every worker has loaded them.
-            version: What they are.
-            offer: Asked for weights by a worker that comes later; None: they stay in the object store for it.
+            offer: The weights; kept until every worker has loaded them.
+            anew: Asked for weights by a worker that comes later; None: the offer is kept for it.
 
         Returns:
             Pause and busy seconds of each worker that loaded it in time, by a name of its process.
@@ -150,14 +143,28 @@ class RolloutWorkers:
             PayloadLostError: The weights are gone, with the node that had them.
             RoleTimeoutError: Fewer than cluster.rollout_workers.min are ready after cluster.deadlines.workers_s.
         """
-        return await self._bring(version, from_store(weights), offer)
-
-    async def load_model(self, folder: Path, version: PolicyVersion) -> None:
-        """Have every worker load the weights of a model folder of the same architecture."""
-        await self._bring(
-            version,
-            lambda role, whole, number: role.actor.load_model.remote(str(folder), version, whole, number),
-        )
+        async with self._loading:
+            load = Load(next(self._load_numbers), offer)
+            self._load, self._anew, self._load_lost = load, anew, None
+            living = [
+                worker
+                for worker in self.roster.workers
+                if worker.state in ("stale", "ready") and not worker.is_joining
+            ]
+            refits = (self._refit(worker, load) for worker in living)
+            reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
+            if None not in reports:  # what one could not load its successor loads
+                self._let_go()
+        stats = {}
+        for worker, report in zip(living, reports, strict=True):
+            if isinstance(report, BaseException):
+                raise report
+            if report is not None:
+                stats[worker.key] = report
+        doing = f"load policy version {offer.version}"
+        await self.roster.until_enough(doing, or_else=lambda: self._load_lost is not None)
+        self._raise_if_load_is_lost()
+        return stats
 
     def kill(self) -> None:
         """End every worker at once, for good."""
@@ -220,32 +227,6 @@ class RolloutWorkers:
     def _request_seed(self, prompt: Prompt) -> int:
         return random.Random(f"{self._seed}/{prompt.occurrence}").getrandbits(31)
 
-    async def _bring(
-        self, version: PolicyVersion, ask: Ask, offer: Offer | None = None
-    ) -> dict[str, dict[str, float]]:
-        async with self._loading:
-            load = Load(next(self._load_numbers), version, ask)
-            self._load, self._offer, self._load_lost = load, offer, None
-            living = [
-                worker
-                for worker in self.roster.workers
-                if worker.state in ("stale", "ready") and not worker.is_joining
-            ]
-            refits = (self._refit(worker, load) for worker in living)
-            reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
-            if None not in reports:  # what one could not load its successor loads
-                self._let_go()
-        stats = {}
-        for worker, report in zip(living, reports, strict=True):
-            if isinstance(report, BaseException):
-                raise report
-            if report is not None:
-                stats[worker.key] = report
-        doing = f"load policy version {version}"
-        await self.roster.until_enough(doing, or_else=lambda: self._load_lost is not None)
-        self._raise_if_load_is_lost()
-        return stats
-
     async def _refit(self, worker: Worker, load: Load) -> dict[str, float] | None:
         """Have a worker load what is published: its report, or None when it is late or lost."""
         if worker.state not in ("stale", "ready"):  # lost, or told to go, a moment ago
@@ -255,12 +236,12 @@ class RolloutWorkers:
         try:
             # A call takes this process a millisecond, and there are hundreds: what else is due goes in between.
             async with self._turn:
-                asked = load.ask(worker.role, whole, load.number)
+                asked = load.offer.deliver(worker.role, whole, load.number)
                 await asyncio.sleep(0)
             held, stats = await worker.role.answer(
                 asked,
                 seconds=self._deadlines.publish_s,
-                doing=f"load policy version {load.version}",
+                doing=f"load policy version {load.offer.version}",
             )
         except LOST as error:
             late = isinstance(error, RoleTimeoutError) and not whole and not self._in_step
@@ -282,9 +263,9 @@ class RolloutWorkers:
             if worker.state == "loading":  # nobody knows what it holds
                 worker.move("miss")
             raise
-        if held != load.version:
+        if held != load.offer.version:
             raise WeightSyncError(
-                f"{worker} holds version {held} after the publish of {load.version}: {worker.role.log}"
+                f"{worker} holds version {held} after the publish of {load.offer.version}: {worker.role.log}"
             )
         if worker.state == "loading":  # else it was lost meanwhile
             worker.move("loaded")
@@ -311,13 +292,12 @@ class RolloutWorkers:
         While the run lacks workers they stay: those that come next are waited for.
         """
         late = any(worker.state in ("stale", "loading") for worker in self.roster.workers)
-        if self._offer and self.roster.has_enough and not late:
+        if self._anew and self.roster.has_enough and not late:
             self._load = None
 
     async def _load_anew(self) -> Load | None:
-        offered = await self._offer() if self._offer else None
+        offered = await self._anew() if self._anew else None
         if offered is None:  # the first publish of the next trainer counts this worker in
             return None
-        weights, version = offered
-        self._load = Load(next(self._load_numbers), version, from_store(weights))
+        self._load = Load(next(self._load_numbers), offered)
         return self._load

@@ -23,6 +23,7 @@ from rl_empathy.orchestration.ray_train import LOG_FILE, REPORTS_FILE, STOP_FILE
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
+from rl_empathy.orchestration.weight_channels.folder import WeightsInFolder
 from rl_empathy.types import Row
 
 
@@ -126,7 +127,7 @@ async def _validity(context: RunContext, model: Path) -> tuple[float, int]:
     """The share of replies to held-out prompts that keep the form of the schema and end, and the number of prompts."""
     run_file = context.run_file
     workers = await rollout_workers(context, model)
-    await workers.load_model(model, context.next_version())
+    await workers.load(WeightsInFolder(model, context.next_version()))
     prompts = held_out_prompts(context.prompts(context.data.held_out)[: run_file.sft.validity_prompts])
     groups = await asyncio.gather(
         *(

@@ -10,6 +10,7 @@ from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig
 from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.types import PolicyVersion
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
@@ -58,7 +59,7 @@ class Trainer:
     async def offer(self):
         await self.idle.wait()
         self.asked += 1
-        return Published(self.version), self.version
+        return StoredWeights(Published(self.version), self.version)
 
 
 def workers_of(*load_s: float, told: list[str]) -> RolloutWorkers:
@@ -81,7 +82,7 @@ def workers_of(*load_s: float, told: list[str]) -> RolloutWorkers:
 async def publish(workers: RolloutWorkers, trainer: Trainer) -> None:
     weights = trainer.next_weights()
     assert Published.count() == 1, "the copy before was let go first"
-    await workers.load_weights(weights, trainer.version, trainer.offer)
+    await workers.load(StoredWeights(weights, trainer.version), trainer.offer)
 
 
 def test_a_node_holds_one_copy_of_the_weights_and_none_when_every_worker_has_loaded_it():

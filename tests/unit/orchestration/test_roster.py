@@ -11,6 +11,7 @@ from rl_empathy.orchestration.fleet import RolloutWorkers
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.fleet.roster import Roster
+from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.types import PolicyVersion
 from tests.fakes import endless
 from tests.virtual_clock import run_virtually
@@ -172,10 +173,10 @@ def test_a_new_worker_that_cannot_load_ends_nothing_though_a_publish_waits_befor
             in_step=False,
             tell=told.append,
         )
-        await workers.load_weights(PolicyVersion(1, 0), PolicyVersion(1, 0))
+        await workers.load(StoredWeights(PolicyVersion(1, 0), PolicyVersion(1, 0)))
         workers.roster.scale_to(3, "asked for")
         await asyncio.sleep(1.5)
-        reports = await workers.load_weights(PolicyVersion(1, 1), PolicyVersion(1, 1))
+        reports = await workers.load(StoredWeights(PolicyVersion(1, 1), PolicyVersion(1, 1)))
         assert set(reports) == {"rollout_worker_0.1", "rollout_worker_1.1"}
         await asyncio.sleep(10)
         assert "Going on with 2 rollout workers" in told
