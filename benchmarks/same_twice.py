@@ -22,11 +22,11 @@ from rich.table import Table
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.sections import DataConfig
 from rl_empathy.data.loading import load_data
-from rl_empathy.evaluation.catalogue import LEADING
-from rl_empathy.evaluation.completions import ScoredCompletion
-from rl_empathy.evaluation.measures import Language
+from rl_empathy.evaluation.measures import leading
 from rl_empathy.evaluation.report import ModelEvaluation, compare, evaluate_completions
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.significance import significant
+from rl_empathy.evaluation.words import Language
 from rl_empathy.schema import PLAIN, OutputSchema
 from rl_empathy.types import Message, Reference, Row
 
@@ -103,7 +103,9 @@ def main() -> None:
         pair = [evaluated(name, half) for name, half in zip("ab", halves(completions, split), strict=True)]
         differences = compare(pair)
         stars = {
-            "leading": sorted(significant([one for one in differences if one.measure in LEADING])),
+            "leading": sorted(
+                significant([one for one in differences if one.measure in leading(["answer"])])
+            ),
             "all": sorted(significant(differences)),
             "uncorrected": sorted(one.measure for one in differences if one.interval.excludes_zero),
         }

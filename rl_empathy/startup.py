@@ -42,6 +42,10 @@ def require_own_code(run_file: RunFile) -> None:
 
     for settings in run_file.run.own_stages:
         stage_function(settings, run_file)
+    if run_file.evaluate.measures:
+        from rl_empathy.evaluation.measures.own import own_measures
+
+        own_measures(run_file)
     folders = (os.getcwd(), *(run_file.run.import_from or ()))
     check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=folders))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_empathy.errors import DataError
-from rl_empathy.evaluation.completions import ScoredCompletion, rows_sha256, values_by_measure
+from rl_empathy.evaluation.completions import rows_sha256, values_by_measure
 from rl_empathy.evaluation.intervals import (
     CONFIDENCE,
     Interval,
@@ -21,8 +21,11 @@ from rl_empathy.evaluation.intervals import (
     paired_differences,
     prompt_means,
 )
-from rl_empathy.evaluation.measures import Language
+from rl_empathy.evaluation.measures import MEASURES
+from rl_empathy.evaluation.measures.measure import Measure
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.significance import sign_flip_p_value
+from rl_empathy.evaluation.words import Language
 from rl_empathy.schema import OutputSchema
 from rl_empathy.types import Row
 
@@ -76,6 +79,7 @@ def evaluate_completions(
     *,
     bootstrap_samples: int,
     seed: int,
+    measures: Sequence[Measure] = MEASURES,
 ) -> ModelEvaluation:
     """Measure one model's completions of the held-out rows.
 
@@ -87,11 +91,12 @@ def evaluate_completions(
         language: Chooses the tokenizers and stop words.
         bootstrap_samples: Resamples of the prompts.
         seed: Seed of the resampling and of the shuffled posts; the same for every model, so that all are paired.
+        measures: What is measured.
 
     Raises:
         DataError: Two rows share an id, or completions belong to none of the rows.
     """
-    values, corpus = values_by_measure(rows, completions, schema, language, seed=seed)
+    values, corpus = values_by_measure(rows, completions, schema, language, seed=seed, measures=measures)
     written = [one for several in completions.values() for one in several]
     num_prompts = sum(1 for several in completions.values() if several)
     return ModelEvaluation(

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from rl_empathy.evaluation.catalogue import described, leading
 from rl_empathy.evaluation.intervals import Interval
+from rl_empathy.evaluation.measures import MEASURES, described, leading
+from rl_empathy.evaluation.measures.measure import Measure
 from rl_empathy.evaluation.report import Difference, ModelEvaluation, compare
 from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS, significant
 
@@ -18,6 +19,7 @@ def comparison_table(
     evaluations: Sequence[ModelEvaluation],
     *,
     terms: Sequence[str] = (),
+    own: Sequence[Measure] = (),
     show_all: bool = False,
     notes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
@@ -27,6 +29,7 @@ def comparison_table(
     Args:
         evaluations: In the order of the columns.
         terms: Reward terms that lead, by name.
+        own: Measures of the user's, which lead as well.
         show_all: Every measure; otherwise those that a reader wants first.
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
@@ -35,7 +38,11 @@ def comparison_table(
         The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
     """
     present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
-    first = [measure for measure in leading(terms) if measure in present]
+    first = [
+        measure
+        for measure in leading(terms, [name for one in own for name in one.DESCRIBED])
+        if measure in present
+    ]
     shown = _by_family(present, first) if show_all else first
     last_two = evaluations[-2:] if len(evaluations) > 1 else ()
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
@@ -47,14 +54,14 @@ def comparison_table(
         cells = [str(one.measures.get(measure, "-")) for one in evaluations]
         n = [prompts[measure]] if n_differs else []
         marked = [_marked(differences.get(measure), starred)] if last_two else []
-        table.add_row(_named(measure, notes or {}), *n, *cells, *marked)
+        table.add_row(_named(measure, notes or {}, own), *n, *cells, *marked)
     for measure in (
         dict.fromkeys(measure for one in evaluations for measure in one.corpus) if show_all else ()
     ):
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
         n = [""] if n_differs else []
         table.add_row(
-            _named(measure, notes or {}),
+            _named(measure, notes or {}, own),
             *n,
             *cells,
             *([_corpus_difference(measure, *last_two)] if last_two else []),
@@ -80,8 +87,8 @@ def _frame(
     return table
 
 
-def _named(measure: str, notes: Mapping[str, str]) -> str:
-    better, meaning = described(measure)
+def _named(measure: str, notes: Mapping[str, str], own: Sequence[Measure]) -> str:
+    better, meaning = described(measure, [*MEASURES, *own])
     direction = "neither better" if better == "neither" else f"{better} is better"
     note = f"; {notes[measure]}" if measure in notes else ""
     return f"{escape(measure)}\n{direction}: {escape(meaning + note)}"

@@ -11,12 +11,14 @@ from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_folders import require_runnable
 from rl_empathy.engines.model_sources import starting_model
 from rl_empathy.errors import DataError, ModelError
-from rl_empathy.evaluation.completions import ScoredCompletion
-from rl_empathy.evaluation.measures import TfidfSimilarity
+from rl_empathy.evaluation.measures import MEASURES
+from rl_empathy.evaluation.measures.own import own_measures
 from rl_empathy.evaluation.report import (
     ModelEvaluation,
     evaluate_completions,
 )
+from rl_empathy.evaluation.scored import ScoredCompletion
+from rl_empathy.evaluation.tfidf import TfidfSimilarity
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.evaluated_models import EvaluatedModel
 from rl_empathy.orchestration.evaluation_report import settings_said, write_completions, write_report
@@ -210,6 +212,7 @@ def _evaluate(
         context.run_file.data.language,
         bootstrap_samples=context.run_file.evaluate.bootstrap_samples,
         seed=context.run_file.run.seed,
+        measures=[*MEASURES, *own_measures(context.run_file)],
     )
     context.log.write("evaluate", step, {key: interval.mean for key, interval in evaluation.measures.items()})
     return evaluation

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.embedding import DESCRIPTION, packaged_encoder
-from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.measures.own import own_measures
 from rl_empathy.evaluation.report import ModelEvaluation, to_json
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.table import comparison_table
 from rl_empathy.observability.run_directory import DATA, SPLIT
 from rl_empathy.observability.streams import go_on_unseen
@@ -65,6 +66,7 @@ def write_report(
         every: comparison_table(
             evaluations,
             terms=[term.name for term in context.run_file.rewards.terms if term.leads],
+            own=own_measures(context.run_file),
             show_all=every,
             notes=measure_notes(context.run_file),
             remarks=remarks,

@@ -212,6 +212,19 @@ class GRPOConfig(Section):
         return self
 
 
+class OwnMeasureConfig(Section):
+    """A measure of yours."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.\-]+(/[\w.\-]+)*$")]
+    """As in the table and in the metrics, such as mine/questions."""
+    function: str
+    """Dotted path of a function (completion, row), which gives a number, or None where it does not apply."""
+    better: Literal["higher", "lower", "neither"]
+    """Which way is better."""
+    meaning: str
+    """What it is, and what it is blind to, in a line of the table."""
+
+
 class EvaluateConfig(Section):
     """Stage evaluate: the held-out prompts, every model of the run side by side."""
 
@@ -227,6 +240,8 @@ class EvaluateConfig(Section):
     reward_modeling.encoder: auto starts too; TF-IDF of character n-grams for Chinese."""
     bootstrap_samples: Count = 2000
     """Resamples of the prompts for the intervals."""
+    measures: tuple[OwnMeasureConfig, ...] = ()
+    """Measures of yours, beside the shipped ones."""
 
     @property
     def num_completions(self) -> int:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from rl_empathy.errors import DataError
-from rl_empathy.evaluation.completions import ScoredCompletion, rows_sha256, shuffled_posts, values_by_measure
+from rl_empathy.evaluation.completions import rows_sha256, shuffled_posts, values_by_measure
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.schema import CHAIN_OF_EMPATHY, PLAIN, OutputSchema
 from rl_empathy.types import Message, Reference, Row
 

@@ -8,16 +8,13 @@ from itertools import product
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from rl_empathy.evaluation.measures import (
-    TfidfSimilarity,
-    bleu,
-    content_words,
-    copy_rate,
-    distinct,
-    grounding,
-    rouge_l,
-    tokenize,
-)
+from rl_empathy.evaluation.measures.bleu import bleu
+from rl_empathy.evaluation.measures.copying import copy_rate
+from rl_empathy.evaluation.measures.distinct import distinct
+from rl_empathy.evaluation.measures.grounding import grounding
+from rl_empathy.evaluation.measures.rouge import rouge_l
+from rl_empathy.evaluation.tfidf import TfidfSimilarity
+from rl_empathy.evaluation.words import content_words, tokenize
 
 
 def test_english_words_are_lower_case_without_punctuation() -> None:
@@ -43,7 +40,7 @@ def test_text_without_words_has_no_words(text: str, language) -> None:
 
 
 def test_jieba_loads_in_silence_even_where_warnings_are_errors() -> None:
-    code = "from rl_empathy.evaluation.measures import tokenize; print(len(tokenize('我睡不着觉', 'zh')))"
+    code = "from rl_empathy.evaluation.words import tokenize; print(len(tokenize('我睡不着觉', 'zh')))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )

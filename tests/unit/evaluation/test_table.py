@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from rl_empathy.evaluation.catalogue import described, leading
-from rl_empathy.evaluation.completions import ScoredCompletion
+from rl_empathy.evaluation.measures import described, leading
 from rl_empathy.evaluation.report import ModelEvaluation, evaluate_completions
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.table import comparison_table
 from rl_empathy.schema import CHAIN_OF_EMPATHY
 from rl_empathy.types import Message, Reference, Row

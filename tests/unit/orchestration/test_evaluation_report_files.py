@@ -8,8 +8,8 @@ import pytest
 
 from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.errors import ConfigError
-from rl_empathy.evaluation.completions import ScoredCompletion
 from rl_empathy.evaluation.report import evaluate_completions
+from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.orchestration.evaluated_models import find_models, models_of_run
 from rl_empathy.orchestration.evaluation_report import (
     measure_notes,

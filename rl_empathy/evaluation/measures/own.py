@@ -1,0 +1,48 @@
+"""A measure of the user's: a function that evaluate.measures names."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.sections import OwnMeasureConfig
+from rl_empathy.errors import ConfigError
+from rl_empathy.evaluation.measures.measure import Described, Evaluated, Measured, ReadCompletion, of_each
+from rl_empathy.types import Row
+from rl_empathy.user_code import load_function, require_arguments
+
+
+def own_measures(run_file: RunFile) -> list["OwnMeasure"]:
+    """The measures of a run file.
+
+    Raises:
+        ConfigError: A function is not there, or does not take a completion and its row.
+    """
+    folders = (os.getcwd(), *(run_file.run.import_from or ()))
+    made = []
+    for config in run_file.evaluate.measures:
+        function = load_function(config.function, import_from=folders)
+        require_arguments(function, config.function, ("completion", "row"), {})
+        made.append(OwnMeasure(config, function))
+    return made
+
+
+class OwnMeasure:
+    """Calls function(completion, row) for every completion: a number, or None where it does not apply."""
+
+    def __init__(self, config: OwnMeasureConfig, function: Callable[[ReadCompletion, Row], Any]) -> None:
+        self._name, self._function, self._path = config.name, function, config.function
+        self.DESCRIBED = {config.name: Described(config.better, config.meaning)}
+
+    def measured(self, evaluated: Evaluated) -> Measured:
+        def values(one: ReadCompletion, row: Row) -> Iterator[tuple[str, float]]:
+            value = self._function(one, row)
+            if value is None:
+                return
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(
+                    f"evaluate.measures: {self._path} gave {value!r} for a completion of {row.id}, which is no number"
+                )
+            yield self._name, float(value)
+
+        return of_each(evaluated, values)

@@ -1,0 +1,71 @@
+"""A measure of the user's stands in the table, and the package is not touched."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rl_empathy.config.loading import load_run_file
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.errors import ConfigError
+from rl_empathy.evaluation.measures import MEASURES
+from rl_empathy.evaluation.measures.own import own_measures
+from rl_empathy.evaluation.report import evaluate_completions
+from rl_empathy.evaluation.scored import ScoredCompletion
+from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.schema import PLAIN
+from rl_empathy.startup import require_own_code
+from rl_empathy.types import Message, Row
+
+FUNCTIONS = """
+def questions(completion, row):
+    return completion.answer.count("?") if completion.answer else None
+
+def text(completion, row):
+    return "many"
+
+def wrong(completion):
+    return 1.0
+"""
+
+
+def run_file_of(folder: Path, function: str) -> RunFile:
+    module = f"measures_{abs(hash(folder))}"  # Python keeps a module that it has imported
+    (folder / f"{module}.py").write_text(FUNCTIONS)
+    measure = (
+        f"{{name: mine/questions, function: {module}.{function}, better: neither, meaning: questions asked}}"
+    )
+    (folder / "run.yaml").write_text(f"model: {{from_scratch: {{}}}}\nevaluate: {{measures: [{measure}]}}\n")
+    return load_run_file(folder / "run.yaml")
+
+
+def evaluated(run_file: RunFile):
+    rows = [Row(id=f"row-{n}", messages=(Message(role="user", content="I am tired."),)) for n in range(3)]
+    texts = {"row-0": "Since when?", "row-1": "Why? And since when?", "row-2": "I see."}
+    completions = {
+        row.id: [ScoredCompletion(prompt_id=row.id, text=texts[row.id], finish_reason="stop", tokens=4)]
+        for row in rows
+    }
+    own = own_measures(run_file)
+    return own, evaluate_completions(
+        "sft", rows, completions, PLAIN, "en", bootstrap_samples=10, seed=0, measures=[*MEASURES, *own]
+    )
+
+
+def test_a_function_is_a_row_of_the_table(tmp_path):
+    run_file = run_file_of(tmp_path, "questions")
+    require_own_code(run_file)
+    own, evaluation = evaluated(run_file)
+    assert evaluation.measures["mine/questions"].mean == 1
+    console = Console(width=200, record=True)
+    console.print(comparison_table([evaluation], own=own))
+    shown = console.export_text()
+    assert "mine/questions" in shown
+    assert "neither better: questions asked" in shown
+
+
+def test_what_is_no_measure_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not take what it is given"):
+        require_own_code(run_file_of(tmp_path, "wrong"))
+    with pytest.raises(ConfigError, match="gave 'many' for a completion of row-0, which is no number"):
+        evaluated(run_file_of(tmp_path, "text"))
