@@ -23,7 +23,7 @@ def curves(metrics: Path, stage: str) -> list[str]:
     """The curves of a stage, a line each, from its first value to its last; none of what has one value only."""
     if not metrics.exists():
         return []
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line]
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").split("\n") if line]
     of_stage = [line for line in lines if line["stage"] == stage]
     names = dict.fromkeys(name for line in of_stage for name in line if SHOWN.fullmatch(name))
     series = {name: _values(of_stage, name) for name in names}

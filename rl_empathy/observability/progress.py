@@ -18,6 +18,8 @@ from rich.text import Text
 
 _SHOWN = ("reward/mean", "tokens/trained_per_s", "staleness/max")
 _LOSS = "/loss"
+WAITING_S = 30.0
+"""Seconds between two lines that say what is waited for, where there is no terminal."""
 
 
 class Progress:
@@ -72,7 +74,7 @@ class Progress:
         self._stage.add(line, self._clock())
         self._waiting = ""
         self._is_printed = False
-        if not self._refreshed() and self._is_due():
+        if not self._refreshed() and self._is_due(self._every_s):
             self._print_last()
 
     def stage_started(self, stage: str, *, num_steps: int | None) -> None:
@@ -97,7 +99,7 @@ class Progress:
     def waiting(self, text: str) -> None:
         """Say what is waited for; called as often as one likes."""
         self._waiting = text
-        if not self._refreshed() and self._is_due():
+        if not self._refreshed() and self._is_due(WAITING_S):
             self._print(f"waiting for {text}")
 
     def _begin(self, name: str, *, num_steps: int | None) -> None:
@@ -111,8 +113,8 @@ class Progress:
             self._live.refresh()
         return self._live is not None
 
-    def _is_due(self) -> bool:
-        return self._printed_at is None or self._clock() - self._printed_at >= self._every_s
+    def _is_due(self, every_s: float) -> bool:
+        return self._printed_at is None or self._clock() - self._printed_at >= every_s
 
     def _print_last(self) -> None:
         if self._stage is not None and not self._is_printed:

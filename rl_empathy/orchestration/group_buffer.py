@@ -66,6 +66,7 @@ class GroupBuffer:
         self._pending: deque[_Pending] = deque()
         self._numbers = itertools.count()
         self._arrived = asyncio.Event()
+        self._wanted: tuple[int, int] | None = None
         self._taken: list[GroupHandle] = []
         self._dropped_in_take: list[GroupHandle] = []
         self._ledger = ledger
@@ -121,6 +122,7 @@ class GroupBuffer:
         Raises:
             TrainingError: `max_dropped` groups were dropped and the take is still not full.
         """
+        self._wanted = (step, count)
         while len(self._taken) < count:
             dropped = await self._take_round(count - len(self._taken), step, drop_reason)
             if dropped and len(self._dropped_in_take) >= self._max_dropped:
@@ -132,10 +134,22 @@ class GroupBuffer:
                     "or set grpo.keep_groups: all"
                 )
             self.release_slots(dropped)
-        groups, self._taken = self._taken, []
+        groups, self._taken, self._wanted = self._taken, [], None
         for group in groups:
             self._ledger.move(group.header.occurrence, "take")
         return groups
+
+    @property
+    def awaited(self) -> str:
+        """What a take waits for, in words; "" when none does."""
+        if self._wanted is None:
+            return ""
+        step, count = self._wanted
+        scored = sum(entry.task.done() for entry in self._pending)
+        text = f"groups of step {step}: {len(self._taken)} of {count} taken"
+        text += f", {scored} more scored" if scored else ""
+        text += f", {len(self._pending) - scored} under way"
+        return text + (f", {len(self._dropped_in_take)} dropped" if self._dropped_in_take else "")
 
     def dropped_in_take(self) -> list[GroupHandle]:
         """Groups that the last take dropped, for the metrics; asking empties the list."""

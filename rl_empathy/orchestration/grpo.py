@@ -38,6 +38,7 @@ async def run_attempts(
     stop: StopSignal,
     tell: Callable[[str], None],
     export_to: Path,
+    show: Callable[[str], None] = lambda text: None,
     in_rounds: bool = False,
 ) -> None:
     """Run the loop from the newest checkpoint, again whenever the policy trainer is lost, until every step is done and
@@ -73,6 +74,7 @@ async def run_attempts(
                 stop=stop,
                 finished=finished,
                 kept=kept,
+                show=show,
                 in_rounds=in_rounds,
             )
             await fleet.trainer.export(export_to)
@@ -118,11 +120,13 @@ async def run_grpo(
     stop: StopSignal,
     finished: Sequence[GroupHandle] = (),
     kept: list[GroupHandle] | None = None,
+    show: Callable[[str], None] = lambda text: None,
     in_rounds: bool = False,
 ) -> None:
     """Update the policy until `config.num_steps` steps are done.
 
-    Groups that wait for the trainer when it is lost are added to `kept`.
+    Groups that wait for the trainer when it is lost are added to `kept`; `show` is told again and again what the step
+    is at.
 
     At most `slots(config)` groups are between "started" and "published", and they are trained about in the order in
     which they started (`look_ahead`); so none is staler than `max_staleness` policy versions.
@@ -145,7 +149,7 @@ async def run_grpo(
         await publisher.ended()  # a worker serves only after a finished refit
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
         rollouts.adopt(finished, version=fleet.trainer.version.number)
-        rollouts.start()
+        rollouts.start(show)
         clock, checkpoints = StepClock(), Checkpoints(fleet, prompts, ledger, buffer)
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
             with clock.measured("time/wait_for_groups_s"):

@@ -13,6 +13,9 @@ from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.types import GroupHeader, Prompt, RolloutGroup
 
+SHOW_S = 1.0
+"""How often one can see what a step is at."""
+
 log = logging.getLogger(__name__)
 
 
@@ -76,8 +79,9 @@ class Rollouts:
                 "dropped instead, since their rows are gone (row_gone in ledger.jsonl): %d", len(gone)
             )
 
-    def start(self) -> None:
-        """Begin to start prompts."""
+    def start(self, show: Callable[[str], None] = lambda text: None) -> None:
+        """Begin to start prompts, and tell `show` again and again what the step is at."""
+        self._showing = self._tasks.create_task(self._show(show))
         self._producer = self._tasks.create_task(self._start_prompts())
         self._watcher = self._tasks.create_task(self._fleet.rollout_workers.watch())
 
@@ -85,7 +89,13 @@ class Rollouts:
         """Start no more prompts, and give up what is under way."""
         self._producer.cancel()
         self._watcher.cancel()
+        self._showing.cancel()
         self._buffer.cancel_pending()
+
+    async def _show(self, show: Callable[[str], None]) -> None:
+        while True:
+            show(self._buffer.awaited or f"the update of step {self._fleet.trainer.version.number + 1}")
+            await asyncio.sleep(SHOW_S)
 
     async def _start_prompts(self) -> None:
         while True:

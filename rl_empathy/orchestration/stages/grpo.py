@@ -53,6 +53,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         stop=context.stop,
         tell=context.progress.warning,
         export_to=folder,
+        show=context.progress.waiting,
         in_rounds=context.run_file.run.deterministic,
     )
     await context.memory.look()

@@ -100,12 +100,12 @@ def test_leaving_prints_the_last_line() -> None:
 def test_waiting_is_said_now_and_then() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = Progress(stream, clock=clock)
-    for second in range(8):
+    for second in range(48):
         clock.now = second
         progress.waiting(f"rollout worker 0 ({second} s)")
     assert stream.getvalue().splitlines() == [
         "waiting for rollout worker 0 (0 s)",
-        "waiting for rollout worker 0 (5 s)",
+        "waiting for rollout worker 0 (30 s)",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,17 @@ from tests.fakes import (
 NUM_ROWS = 13
 
 
-def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, finished=(), **grpo):
+def run_loop(
+    folder,
+    fleet,
+    *,
+    stop_after_s=None,
+    prompts=None,
+    ledger=None,
+    finished=(),
+    show=lambda text: None,
+    **grpo,
+):
     config = GRPOConfig(
         **{"num_steps": 8, "groups_per_step": 3, "group_size": 2, "checkpoint_every": 4, **grpo}
     )
@@ -51,7 +62,16 @@ def run_loop(folder, fleet, *, stop_after_s=None, prompts=None, ledger=None, fin
             asyncio.get_running_loop().call_later(stop_after_s, stop.set)
         log = MetricsLog(folder / "metrics.jsonl")
         await asyncio.wait_for(
-            run_grpo(config, fleet, prompts, ledger, log, stop=stop, finished=[*map(fleet.adopt, finished)]),
+            run_grpo(
+                config,
+                fleet,
+                prompts,
+                ledger,
+                log,
+                stop=stop,
+                finished=[*map(fleet.adopt, finished)],
+                show=show,
+            ),
             20,
         )
 
@@ -360,3 +380,13 @@ def test_the_metrics_have_the_names_of_the_design(tmp_path):
         "tokens/generated_per_s", "fleet/rollout_workers_ready", "ledger/trained", "ledger/duplicates",
         "ledger/retried", "time/sample_mean_s", "time/sample_max_s",
     } <= names  # fmt: skip
+
+
+def test_one_can_see_what_a_step_is_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("rl_empathy.orchestration.rollouts.SHOW_S", 0.001)
+    seen: list[str] = []
+    fleet = make_fleet(trainer=RecordingTrainer(update_s=0.01), rewards=AlternatingRewards(flat_every=3))
+    run_loop(tmp_path, fleet, show=seen.append)
+    assert any(re.fullmatch(r"groups of step 1: [012] of 3 taken.*, \d under way.*", text) for text in seen)
+    assert any(text.endswith("1 dropped") for text in seen)
+    assert "the update of step 2" in seen
