@@ -8,8 +8,8 @@ import pytest
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import DataError
 from rl_empathy.observability.progress import Progress
-from rl_empathy.orchestration import sft
 from rl_empathy.orchestration.context import RunContext
+from rl_empathy.orchestration.stages import sft
 from rl_empathy.types import Message, Reference, Row
 from tests.tiny_models import make_tiny_tokenizer
 from tests.unit.data.test_conversations import TOKENIZERS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rl_empathy.observability.progress import Progress
-from rl_empathy.orchestration import sft
+from rl_empathy.orchestration.stages import Artifacts, Made, sft
 from rl_empathy.types import Reference
 from tests.unit.orchestration.test_context import make_context, make_row
 
@@ -29,7 +29,8 @@ def test_fine_tuning_by_epochs_warns_of_a_warm_up_that_its_steps_never_leave(
         context.directory = SimpleNamespace(path=tmp_path, stage=lambda name: tmp_path)
         context.data = SimpleNamespace(train=rows, held_out=())
         context.log = SimpleNamespace(cut_back=lambda *_: None)
-        assert asyncio.run(sft.run_sft(context, tmp_path)) == tmp_path / "model"
+        made = asyncio.run(sft.run(context, Artifacts(policies={"base": tmp_path})))
+        assert made == Made(model=tmp_path / "model")
     told = capsys.readouterr().err
     assert "steps train 3 of 3 rows" in told
     assert "optimizer steps never leave the warm-up of 8" in told
