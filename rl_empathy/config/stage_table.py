@@ -60,9 +60,9 @@ def stage_of(run_file: RunFile, name: str) -> Stage:
     return _own(run_file.run.own_stages[numbers[name]], f"run.own_stages[{numbers[name]}].")
 
 
-def folder_of(run_file: RunFile, name: str) -> str:
-    """A stage's folder in the run directory."""
-    return stage_of(run_file, name).folder or name
+def folder_of(name: str) -> str:
+    """A stage's folder in the run directory; of anything else its own name."""
+    return (STAGES[name].folder if name in STAGES else "") or name
 
 
 def stages_that_give(run_file: RunFile, artifact: Artifact) -> list[str]:

@@ -217,7 +217,7 @@ class RunDirectory:
         self._lock.release()
 
     def _folder(self, stage: str) -> Path:
-        return self.path / folder_of(self._run_file, stage)
+        return self.path / folder_of(stage)
 
     def _state_of(self, stage: str) -> str:
         folder = self._folder(stage)
@@ -298,13 +298,13 @@ def _config_before(path: Path, run_file: RunFile, *, allow_config_change: bool) 
 
 def _has_trained(path: Path, before: RunFile) -> bool:
     """Whether a stage has trained the starting model: a local one stays where it is, and leaves no folder `base`."""
-    folders = [path / folder_of(before, stage) for stage in stages_that_give(before, "policy")]
+    folders = [path / folder_of(stage) for stage in stages_that_give(before, "policy")]
     return any((folder / RESULT).exists() or any(folder.glob("step_*")) for folder in folders)
 
 
 def _reopened(path: Path, before: RunFile, run_file: RunFile) -> Reopened:
     """What becomes of the stages that are there; nothing is changed yet."""
-    folders = {stage: path / folder_of(run_file, stage) for stage in run_file.run.stages}
+    folders = {stage: path / folder_of(stage) for stage in run_file.run.stages}
     if (path / "base" / "config.json").exists() or _has_trained(path, before):
         require_same_base(before, run_file)
     trained = {
