@@ -119,7 +119,8 @@ async def _carry_out(context: RunContext, name: str, artifacts: Artifacts) -> di
     directory = context.directory
     directory.begin_stage(name)
     made = await runner_of(name)(context, artifacts)
-    for line in curves(directory.path / METRICS, name):
+    trains = stage_of(context.run_file, name).gives
+    for line in curves(directory.path / METRICS, name) if trains else ():
         context.progress.message(f"  {line}")
     held = await context.memory.stage_ended(
         context.plan, name, directory.stage(name), context.progress.message

@@ -59,7 +59,7 @@ def test_a_head_of_its_own_agrees_too(tmp_path):
     assert found["max"] < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_model_with_tied_embeddings_agrees_too(tmp_path):
     model = starting_model(
         ModelConfig(path=SMOLLM2),
