@@ -46,7 +46,7 @@ from transformers import AutoConfig, AutoTokenizer
 from trl_environment import trl_trainer
 
 from rl_empathy.config.loading import load_run_file
-from rl_empathy.config.model_size import folder_parameters
+from rl_empathy.config.model_size import folder_size
 from rl_empathy.config.sections import ModelConfig
 from rl_empathy.data.conversations import prompt_token_ids
 from rl_empathy.data.loading import load_data
@@ -163,7 +163,8 @@ def group_flops(model: Path, shape: Shape) -> tuple[float, float, float]:
     """Floating point operations of a group: ours, TRL's, and TRL's where its head leaves the prompts out."""
     config = AutoConfig.from_pretrained(model)
     head = config.vocab_size * config.hidden_size
-    body = (folder_parameters(model) or 0) - head  # tied: the embedding is the head
+    size = folder_size(model)
+    body = (size.parameters if size else 0) - head  # tied: the embedding is the head
     attention = 4 * config.num_hidden_layers * config.hidden_size
     prompt, completion = shape
     completions = GROUP_SIZE * completion
