@@ -124,7 +124,7 @@ class ChatClient:
                 self.num_cached += 1
                 return said
             except UnreadableReplyError:
-                pass
+                pass  # kept by another reader, or for another scale: asked for again
         return await self._asked(key, messages, read)
 
     async def _asked(self, key: str, messages: Messages, read: Callable[[str], T]) -> T:

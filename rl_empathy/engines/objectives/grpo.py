@@ -36,7 +36,7 @@ class GRPO:
             batch: What is trained.
             start: [predicted] log-probs at the start of the step; None where this is its only update.
             config: Section grpo.
-            sums: Of the step, over its tokens, for the metrics; added to.
+            sums: What the metrics are made of, summed over the tokens of the step; this update adds to them.
         """
         self._batch, self._start, self._config, self._sums = batch, start, config, sums
         self._count = max(1, batch.num_trained_tokens)

@@ -23,7 +23,7 @@ class Offer(Protocol):
         Args:
             worker: Which.
             whole: What it has under way is given up.
-            number: Of the load; a worker refuses one that reaches it after a newer one.
+            number: Rises with every load; a worker refuses one that reaches it after a newer one.
         """
 
 
@@ -40,13 +40,13 @@ class Load:
     offer: Offer
 
 
-def load_from_store(worker: Role, weights: "ObjectRef[Any]", *, whole: bool, number: int) -> "Awaitable[Any]":
+def load_from_store(worker: Role, weights: "ObjectRef[Any]", *, whole: bool, number: int) -> Awaitable[Any]:
     """Have a worker load weights from the object store."""
     return worker.actor.load_weights.remote(weights, whole, number)  # type: ignore[no-any-return]
 
 
 def load_from_folder(
     worker: Role, folder: Path, version: PolicyVersion, *, whole: bool, number: int
-) -> "Awaitable[Any]":
+) -> Awaitable[Any]:
     """Have a worker load the weights of a model folder of its own architecture."""
     return worker.actor.load_model.remote(str(folder), version, whole, number)  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.startup import require_own_code
 
 STAGES = """
+import asyncio
 import json
 
 async def note(context, artifacts, *, word="hello"):
@@ -27,6 +28,11 @@ async def astray(context, artifacts):
 
 async def stopped(context, artifacts):
     context.stop.set()
+    await asyncio.Event().wait()
+
+async def just_done(context, artifacts):
+    context.stop.set()
+    return await note(context, artifacts)
 
 def plain(context, artifacts):
     pass
@@ -89,6 +95,10 @@ def test_a_stage_that_hands_on_no_model_folder_where_it_should_ends_the_run_by_n
 def test_a_stage_in_which_the_run_is_stopped_begins_anew(tmp_path):
     with pytest.raises(Stopped, match="stopped in stage note, which begins anew"):
         carried_out(tmp_path, run_file_of(tmp_path, "stopped"))
+
+
+def test_what_is_done_when_the_stop_comes_is_kept(tmp_path):
+    assert carried_out(tmp_path, run_file_of(tmp_path, "just_done")) == Made(model=tmp_path / "note")
 
 
 @pytest.mark.parametrize(
