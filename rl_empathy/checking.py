@@ -1,4 +1,4 @@
-"""What `train --check` prints: the resolved run file, the plan, the data as they are read, and what is hardly meant."""
+"""What `train --check` prints: the resolved run file, the plan, the data as they are read, what looks like a slip."""
 
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -46,8 +46,7 @@ def require_own_code(run_file: RunFile) -> None:
         from rl_empathy.evaluation.measures.own import own_measures
 
         own_measures(run_file)
-    folders = (os.getcwd(), *(run_file.run.import_from or ()))
-    check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=folders))
+    check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=run_file.code_folders))
 
 
 def exit_code(command: Callable[[], int | None]) -> int:

@@ -1,7 +1,6 @@
 """The functions behind stages of the user's."""
 
 import inspect
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,7 @@ def stage_function(settings: OwnStageConfig, run_file: RunFile) -> Callable[...,
     Raises:
         ConfigError: It is not there, is no `async def`, or does not take its arguments.
     """
-    folders = (os.getcwd(), *(run_file.run.import_from or ()))
-    function = load_function(settings.function, import_from=folders)
+    function = load_function(settings.function, import_from=run_file.code_folders)
     if not inspect.iscoroutinefunction(function):
         raise ConfigError(f"stage {settings.name}: {settings.function} must be an async def")
     require_arguments(function, settings.function, ("context", "artifacts"), settings.arguments)

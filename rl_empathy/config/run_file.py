@@ -1,5 +1,6 @@
 """The run file as one frozen object."""
 
+import os
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -48,6 +49,11 @@ class RunFile(Section):
     """Where the roles run."""
     logging: LoggingConfig = LoggingConfig()
     """What is recorded where."""
+
+    @property
+    def code_folders(self) -> tuple[str, ...]:
+        """Where the modules of the user's functions are looked for, beside Python's own places; absolute."""
+        return (os.getcwd(), *(os.path.abspath(folder) for folder in self.run.import_from or ()))
 
     @property
     def schema_declaration(self) -> OutputSchema:

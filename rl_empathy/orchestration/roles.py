@@ -188,7 +188,7 @@ async def reward_model(
             tokenizer_path=str(tokenizer),
             reward_models={name: str(folder) for name, folder in reward_models.items()},
             language=run_file.data.language,
-            import_from=[absolute(folder) for folder in run_file.run.import_from or ()],
+            import_from=run_file.code_folders,
             replies=str(context.directory.path / "judging"),
             have_worked=have_worked(),
             similarity_encoder=similarity_encoder(run_file),

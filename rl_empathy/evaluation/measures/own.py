@@ -1,6 +1,5 @@
 """A measure of the user's: a function that evaluate.measures names."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,10 +17,9 @@ def own_measures(run_file: RunFile) -> list["OwnMeasure"]:
     Raises:
         ConfigError: A function is not there, or does not take a completion and its row.
     """
-    folders = (os.getcwd(), *(run_file.run.import_from or ()))
     made = []
     for config in run_file.evaluate.measures:
-        function = load_function(config.function, import_from=folders)
+        function = load_function(config.function, import_from=run_file.code_folders)
         require_arguments(function, config.function, ("completion", "row"), {})
         made.append(OwnMeasure(config, function))
     return made

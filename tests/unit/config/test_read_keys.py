@@ -18,6 +18,7 @@ READ_ELSEWHERE = {
     ("EvaluateConfig", "completions_per_prompt"): "by the property `num_completions`",
     ("GRPOConfig", "loss"): "by the property `correction`",
     ("OwnStageConfig", "takes"): "by the table of stages",
+    ("RunConfig", "import_from"): "by the property `code_folders`",
     ("RewardModelingConfig", "kind"): "into the reward model's description, which the loader looks at",
     **{
         (term.__name__, "kind"): "chooses the class in `rewards/terms/`"
