@@ -1,6 +1,6 @@
 """Do trainer and rollout engine agree? A program of its own, since vLLM lives in the process that starts it.
 
-    python tests/unit/engines/exactness.py MODEL [--without salt|head]    prints one JSON object
+    python -m tests.unit.engines.exactness MODEL [--without salt|head]    prints one JSON object
 
 Three real updates, each published while a long completion with the same system prompt is under way; then fresh
 prompts are sampled, and their log-probs compared with the trainer's.

@@ -1,4 +1,4 @@
-"""Samples one prompt with the real engine: python one_reply.py MODEL prints JSON. vLLM wants a process of its own."""
+"""Samples one prompt with the real engine; prints JSON: python -m tests.unit.engines.one_reply MODEL"""
 
 import asyncio
 import json

