@@ -95,7 +95,9 @@ def main(arguments: Sequence[str]) -> None:
 def cosines(training: RewardTraining, pairs: Sequence[tuple[str, str]]) -> Tensor:
     """What each answer would earn if copying cost nothing."""
     texts = as_pair_sides([question for question, _ in pairs], [answer for _, answer in pairs])
-    questions, answers = training.encoder.encode(texts, max_tokens=training.max_tokens).split(len(pairs))
+    questions, answers = training.engine.encoder.encode(texts, max_tokens=training.max_tokens).split(
+        len(pairs)
+    )
     return (questions * answers).sum(-1)
 
 

@@ -1,8 +1,26 @@
 """Learning rate by step, as a factor of the peak."""
 
 import math
+from typing import Literal
 
 COSINE_FLOOR = 0.1
+
+
+def scheduled(
+    schedule: Literal["cosine", "constant"], step: int, *, warmup_steps: float, num_steps: int
+) -> float:
+    """The factor of the peak learning rate, by the name of a schedule.
+
+    Args:
+        schedule: Its name in a run file.
+        step: The optimizer step about to be made, from 1.
+        warmup_steps: Below 1 a share of `num_steps`, otherwise a number of steps.
+        num_steps: Steps in all.
+    """
+    warmup = warmup_length(warmup_steps, num_steps=num_steps)
+    if schedule == "constant":
+        return warmup_constant(step, warmup_steps=warmup)
+    return warmup_cosine(step, warmup_steps=warmup, num_steps=num_steps)
 
 
 def warmup_length(wanted: float, *, num_steps: int) -> int:

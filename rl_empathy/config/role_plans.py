@@ -18,6 +18,8 @@ from rl_empathy.config.sections import RoleConfig
 
 ENCODER = ModelSize(22_713_216, ModelShape(384, 6, 1536, 30_522, 384, 384, tied=True))
 """MiniLM-L6, which `encoder: auto` means for English; taken for any encoder that is not a local folder."""
+STAGE_WORKER = "stage worker"
+"""Name of the role."""
 TEXTS_OF_PAIR = 3
 """Question, answer and a negative."""
 
@@ -47,14 +49,29 @@ class RolePlan:
 
 def fine_tuning_worker(run_file: RunFile, size: ModelSize | None) -> RolePlan:
     config = run_file.sft
-    batch = MicroBatch(min(config.microbatch_tokens, config.batch_tokens), in_bfloat16=_in_bfloat16(run_file))
-    return _single("stage worker", run_file.cluster.stage_worker, size and training_parts(size, batch))
+    step = config.batch_tokens // run_file.cluster.stage_worker.ranks
+    batch = MicroBatch(min(config.microbatch_tokens, step), in_bfloat16=_in_bfloat16(run_file))
+    return _stage_worker(run_file, size, batch)
 
 
 def reward_modeling_worker(run_file: RunFile) -> RolePlan:
     config = run_file.reward_modeling
-    batch = MicroBatch(TEXTS_OF_PAIR * config.batch_pairs * config.max_tokens, has_logits=False)
-    return _single("stage worker", run_file.cluster.stage_worker, training_parts(_encoder(run_file), batch))
+    batch = MicroBatch(
+        TEXTS_OF_PAIR * config.batch_pairs * config.max_tokens // run_file.cluster.stage_worker.ranks,
+        has_logits=False,
+    )
+    return _stage_worker(run_file, _encoder(run_file), batch)
+
+
+def _stage_worker(run_file: RunFile, size: ModelSize | None, batch: MicroBatch) -> RolePlan:
+    config = run_file.cluster.stage_worker
+    return RolePlan(
+        role=STAGE_WORKER,
+        instances=config.ranks,
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        memory=size and training_parts(size, batch, zero_stage=config.zero_stage, ranks=config.ranks),
+    )
 
 
 def reference_model(run_file: RunFile, size: ModelSize | None) -> RolePlan:

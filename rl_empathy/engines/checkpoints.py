@@ -73,7 +73,7 @@ def write_checkpoint(
     Raises:
         CheckpointError: It could not be written (a full disk, for example); what was there before still is.
     """
-    target = folder / _folder_name(step)
+    target = folder / folder_name(step)
     score = _score(target) if score is None else score
     temporary, set_aside = (folder / f"{target.name}.tmp-{uuid.uuid4().hex[:8]}" for _ in range(2))
     try:
@@ -154,7 +154,7 @@ def verify_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: The manifest is missing or a file has another size or sha256; the text names the file.
     """
     step = _verified_step(path)
-    if path.name != _folder_name(step):
+    if path.name != folder_name(step):
         raise CheckpointError(f"checkpoint {path}: its manifest says step {step}")
     return Checkpoint(path=path, step=step)
 
@@ -173,7 +173,7 @@ def _verified_step(path: Path) -> int:
         raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
 
-def _folder_name(step: int) -> str:
+def folder_name(step: int) -> str:
     return f"step_{step:06d}"
 
 

@@ -8,7 +8,7 @@ Training, threshold, accuracies, reinforcement learning and evaluation all use t
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,9 +62,14 @@ class SentenceEncoder(nn.Module):
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"transformers cannot load the encoder {path}: {error}") from error
 
-    def save(self, folder: Path) -> None:
-        """Write weights and tokenizer; `load` reads them back."""
-        self.encoder.save_pretrained(folder)
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write weights and tokenizer; `load` reads them back.
+
+        Args:
+            folder: Where to.
+            weights: By their names in transformers, where the encoder does not hold them whole.
+        """
+        self.encoder.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
 
     def max_tokens(self, wanted: int) -> int:
@@ -184,12 +189,17 @@ class RewardModel:
         limit, cut = self.description.copied_limit, self.description.max_tokens
         return score_pairs(self._encoder, pairs, copied_limit=limit, max_tokens=cut).tolist()
 
-    def save(self, folder: Path) -> None:
-        """Write the encoder and `reward_model.json`; the folder is whole or absent."""
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the encoder and `reward_model.json`; the folder is whole or absent.
+
+        Args:
+            folder: Where to.
+            weights: As in `SentenceEncoder.save`.
+        """
         temporary = folder.with_name(folder.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self._encoder.save(temporary)
+        self._encoder.save(temporary, weights)
         text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False)
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,8 @@
 """The processes of one training engine: joined by gloo on CPUs, by NCCL on GPUs."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -57,3 +59,14 @@ def from_every_rank(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def first_rank_first() -> Iterator[None]:
+    """What is done inside, rank 0 has finished before the others begin: it makes what they then find."""
+    meet_alone()
+    if dist.get_rank() > 0:
+        dist.barrier()
+    yield
+    if dist.get_rank() == 0:
+        dist.barrier()

@@ -8,22 +8,23 @@ held-out prompts      what echoes earn
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rl_empathy.algorithms.copying import copied_fraction, without_copied_runs
-from rl_empathy.algorithms.losses import infonce_loss, triplet_loss
-from rl_empathy.algorithms.schedules import warmup_constant, warmup_cosine, warmup_length
+from rl_empathy.algorithms.copying import copied_fraction
 from rl_empathy.algorithms.thresholds import equal_error_threshold, error_rates
 from rl_empathy.config.sections import RewardModelingConfig
-from rl_empathy.engines.checkpoints import Checkpoint, write_checkpoint
+from rl_empathy.engines.checkpoints import Checkpoint
 from rl_empathy.engines.echo_earnings import Earnings, Probe, echo_earnings, echo_metrics
-from rl_empathy.engines.embedding import SentenceEncoder, as_pair_sides, score_pairs
+from rl_empathy.engines.embedding import score_pairs
+from rl_empathy.engines.encoder_training import EncoderTraining, TripletLike
+from rl_empathy.engines.ranks import from_every_rank
+from rl_empathy.engines.sharded_training import UpdateReport
 from rl_empathy.errors import TrainingError
 
-KEEP_CHECKPOINTS = 2
+ENCODER = "encoder"
+"""File of the weights in a checkpoint."""
 COPIED_QUANTILE = 0.9
 """Share of the references that may copy as much as they do without a loss; the others lose a little."""
 MAX_COPIED_LIMIT = 0.9
@@ -33,31 +34,20 @@ MAX_SKIPPED = 3
 log = logging.getLogger(__name__)
 
 
-class TripletLike(Protocol):
-    """A question, a right and a wrong answer; see `data.triplets.Triplet`."""
-
-    @property
-    def question(self) -> str: ...
-    @property
-    def positive(self) -> str: ...
-    @property
-    def negative(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    def is_right(self, answer: str) -> bool: ...
-
-
 Metrics = dict[str, float]
 Report = Callable[[int, Metrics, Path | None], None]
 """(step, metrics, folder of the checkpoint that was written after it)."""
 
 
 class RewardTraining:
-    """An encoder with its optimizer. Batches are drawn by step, so a resume sees what an unbroken run would see."""
+    """The training of a reward model. Batches are drawn by step, so a resume sees what an unbroken run would see.
+
+    With several ranks each has one, every rank makes every call, and rank 0 alone writes.
+    """
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
+        engine: EncoderTraining,
         config: RewardModelingConfig,
         *,
         draw: Callable[[int], Sequence[TripletLike]],
@@ -68,14 +58,14 @@ class RewardTraining:
         """Start at step 0.
 
         Args:
-            encoder: Trained in place.
+            engine: Holds the encoder.
             config: Section reward_modeling.
             draw: Gives the triplets of a step.
             calibration: Triplets of prompts that are not trained on.
             probes: References and echoes of held-out prompts.
             copied_limit: Limit of the score, see `own_words_factor`.
         """
-        self.encoder = encoder
+        self.engine = engine
         self.step = 0
         self.copied_limit = copied_limit
         self.max_tokens = config.max_tokens
@@ -83,13 +73,8 @@ class RewardTraining:
         self._draw = draw
         self._calibration = calibration
         self.probes = probes
-        self._skipped = 0
         self._evaluation: Metrics | None = None
         self._earnings: dict[str, Earnings] | None = None
-        settings = config.optimizer
-        self._optimizer = torch.optim.AdamW(
-            encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
 
     def run(self, report: Report, *, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Train from where it stands to the last step; evaluate at the start, at intervals and at the end.
@@ -111,13 +96,13 @@ class RewardTraining:
             report(0, self.evaluation | (echo_metrics(self.earnings) if not last else {}), None)
         while self.step < last:
             metrics = self.update()
-            stopping = should_stop() and self.step < last
+            stopping = any(from_every_rank(should_stop())) and self.step < last
             if self.step % self._config.evaluate_every == 0 or self.step == last:
                 metrics |= self.evaluation
             if self.step == last:
                 metrics |= echo_metrics(self.earnings)
             due = self.step % self._config.checkpoint_every == 0 or self.step == last or stopping
-            report(self.step, metrics, self.save(folder).path if due else None)
+            report(self.step, metrics, self.save(folder) if due else None)
             if stopping:
                 return False
         return True
@@ -126,22 +111,13 @@ class RewardTraining:
         """Make one optimizer step; a loss or gradient that is not finite leaves the weights alone."""
         self.step += 1
         self._evaluation = self._earnings = None
-        learning_rate = self._config.optimizer.learning_rate * self._learning_rate_factor()
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss = self._loss(self._draw(self.step))
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self._config.optimizer.max_grad_norm)
-        if torch.isfinite(loss) and torch.isfinite(norm):
-            self._optimizer.step()
-            self._skipped = 0
-        else:
-            self._count_skipped(loss.item(), norm.item())
+        done = self.engine.update(self._draw(self.step))
+        if done.skipped:
+            self._tell_skipped(done)
         return {
-            "reward_model/loss": loss.item(),
-            "reward_model/grad_norm": norm.item(),
-            "reward_model/learning_rate": learning_rate,
+            "reward_model/loss": done.loss,
+            "reward_model/grad_norm": done.grad_norm,
+            "reward_model/learning_rate": done.learning_rate,
         }
 
     @property
@@ -173,67 +149,29 @@ class RewardTraining:
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """[pairs] what the reward model says of each (question, answer)."""
-        return score_pairs(self.encoder, pairs, copied_limit=self.copied_limit, max_tokens=self.max_tokens)
-
-    def save(self, folder: Path) -> Checkpoint:
-        """Write weights, AdamW's moments and the step."""
-        moments = {
-            f"{key}/{name}": value
-            for name, parameter in self.encoder.named_parameters()
-            for key, value in self._optimizer.state[parameter].items()
-        }
-        weights = {name: value.detach().clone() for name, value in self.encoder.named_parameters()}
-        return write_checkpoint(
-            folder,
-            self.step,
-            tensors={"encoder": weights, "optimizer": moments},
-            documents={"state": {"step": self.step, "skipped": self._skipped}},
-            keep=KEEP_CHECKPOINTS,
+        return score_pairs(
+            self.engine.encoder, pairs, copied_limit=self.copied_limit, max_tokens=self.max_tokens
         )
+
+    def save(self, folder: Path) -> Path:
+        """Write weights, AdamW's moments and the step: where they are."""
+        state = {"step": self.step, "skipped": self.engine.skipped_in_a_row}
+        return self.engine.write_checkpoint(folder, self.step, name=ENCODER, documents={"state": state})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        named = dict(self.encoder.named_parameters())
-        with torch.no_grad():
-            for name, value in checkpoint.tensors("encoder").items():
-                named[name].copy_(value)
-        for key, value in checkpoint.tensors("optimizer").items():
-            kind, _, name = key.partition("/")
-            moment = value if kind == "step" else value.to(named[name].device)
-            self._optimizer.state[named[name]][kind] = moment
+        self.engine.read_checkpoint(checkpoint, name=ENCODER)
         self._evaluation = self._earnings = None
         state = checkpoint.document("state")
-        self.step, self._skipped = state["step"], state["skipped"]
+        self.step, self.engine.skipped_in_a_row = state["step"], state["skipped"]
 
-    def _loss(self, triplets: Sequence[TripletLike]) -> Tensor:
-        """Questions and answers are encoded apart, since their lengths differ and padding costs time."""
-        cut, num = self.max_tokens, len(triplets)
-        answers = [t.positive for t in triplets] + [t.negative for t in triplets]
-        questions = [t.question for t in triplets]
-        own = [without_copied_runs(a, q) for a, q in zip(answers, 2 * questions, strict=True)]
-        texts = as_pair_sides(questions, own)
-        anchors = self.encoder(texts[:num], max_tokens=cut)
-        positives, negatives = self.encoder(texts[num:], max_tokens=cut).split(num)
-        if self._config.loss == "triplet":
-            return triplet_loss(anchors, positives, negatives, margin=self._config.margin)
-        is_own = torch.tensor([[t.is_right(a) for a in answers] for t in triplets], device=anchors.device)
-        return infonce_loss(anchors, positives, negatives, is_own, temperature=self._config.temperature)
-
-    def _learning_rate_factor(self) -> float:
-        settings, num_steps = self._config.optimizer, self._config.num_steps
-        warmup = warmup_length(settings.warmup_steps, num_steps=num_steps)
-        if settings.schedule == "constant":
-            return warmup_constant(self.step, warmup_steps=warmup)
-        return warmup_cosine(self.step, warmup_steps=warmup, num_steps=num_steps)
-
-    def _count_skipped(self, loss: float, norm: float) -> None:
-        self._skipped += 1
-        log.warning("step %d skipped: loss %s, gradient norm %s", self.step, loss, norm)
-        if self._skipped >= MAX_SKIPPED:
+    def _tell_skipped(self, done: UpdateReport) -> None:
+        log.warning("step %d skipped: loss %s, gradient norm %s", self.step, done.loss, done.grad_norm)
+        if self.engine.skipped_in_a_row >= MAX_SKIPPED:
             raise TrainingError(
-                f"reward_modeling: loss ({loss}) or gradient norm ({norm}) was not finite {self._skipped} steps in a "
-                f"row, the last at step {self.step}; lower reward_modeling.optimizer.learning_rate "
-                f"({self._config.optimizer.learning_rate})"
+                f"reward_modeling: loss ({done.loss}) or gradient norm ({done.grad_norm}) was not finite "
+                f"{self.engine.skipped_in_a_row} steps in a row, the last at step {self.step}; lower "
+                f"reward_modeling.optimizer.learning_rate ({self._config.optimizer.learning_rate})"
             )
 
 

@@ -2,21 +2,25 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from rl_empathy.config.sections import SFTConfig
-from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
+from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.objectives.sft import Likelihood
 from rl_empathy.engines.policy_model import PolicyModel
+from rl_empathy.engines.ranks import from_every_rank
+from rl_empathy.engines.shards import ZeroStage
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.token_table import TokenTable
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import TrainingError
 
 MAX_SKIPPED_UPDATES = 3
+POLICY = "policy"
+"""File of the weights in a checkpoint."""
 
 
 class Report(Protocol):
@@ -25,24 +29,16 @@ class Report(Protocol):
     def __call__(self, step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class SFTData:
-    """Prompts with one completion each, as token ids; end tokens included."""
-
-    train: Sequence[Sample]
-    held_out: Sequence[Sample]
-
-
-def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> list[list[int]]:
+def step_batches(num_tokens: Sequence[int], config: SFTConfig, *, seed: int) -> list[list[int]]:
     """Which samples each optimizer step trains: epochs in seeded orders, cut by tokens.
 
     Args:
-        samples: Samples of the training side.
+        num_tokens: Tokens of each sample of the training side.
         config: Section sft.
         seed: The run's.
 
     Returns:
-        Indices into `samples`, step by step; known before the first step, so that a resume needs only the step.
+        Numbers of samples, step by step; known before the first step, so that a resume needs only the step.
     """
     batches: list[list[int]] = []
     batch: list[int] = []
@@ -50,16 +46,15 @@ def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> 
     epochs = config.num_epochs if config.num_steps is None else float("inf")
     epoch = 0
     while epoch < epochs and len(batches) < (config.num_steps or float("inf")):
-        order = list(range(len(samples)))
+        order = list(range(len(num_tokens)))
         random.Random(f"{seed}/sft/{epoch}").shuffle(order)
         share = min(1.0, epochs - epoch)
         for index in order[: max(1, round(share * len(order)))]:
-            cost = len(samples[index].prompt) + len(samples[index].completions[0])
-            if batch and used + cost > config.batch_tokens:
+            if batch and used + num_tokens[index] > config.batch_tokens:
                 batches.append(batch)
                 batch, used = [], 0
             batch.append(index)
-            used += cost
+            used += num_tokens[index]
         epoch += 1
     if batch:
         batches.append(batch)
@@ -68,7 +63,8 @@ def step_batches(samples: Sequence[Sample], config: SFTConfig, *, seed: int) -> 
 
 def fine_tune(
     model_path: str,
-    data: SFTData,
+    train: TokenTable,
+    held_out: TokenTable,
     config: SFTConfig,
     *,
     dtype: str,
@@ -77,45 +73,54 @@ def fine_tune(
     report: Report,
     tell: Callable[[str], None],
     should_stop: Callable[[], bool],
+    zero_stage: ZeroStage = 0,
 ) -> None:
     """Train, evaluate, checkpoint, and export the model to `folder/model`; goes on from the last checkpoint.
 
+    With several ranks each calls it, and rank 0 alone writes.
+
     Args:
         model_path: Starting model.
-        data: Token ids.
+        train: What is trained, end tokens included.
+        held_out: What its loss is measured on.
         config: Section sft.
         dtype: "float32" or "bfloat16".
         seed: The run's.
         folder: Folder of the stage.
         report: Told of every step.
         tell: Told what the user should know.
-        should_stop: When it says so, a checkpoint is written and the training ends without an export.
+        should_stop: When it says so on any rank, a checkpoint is written and the training ends without an export.
+        zero_stage: What the ranks shard: 0 nothing; 2 moments and gradients; 3 weights too.
     """
     torch.manual_seed(seed)
-    batches = step_batches(data.train, config, seed=seed)
+    unseen = list(held_out)
+    batches = step_batches(train.num_tokens, config, seed=seed)
     model = PolicyModel(model_path, dtype=dtype, layout="shared_prompt")
     engine = TrainingEngine(
-        model, config.optimizer, num_steps=len(batches), microbatch_tokens=config.microbatch_tokens
+        model,
+        config.optimizer,
+        num_steps=len(batches),
+        microbatch_tokens=config.microbatch_tokens,
+        zero_stage=zero_stage,
     )
-    if model.note:
+    if model.note and engine.rank == 0:
         tell(model.note)
     start = _resume(engine, folder)
     if start == 0:
-        report(0, {"sft/held_out_loss": held_out_loss(engine, data.held_out)})
+        report(0, {"sft/held_out_loss": held_out_loss(engine, unseen)})
     for step in range(start + 1, len(batches) + 1):
-        metrics = _step(engine, [data.train[i] for i in batches[step - 1]])
+        metrics = _step(engine, [train[i] for i in batches[step - 1]])
         if engine.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
             raise TrainingError(
                 f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row, up to step {step}; "
                 "lower sft.optimizer.learning_rate"
             )
         if step % config.evaluate_every == 0 or step == len(batches):
-            metrics["sft/held_out_loss"] = held_out_loss(engine, data.held_out)
-        stops = should_stop()
+            metrics["sft/held_out_loss"] = held_out_loss(engine, unseen)
+        stops = any(from_every_rank(should_stop()))
         checkpoint = None
         if stops or step % config.checkpoint_every == 0 or step == len(batches):
-            tensors = {"policy": engine.weights(), "optimizer": engine.optimizer_state(copy=False)}
-            checkpoint = write_checkpoint(folder, step, tensors=tensors, documents={}, keep=2).path
+            checkpoint = engine.write_checkpoint(folder, step, name=POLICY, documents={})
         report(step, metrics, checkpoint)
         if stops:
             return
@@ -143,5 +148,5 @@ def _resume(engine: TrainingEngine, folder: Path) -> int:
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         return 0
-    engine.load(checkpoint.tensors("policy"), checkpoint.tensors("optimizer"))
+    engine.read_checkpoint(checkpoint, name=POLICY)
     return checkpoint.step

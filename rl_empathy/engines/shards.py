@@ -13,7 +13,7 @@ ZeroStage = Literal[0, 2, 3]
 
 
 def start_deepspeed(
-    model: nn.Module, settings: OptimizerConfig, zero_stage: ZeroStage
+    model: nn.Module, settings: OptimizerConfig, zero_stage: ZeroStage, betas: tuple[float, float]
 ) -> tuple[Any, torch.optim.AdamW]:
     """Give a model to DeepSpeed.
 
@@ -21,6 +21,7 @@ def start_deepspeed(
         model: On this rank, whole.
         settings: AdamW.
         zero_stage: What the ranks shard: 0 nothing; 2 moments and gradients; 3 weights too.
+        betas: AdamW's.
 
     Returns:
         DeepSpeed's engine, and the optimizer that it steps.
@@ -35,7 +36,7 @@ def start_deepspeed(
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_init_required=False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=betas
     )
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,

@@ -9,10 +9,10 @@ from pathlib import Path
 from ray.exceptions import RayError
 
 from rl_empathy.config.plan import Plan, StagePlan
-from rl_empathy.config.role_plans import RolePlan
+from rl_empathy.config.role_plans import STAGE_WORKER, RolePlan
 from rl_empathy.observability.memory import GIB
 from rl_empathy.orchestration.fleet.calls import Role
-from rl_empathy.orchestration.ray_train import PEAK_FILE
+from rl_empathy.orchestration.ray_train import PEAK_FILES
 
 LOOK_S = 10.0
 """For which a role may take to say what it held; one that is late or gone counts with what it said last."""
@@ -62,9 +62,10 @@ class MemoryRecord:
             name = re.sub(r"_\d+$", "", role.name).replace("_", " ")
             held[name] = max(held[name], role.pulse.peak_bytes)
             on_gpu[name] = max(on_gpu[name], role.pulse.gpu_peak_bytes)
-        if (folder / PEAK_FILE).exists():
-            of_host, of_gpu = map(int, (folder / PEAK_FILE).read_text(encoding="ascii").split())
-            held["stage worker"], on_gpu["stage worker"] = of_host, of_gpu
+        for path in folder.glob(PEAK_FILES):
+            of_host, of_gpu = map(int, path.read_text(encoding="ascii").split())
+            held[STAGE_WORKER] = max(held[STAGE_WORKER], of_host)
+            on_gpu[STAGE_WORKER] = max(on_gpu[STAGE_WORKER], of_gpu)
         return {
             role.role: _side_by_side(role, on_gpu[role.role] if role.num_gpus else held[role.role])
             for role in (*plan.roles, *plan.afterwards)

@@ -1,9 +1,10 @@
 """One way into Ray Train: a stage's training loop with a deadline, a stop, and its metrics here.
 
-driver (this process)          controller (Ray Train)          worker (Ray Train)
-fit() ── Trainer.fit ─────────> starts ──────────────────────> train function
-log.write <───────────────── reports.jsonl <───────────────── Reporter
-                               where the last one is <─────── step_000050/   (C7: our code writes it)
+driver (this process)          controller (Ray Train)          workers (Ray Train), a rank each
+fit() ── Trainer.fit ─────────> starts ──────────────────────> meet, then the stage's loop
+ray.put(data) ──────────────────────────────────────────────> mapped by those of a node
+log.write <───────────────── reports.jsonl <───────────────── Worker of rank 0
+                               where the last one is <─────── step_000050/, which our code writes on rank 0
 stop ───────────────────────────────────────────────────────> a file, looked for between two steps
 """
 
@@ -11,23 +12,28 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
+import torch.distributed as dist
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from rl_empathy.config.sections import DeadlinesConfig
+from rl_empathy.config.sections import DeadlinesConfig, StageWorkerConfig
+from rl_empathy.engines.ranks import meet, open_store
 from rl_empathy.errors import OutOfMemoryError, RlEmpathyError, RoleDiedError, RoleTimeoutError
 from rl_empathy.observability.memory import KernelKills, first_line, memory_ran_out, own_pulse
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.observability.reports import Follower, append_report
+from rl_empathy.observability.reports import Follower, append_note, append_report
+from rl_empathy.observability.role_log import divert_output
 
 POLL_S = 0.2
-STOP_FILE, LOG_FILE, REPORTS_FILE = "stop", "worker.log", "reports.jsonl"
-PEAK_FILE = "peak_bytes"
-"""What the worker held at most, of its node and of its GPU."""
+STOP_FILE, REPORTS_FILE = "stop", "reports.jsonl"
+PEAK_FILES = "peak_bytes_*"
+"""What each worker held at most, of its node and of its GPU."""
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _ENVIRONMENT = {
     # A worker's report waits for the controller's next look, which by default comes every 2 s.
@@ -41,13 +47,14 @@ class TrainJob:
     """A training loop and where it runs."""
 
     stage: str
-    loop: Callable[[Any], None]
-    """Ray Train's train function; gets `settings`."""
+    loop: Callable[[Any, Any], None]
+    """What each worker does, once the ranks have met; gets `settings` and `data`."""
     settings: Mapping[str, Any]
+    data: Any
+    """Goes through the object store: a copy a node, of which the arrays are mapped and not copied again."""
     folder: Path
     """The stage's folder, absolute, readable by its owner only and shared by the nodes."""
-    num_cpus: float
-    num_gpus: float
+    worker: StageWorkerConfig
     tell: Callable[[str], None] = print
     """Gets what the worker has to say to the user."""
 
@@ -93,8 +100,13 @@ def _fit_once(
     job: TrainJob, log: MetricsLog, deadlines: DeadlinesConfig, should_stop: Callable[[], bool]
 ) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in (_SNAPSHOT, STOP_FILE, REPORTS_FILE):
-        (job.folder / leftover).unlink(missing_ok=True)
+    for leftover in (
+        job.folder / _SNAPSHOT,
+        job.folder / STOP_FILE,
+        job.folder / REPORTS_FILE,
+        *job.folder.glob(PEAK_FILES),
+    ):
+        leftover.unlink(missing_ok=True)
     kernel_kills = KernelKills()
     running = _Fit(job)
     running.start()
@@ -119,7 +131,7 @@ def _fit_once(
             key = "start" if last_step < 0 else "update"
             raise RoleTimeoutError(
                 f"{job.stage}: no report for {patience:g} s (after step {last_step}); see "
-                f"{job.folder / LOG_FILE}, or raise cluster.deadlines.{key}_s"
+                f"{log_of(job.folder)}, or raise cluster.deadlines.{key}_s"
             )
     if running.error is not None:
         raise _cause(running.error, job, by_kernel=kernel_kills.one_more())
@@ -131,25 +143,41 @@ def end_without_memory(error: RoleDiedError) -> None:
         raise error
 
 
-class Reporter:
-    """In the worker: hands every step's metrics to the driver.
+def log_of(folder: Path, rank: int = 0) -> Path:
+    """Where a worker of the stage writes."""
+    return folder / ("worker.log" if rank == 0 else f"worker_{rank}.log")
 
-    Ray Train hears of checkpoints only: a report to it waits until its controller looks, five times a second, which is
-    twice as long as a step of a small model takes.
-    """
+
+class Worker:
+    """In a worker: what a loop tells the driver, and hears of it. Rank 0 speaks for all."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / REPORTS_FILE
+        self._folder = folder
+        self._speaks = ray.train.get_context().get_world_rank() == 0
 
-    def __call__(self, step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
-        """Append the metrics; name the checkpoint that our code wrote in this step."""
-        append_report(self._path, step, metrics)
+    def report(self, step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
+        """Hand a step's metrics to the driver; name the checkpoint that our code wrote in this step, on every rank.
+
+        Ray Train hears of checkpoints only: a report to it waits until its controller looks, five times a second,
+        which is twice as long as a step of a small model takes.
+        """
+        if self._speaks:
+            append_report(self._folder / REPORTS_FILE, step, metrics)
         if checkpoint:
             ray.train.report(
                 {"step": step},
-                checkpoint=ray.train.Checkpoint.from_directory(checkpoint),
+                checkpoint=ray.train.Checkpoint.from_directory(checkpoint) if self._speaks else None,
                 checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
             )
+
+    def tell(self, note: str) -> None:
+        """Say something to the user."""
+        if self._speaks:
+            append_note(self._folder / REPORTS_FILE, note)
+
+    def should_stop(self) -> bool:
+        """Whether the driver wants an end."""
+        return (self._folder / STOP_FILE).exists()
 
 
 class _Fit(threading.Thread):
@@ -170,13 +198,14 @@ class _Fit(threading.Thread):
 def _trainer(job: TrainJob) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    wanted = {"CPU": job.num_cpus} | ({"GPU": job.num_gpus} if job.num_gpus else {})
-    # Not TorchTrainer: it opens a store on every interface, for ranks that the training engine joins by itself.
+    worker = job.worker
+    wanted = {"CPU": worker.num_cpus} | ({"GPU": worker.num_gpus} if worker.num_gpus else {})
+    # Not TorchTrainer: it opens a store on every interface, for ranks that meet by themselves.
     return DataParallelTrainer(
-        _watched,
-        train_loop_config={"loop": job.loop, "settings": dict(job.settings), "peak": job.folder / PEAK_FILE},
+        _worker,
+        train_loop_config={"job": replace(job, data=None), "data": ray.put(job.data)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=1, use_gpu=job.num_gpus > 0, resources_per_worker=wanted
+            num_workers=worker.ranks, use_gpu=worker.num_gpus > 0, resources_per_worker=wanted
         ),
         run_config=ray.train.RunConfig(
             name=job.folder.name,  # so that the stage's folder is Ray Train's, and our checkpoints need no copy
@@ -186,24 +215,33 @@ def _trainer(job: TrainJob) -> Any:
     )
 
 
-def _watched(config: Mapping[str, Any]) -> None:
-    """Runs in the worker."""
+def _worker(config: Mapping[str, Any]) -> None:
+    """Runs in each worker."""
+    job, context = config["job"], ray.train.get_context()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    divert_output(str(log_of(job.folder, rank)))
     try:
-        config["loop"](config["settings"])
+        if ranks > 1:
+            store = open_store(ray.util.get_node_ip_address(), ranks) if rank == 0 else None
+            host, port = broadcast_from_rank_zero((store.host, store.port) if store else ("", 0))
+            meet(rank, ranks, store or dist.TCPStore(host, port, ranks))
+        data = ray.get(config["data"])  # noqa: TID251 - the driver waits for a report, with a deadline
+        job.loop(job.settings, data)
     finally:
         pulse = own_pulse()
-        config["peak"].write_text(f"{pulse.peak_bytes} {pulse.gpu_peak_bytes}", encoding="ascii")
+        path = job.folder / PEAK_FILES.replace("*", str(rank))
+        path.write_text(f"{pulse.peak_bytes} {pulse.gpu_peak_bytes}", encoding="ascii")
 
 
 def _cause(error: Exception, job: TrainJob, *, by_kernel: bool) -> Exception:
     """The error of our own code in the worker, or that the worker died."""
-    failures = getattr(error, "worker_failures", {}) or {}
+    failures = dict(getattr(error, "worker_failures", {}) or {})
     for failure in [*failures.values(), error]:
         while failure is not None:
             if isinstance(failure, RlEmpathyError):
                 return failure
             failure = failure.__cause__ or getattr(failure, "cause", None)
-    log = job.folder / LOG_FILE
+    log = log_of(job.folder, min(failures, default=0))
     with log.open("a", encoding="utf-8") as file:
         file.write(f"The end of the worker, as Ray tells it: {error}\n")
     if how := memory_ran_out(error) or ("the kernel ended it, since memory was full" if by_kernel else None):

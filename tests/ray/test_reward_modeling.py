@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from rl_empathy.actors.local_ray import start_local_ray
-from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
+from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig, StageWorkerConfig
 from rl_empathy.data.echoes import ECHO_KINDS
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import ANOTHER_TOPIC
@@ -97,7 +97,7 @@ def test_stage_stops_resumes_learns_and_is_not_run_twice(tmp_path: Path) -> None
 
     def run(stop_after: int) -> dict[str, Any]:
         return run_reward_modeling(
-            config, data=data, language="en", seed=0, folder=folder, log=log, num_cpus=1, num_gpus=0,
+            config, data=data, language="en", seed=0, folder=folder, log=log, worker=StageWorkerConfig(num_cpus=1),
             should_stop=lambda: max(steps_seen, default=0) >= stop_after,
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_a_reward_model_that_pays_for_an_echo_stops_the_run_until_it_is_accepted
     def run(**keys: Any) -> dict[str, Any]:
         return run_reward_modeling(
             make_config(encoder, **keys), data=data, language="en", seed=0, folder=tmp_path / "reward_modeling",
-            log=log, num_cpus=1, num_gpus=0,
+            log=log, worker=StageWorkerConfig(num_cpus=1),
         )  # fmt: skip
 
     with pytest.raises(TrainingError, match="would earn at least as much as the references") as untrained:

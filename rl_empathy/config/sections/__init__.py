@@ -19,6 +19,7 @@ from rl_empathy.config.sections.cluster import (
     RestartsConfig,
     RoleConfig,
     RolloutWorkersConfig,
+    StageWorkerConfig,
 )
 from rl_empathy.config.sections.data import ColumnsConfig, DataConfig
 from rl_empathy.config.sections.model import FromScratchConfig, ModelConfig
@@ -63,5 +64,6 @@ __all__ = [
     "SamplingConfig",
     "Section",
     "ServeConfig",
+    "StageWorkerConfig",
     "TermConfig",
 ]

@@ -58,6 +58,19 @@ class RoleConfig(Section):
     """GPUs."""
 
 
+class StageWorkerConfig(Section):
+    """Resources and settings of those that train a stage."""
+
+    ranks: Count = 1
+    """Processes that train together, each on a share of every step."""
+    zero_stage: Literal[0, 2, 3] = 0
+    """What DeepSpeed's ZeRO cuts over the ranks: 0 nothing; 2 optimizer and gradients; 3 the weights too."""
+    num_cpus: Positive = 2
+    """Logical CPUs, and threads, of each rank."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of each rank."""
+
+
 class DeadlinesConfig(Section):
     """How long the driver waits before it names the role that is late, seconds."""
 
@@ -103,8 +116,8 @@ class ClusterConfig(Section):
     """Logical CPUs of a local cluster; left out: as many as the plan needs."""
     policy_trainer: PolicyTrainerConfig = PolicyTrainerConfig()
     """The policy trainer of stage grpo."""
-    stage_worker: RoleConfig = RoleConfig(num_cpus=2)
-    """The process that prepares the model and trains in stages sft and reward_modeling, where no other role works."""
+    stage_worker: StageWorkerConfig = StageWorkerConfig()
+    """Who prepares the model and trains in stages sft and reward_modeling, where no other role works."""
     rollout_workers: RolloutWorkersConfig = RolloutWorkersConfig()
     """The rollout workers."""
     reference_model: RoleConfig = RoleConfig()

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray.train.torch
-
 from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.loading import absolute
-from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig
+from rl_empathy.config.sections import DeadlinesConfig, RewardModelingConfig, StageWorkerConfig
 from rl_empathy.data.loading import DataSet
 from rl_empathy.data.triplets import TripletSource, calibration_split, good_references
 from rl_empathy.engines.checkpoints import BEST, LATEST, latest_checkpoint
@@ -25,19 +23,14 @@ from rl_empathy.engines.embedding import (
     read_description,
     resolve_encoder,
 )
+from rl_empathy.engines.encoder_training import EncoderTraining
+from rl_empathy.engines.ranks import first_rank_first
 from rl_empathy.engines.reward_training import RewardTraining, copied_limit
+from rl_empathy.engines.shards import ZeroStage
 from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.ray_train import (
-    LOG_FILE,
-    STOP_FILE,
-    Reporter,
-    TrainJob,
-    end_without_memory,
-    fit,
-)
+from rl_empathy.orchestration.ray_train import TrainJob, Worker, end_without_memory, fit
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
 
@@ -54,7 +47,7 @@ log = logging.getLogger(__name__)
 async def run(context: RunContext, artifacts: Artifacts) -> Made:
     """Train the reward model, and say what echoes would earn under it; see `run_reward_modeling`."""
     run_file = context.run_file
-    config, resources = run_file.reward_modeling, run_file.cluster.stage_worker
+    config = run_file.reward_modeling
     context.progress.stage_started(STAGE, num_steps=config.num_steps)
     facts = await on_a_thread(
         lambda: run_reward_modeling(
@@ -64,8 +57,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
             seed=run_file.run.seed,
             folder=context.directory.stage(STAGE),
             log=context.log,
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
+            worker=run_file.cluster.stage_worker,
             deadlines=run_file.cluster.deadlines,
             should_stop=lambda: context.stop.is_set,
             lost=partial(context.budget.spend, STAGE),
@@ -97,8 +89,7 @@ def run_reward_modeling(
     seed: int,
     folder: Path,
     log: MetricsLog,
-    num_cpus: float,
-    num_gpus: float,
+    worker: StageWorkerConfig,
     deadlines: DeadlinesConfig | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     lost: Callable[[RoleDiedError], None] = end_without_memory,
@@ -114,8 +105,7 @@ def run_reward_modeling(
         seed: Seed of triplets and new weights.
         folder: Folder of the stage, readable by its owner only, shared by the nodes; gets step_*/, model/, worker.log.
         log: Gets a line a step.
-        num_cpus: CPUs of the worker.
-        num_gpus: GPUs of the worker.
+        worker: Who trains.
         deadlines: start_s until the first report, update_s between reports.
         should_stop: Looked at all the time; when it says so, a checkpoint is written.
         lost: As in `ray_train.fit`.
@@ -144,14 +134,14 @@ def run_reward_modeling(
             settings={
                 "config": config,
                 "encoder": encoder,
-                "data": data,
                 "language": language,
                 "seed": seed,
                 "folder": folder,
+                "zero_stage": worker.zero_stage,
             },
+            data=data,
             folder=folder,
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
+            worker=worker,
         )
         fit(lambda: job, log, deadlines or DeadlinesConfig(), should_stop, lost)
         if not _is_finished(folder, config):
@@ -175,18 +165,20 @@ def _refuse_echoes(description: Description) -> None:
         )
 
 
-def _loop(settings: Mapping[str, Any]) -> None:
-    """Runs in the training process."""
+def _loop(settings: Mapping[str, Any], data: DataSet) -> None:
+    """Runs in each worker."""
     config, language, folder = settings["config"], settings["language"], settings["folder"]
-    divert_output(str(folder / LOG_FILE))
+    worker = Worker(folder)
     found = config.model_copy(update={"encoder": settings["encoder"]})
-    training = prepared(found, settings["data"], language, seed=settings["seed"], folder=folder)
-    cut = training.encoder.cut_fraction(_texts(settings["data"]), max_tokens=config.max_tokens)
-    training.encoder.to(ray.train.torch.get_device())
+    training = prepared(
+        found, data, language, seed=settings["seed"], folder=folder, zero_stage=settings["zero_stage"]
+    )
+    encoder = training.engine.encoder
+    cut = encoder.cut_fraction(_texts(data), max_tokens=config.max_tokens)
     if checkpoint := latest_checkpoint(folder):
         training.restore(checkpoint)
         log.info("going on after step %d", training.step)
-    if training.run(Reporter(folder), folder=folder, should_stop=(folder / STOP_FILE).exists):
+    if training.run(worker.report, folder=folder, should_stop=worker.should_stop):
         description = Description(
             kind=config.kind,
             threshold=training.evaluation["reward_model/threshold"],
@@ -200,11 +192,19 @@ def _loop(settings: Mapping[str, Any]) -> None:
             echoes={kind: dataclasses.asdict(earned) for kind, earned in training.earnings.items()},
             settings=_settings(config),
         )
-        RewardModel(training.encoder, description).save(folder / MODEL_FOLDER)
+        weights = training.engine.weights()
+        if training.engine.rank == 0:
+            RewardModel(encoder, description).save(folder / MODEL_FOLDER, weights)
 
 
 def prepared(
-    config: RewardModelingConfig, data: DataSet, language: str, *, seed: int, folder: Path
+    config: RewardModelingConfig,
+    data: DataSet,
+    language: str,
+    *,
+    seed: int,
+    folder: Path,
+    zero_stage: ZeroStage = 0,
 ) -> RewardTraining:
     """The training of a stage before its first step.
 
@@ -214,18 +214,19 @@ def prepared(
         language: en or zh.
         seed: Seed of triplets and new weights.
         folder: Gets an encoder that is made on the spot.
+        zero_stage: What the ranks shard.
     """
-    path = resolve_encoder(
-        config.encoder, language=language, texts=_texts(data), seed=seed, folder=folder / ENCODER_FOLDER
-    )
-    encoder = SentenceEncoder.load(path)
+    with first_rank_first():
+        path = resolve_encoder(
+            config.encoder, language=language, texts=_texts(data), seed=seed, folder=folder / ENCODER_FOLDER
+        )
     log.info("encoder %s", path)
     rows, calibration_rows = calibration_split(data.train, config.calibration_fraction, seed=seed)
     log.info("%d prompts to train on, %d to calibrate on", len(rows), len(calibration_rows))
     train, calibration = (TripletSource(part, config.negatives) for part in (rows, calibration_rows))
     probes = TripletSource(data.held_out, config.negatives).probes(NUM_PROBES, seed=f"{seed}:probes")
     return RewardTraining(
-        encoder,
+        EncoderTraining(SentenceEncoder.load(path), config, zero_stage=zero_stage),
         config,
         draw=lambda step: train.draw(config.batch_pairs, seed=f"{seed}:{step}"),
         calibration=calibration.draw(config.calibration_triplets, seed=f"{seed}:calibration"),

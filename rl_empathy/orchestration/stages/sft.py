@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.data.conversations import target_text, target_token_ids
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
-from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
+from rl_empathy.engines.sft_training import fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.token_table import TokenTable
 from rl_empathy.errors import DataError, Stopped
-from rl_empathy.observability.reports import append_note
-from rl_empathy.observability.role_log import divert_output
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet.savings import SFT_MICROBATCH
-from rl_empathy.orchestration.ray_train import LOG_FILE, REPORTS_FILE, STOP_FILE, Reporter, TrainJob, fit
+from rl_empathy.orchestration.ray_train import TrainJob, Worker, fit
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
@@ -36,11 +35,12 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         Stopped: It was asked to; the checkpoint is written.
     """
     run_file, folder = context.run_file, context.directory.stage("sft")
-    train, held_out = _samples(context, context.data.train), _samples(context, context.data.held_out)
-    if not train:
+    train, held_out = (
+        TokenTable.of(_samples(context, rows)) for rows in (context.data.train, context.data.held_out)
+    )
+    if not len(train):
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
-    data = SFTData(train=train, held_out=held_out)
-    batches = step_batches(train, run_file.sft, seed=run_file.run.seed)
+    batches = step_batches(train.num_tokens, run_file.sft, seed=run_file.run.seed)
     num_steps = len(batches)
     used = len({index for batch in batches for index in batch})
     context.progress.message(
@@ -56,10 +56,10 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
     require_steps_to_come("sft", checkpoint.step if checkpoint else 0, num_steps)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
     shutil.rmtree(folder / "model", ignore_errors=True)  # an export of another configuration, if any
-    settings = {"model": str(artifacts.policy), "data": data, "run_file": run_file, "folder": folder}
+    settings = {"model": str(artifacts.policy), "run_file": run_file, "folder": folder}
     await on_a_thread(
         lambda: fit(
-            lambda: _job(context, settings),
+            lambda: _job(context, settings, (train, held_out)),
             context.log,
             run_file.cluster.deadlines,
             lambda: context.stop.is_set,
@@ -78,49 +78,47 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
     return Made(model=tuned)
 
 
-def _job(context: RunContext, settings: Mapping[str, Any]) -> TrainJob:
-    resources = context.run_file.cluster.stage_worker
+def _job(context: RunContext, settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> TrainJob:
     return TrainJob(
         stage="sft",
         loop=_loop,
         settings={**settings, "microbatch_tokens": context.savings[SFT_MICROBATCH]},
+        data=data,
         folder=settings["folder"],
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
+        worker=context.run_file.cluster.stage_worker,
         tell=context.progress.warning,
     )
 
 
-def _loop(settings: Mapping[str, Any]) -> None:
-    """Runs in the training process."""
+def _loop(settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> None:
+    """Runs in each worker."""
     folder, run_file = settings["folder"], settings["run_file"]
-    divert_output(str(folder / LOG_FILE))
+    worker = Worker(folder)
     fine_tune(
         settings["model"],
-        settings["data"],
+        *data,
         run_file.sft.model_copy(update={"microbatch_tokens": settings["microbatch_tokens"]}),
         dtype=run_file.model.dtype,
         seed=run_file.run.seed,
         folder=folder,
-        report=Reporter(folder),
-        tell=lambda note: append_note(folder / REPORTS_FILE, note),
-        should_stop=(folder / STOP_FILE).exists,
+        report=worker.report,
+        tell=worker.tell,
+        should_stop=worker.should_stop,
+        zero_stage=run_file.cluster.stage_worker.zero_stage,
     )
 
 
-def _samples(context: RunContext, rows: tuple[Row, ...]) -> list[Sample]:
-    data = context.run_file.data
-    samples, bad = [], {}
+def _samples(context: RunContext, rows: tuple[Row, ...]) -> Iterator[Sample]:
+    data, bad = context.run_file.data, dict[str, str]()
     for row, prompt in context.prompts(rows):
         try:
             text = target_text(row, context.schema, language=data.language, missing_trace=data.missing_trace)
             if text is not None:
                 ids = target_token_ids(context.tokenizer, prompt, text, context.schema)
-                samples.append(Sample(prompt, [ids]))
+                yield Sample(prompt, [ids])
         except DataError as error:
             bad[row.id] = str(error)
     context.leave_out(bad, "fine-tuning targets", of=len(rows))
-    return samples
 
 
 async def _validity(context: RunContext, model: Path) -> tuple[float, int]:

@@ -1,19 +1,25 @@
 """What a rank does in `test_ranks`: the same updates, as one of several processes or alone."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from rl_empathy.config.sections import GRPOConfig, OptimizerConfig
+from rl_empathy.config.sections import GRPOConfig, OptimizerConfig, RewardModelingConfig, SFTConfig
+from rl_empathy.engines.embedding import SentenceEncoder
+from rl_empathy.engines.encoder_training import EncoderTraining
 from rl_empathy.engines.grpo_batch import ScoredGroup
 from rl_empathy.engines.grpo_update import grpo_step
 from rl_empathy.engines.language_models import probe_samples
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet
+from rl_empathy.engines.sft_training import fine_tune
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.token_table import TokenTable
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.types import Occurrence, PolicyVersion, Prompt, RolloutGroup
 from tests.fakes import make_completion, make_rewards, make_row
@@ -27,6 +33,7 @@ CONFIGS = (
 """The section of even and of odd steps."""
 MICROBATCH_TOKENS = 96
 STEPS = 5
+ENCODER_TEXTS = ("work", "grief", "is hard", "I hear you", "how it hurts", "my mother", "since the spring")
 
 
 def make_groups(step: int, *, groups: int = 3, size: int = 3) -> list[ScoredGroup]:
@@ -125,6 +132,80 @@ def run_and_export(_folder: str, zero_stage: int, other: str, export_to: str) ->
         "metrics": metrics,
         "logprobs": engine.logprobs(samples, temperature=1.0),
     }
+
+
+class PlainTriplet(NamedTuple):
+    question: str
+    positive: str
+    negative: str
+    kind: str = "easy"
+
+    def is_right(self, answer: str) -> bool:
+        return answer == self.positive
+
+
+def make_triplets(step: int, count: int) -> list[PlainTriplet]:
+    """Texts of uneven lengths."""
+    dice = random.Random(step)
+
+    def text() -> str:
+        return " ".join(dice.choice(ENCODER_TEXTS) for _ in range(dice.randint(1, 9)))
+
+    return [PlainTriplet(text(), text(), text()) for _ in range(count)]
+
+
+def run_encoder(_folder: str, zero_stage: int, encoder: str, loss: str, saved: tuple | None = None) -> dict:
+    """Three updates of an encoder, the second on one triplet; or the last one alone, from what was saved before it."""
+    config = RewardModelingConfig(
+        batch_pairs=5, num_steps=10, loss=loss, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0)
+    )
+    engine = EncoderTraining(SentenceEncoder.load(encoder), config, zero_stage=zero_stage)
+    if saved:
+        engine.load(*saved)
+        return {"done": [engine.update(make_triplets(2, 5))], "weights": flat(engine.weights())}
+    done = [engine.update(make_triplets(0, 5)), engine.update(make_triplets(1, 1))]
+    saved = engine.weights(), engine.optimizer_state()
+    saved = tuple({name: tensor.clone() for name, tensor in part.items()} for part in saved)
+    done.append(engine.update(make_triplets(2, 5)))
+    texts = [t.question for t in make_triplets(9, 4)]
+    return {
+        "done": done,
+        "saved": saved,
+        "weights": flat(engine.weights()),
+        "vectors": engine.encoder.encode(texts, max_tokens=64),
+    }
+
+
+def run_fine_tuning(_folder: str, zero_stage: int, model: str, folder: str) -> dict:
+    """Four steps of stage sft, with a stop after the second, and what it reported."""
+    reports: dict[int, dict[str, float]] = {}
+
+    def report(step: int, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
+        reports[step] = dict(metrics)
+
+    dice = random.Random(0)
+    samples = [
+        Sample([dice.randrange(3, 200) for _ in range(9)], [[dice.randrange(3, 200) for _ in range(12)]])
+        for _ in range(9)
+    ]
+    for should_stop in (lambda: max(reports) == 2, lambda: False):
+        fine_tune(
+            model,
+            TokenTable.of(samples[:7]),
+            TokenTable.of(samples[7:]),
+            SFTConfig(
+                num_steps=4, batch_tokens=80, microbatch_tokens=30, evaluate_every=1,
+                optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0),
+            ),
+            dtype="float32",
+            seed=0,
+            folder=Path(folder),
+            report=report,
+            tell=lambda note: None,
+            should_stop=should_stop,
+            zero_stage=zero_stage,
+        )  # fmt: skip
+    return {"reports": reports}
 
 
 def run_rank(rank: int, ranks: int, port: int, folder: str, work: list[tuple], results) -> None:

@@ -21,6 +21,7 @@ from rl_empathy.engines.embedding import (
     resolve_encoder,
     score_pairs,
 )
+from rl_empathy.engines.encoder_training import EncoderTraining
 from rl_empathy.engines.reward_training import (
     MAX_COPIED_LIMIT,
     RewardTraining,
@@ -78,7 +79,7 @@ def make_training(
         **keys,  # type: ignore[arg-type]
     )
     return RewardTraining(
-        tiny_encoder(),
+        EncoderTraining(tiny_encoder(), config),
         config,
         draw=draw,
         calibration=make_triplets(50),
@@ -114,7 +115,7 @@ def make_description(**changes: object) -> Description:
 
 
 def weights_of(training: RewardTraining) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in training.encoder.parameters()])
+    return torch.cat([p.detach().flatten() for p in training.engine.encoder.parameters()])
 
 
 def test_vectors_have_length_one_and_do_not_depend_on_their_batch() -> None:
@@ -278,8 +279,8 @@ def test_training_sees_of_an_answer_what_it_does_not_copy() -> None:
         "work is hard for me", "work is hard for you : I hear how work hurts", "grief hurts", "easy"
     )
     training = make_training(draw=lambda step: [copying, *make_triplets(step)])
-    seen, forward = list[str](), training.encoder.forward
-    training.encoder.forward = lambda texts, **keys: (seen.extend(texts), forward(texts, **keys))[1]  # type: ignore[method-assign]
+    seen, forward = list[str](), training.engine.encoder.forward
+    training.engine.encoder.forward = lambda texts, **keys: (seen.extend(texts), forward(texts, **keys))[1]  # type: ignore[method-assign]
     training.update()
     assert "question: work is hard for me" in seen
     assert "answer: : I hear how work hurts" in seen
@@ -343,7 +344,7 @@ def test_zero_steps_take_the_encoder_as_it_is(tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone_and_three_end_the_run() -> None:
     training = make_training()
     with torch.no_grad():
-        training.encoder.encoder.embeddings.LayerNorm.weight[0] = float("nan")
+        training.engine.encoder.encoder.embeddings.LayerNorm.weight[0] = float("nan")
     before = weights_of(training)
     training.update()
     training.update()

@@ -10,15 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from rl_empathy.engines.embedding import SentenceEncoder
 from rl_empathy.engines.language_models import own_logprobs, probe_samples
 from rl_empathy.engines.microbatches import fed_tokens, micro_batches_of_rank, share_out
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import open_store
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.small_encoder import make_encoder
 from tests.architectures import make_architecture
 from tests.tiny_models import make_tiny_model, make_tiny_tokenizer
-from tests.unit.engines.rank_process import flat, go_on, run_and_export, run_case, run_rank
+from tests.unit.engines.rank_process import (
+    ENCODER_TEXTS,
+    flat,
+    go_on,
+    run_and_export,
+    run_case,
+    run_encoder,
+    run_fine_tuning,
+    run_rank,
+)
 
+LOSSES = ("infonce", "triplet")
 LAYOUTS = ("shared_prompt", "packed", "one_sequence")
 shapes = st.lists(
     st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5)), max_size=5
@@ -88,17 +100,41 @@ def granite(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder")
+    texts = [*ENCODER_TEXTS] * 3
+    SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=32, layers=2, vocabulary=400)).save(
+        path
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
 def alone(folder):
     return run_case(folder, 0)
 
 
 @pytest.fixture(scope="module")
-def together(folder, alone, granite, tmp_path_factory):
+def alone_in_stages(folder, encoder, tmp_path_factory):
+    """What one process does in stages sft and reward_modeling."""
+    return {
+        "fine-tuning": run_fine_tuning("", 0, folder, str(tmp_path_factory.mktemp("alone") / "sft")),
+        **{loss: run_encoder("", 0, encoder, loss) for loss in LOSSES},
+    }
+
+
+@pytest.fixture(scope="module")
+def together(folder, alone, alone_in_stages, granite, encoder, tmp_path_factory):
     """By ZeRO stage: what two ranks did, and how they went on from what one rank saved."""
     results = tmp_path_factory.mktemp("results") / "result"
     store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
     work = [piece for stage in (0, 2, 3) for piece in ((run_case, stage), (go_on, stage, alone["saved"]))]
     work.append((run_and_export, 3, str(granite), str(granite.with_name("exported"))))
+    for stage in (0, 2, 3):
+        tuned = str(results.with_name(f"fine_tuned_{stage}"))
+        work.append((run_fine_tuning, stage, folder, tuned))
+        work += [(run_encoder, stage, encoder, loss) for loss in LOSSES]
+        work.append((run_encoder, stage, encoder, "infonce", alone_in_stages["infonce"]["saved"]))
     start = multiprocessing.get_context("spawn").Process
     processes = [
         start(target=run_rank, args=(rank, 2, store.port, folder, work, results)) for rank in range(2)
@@ -112,7 +148,8 @@ def together(folder, alone, granite, tmp_path_factory):
         torch.load(results.with_name("result" + "+" * number), weights_only=False)
         for number in range(len(work))
     ]
-    return {0: loaded[0:2], 2: loaded[2:4], 3: loaded[4:6], "granite": loaded[6]}
+    stages = {stage: loaded[7 + 4 * i : 11 + 4 * i] for i, stage in enumerate((0, 2, 3))}
+    return {0: loaded[0:2], 2: loaded[2:4], 3: loaded[4:6], "granite": loaded[6], "stages": stages}
 
 
 def start_weights(folder):
@@ -176,3 +213,35 @@ def test_sharded_weights_are_trained_one_sequence_a_row_and_exported_as_they_are
     with torch.no_grad():
         wanted = own_logprobs(exported, probe_samples(exported.config))
     torch.testing.assert_close(case["logprobs"], wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_fine_tune_as_one_does_over_a_stop(alone_in_stages, together, stage):
+    theirs, ours = alone_in_stages["fine-tuning"]["reports"], together["stages"][stage][0]["reports"]
+    assert ours.keys() == theirs.keys() == {0, 1, 2, 3, 4}
+    for step in theirs:
+        assert ours[step] == pytest.approx(theirs[step], rel=1e-5 if step < 2 else 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_train_an_encoder_as_one_does(alone_in_stages, encoder, together, stage, loss):
+    """The negatives of a triplet are those of the whole batch; of one triplet, one rank has nothing."""
+    theirs, ours = alone_in_stages[loss], together["stages"][stage][1 + LOSSES.index(loss)]
+    for step in range(3):
+        for name in ("loss", "grad_norm", "learning_rate"):
+            wanted = getattr(theirs["done"][step], name)
+            assert getattr(ours["done"][step], name) == pytest.approx(wanted, rel=1e-5 if step == 0 else 1e-3)
+    start = flat(dict(SentenceEncoder.load(encoder).encoder.named_parameters()))
+    assert movement_apart(theirs["weights"], ours["weights"], start) < 1e-4
+    torch.testing.assert_close(ours["vectors"], theirs["vectors"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_go_on_with_an_encoder_of_one(alone_in_stages, together, stage):
+    theirs, ours = alone_in_stages["infonce"], together["stages"][stage][3]
+    assert ours["done"][0].loss == pytest.approx(theirs["done"][2].loss, rel=1e-5)
+    assert torch.allclose(ours["weights"], theirs["weights"], atol=1e-6)

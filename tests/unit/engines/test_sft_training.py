@@ -5,8 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rl_empathy.config.sections import OptimizerConfig, SFTConfig
-from rl_empathy.engines.sft_training import SFTData, fine_tune, step_batches
+from rl_empathy.engines.sft_training import fine_tune, step_batches
 from rl_empathy.engines.shared_prompt import Sample
+from rl_empathy.engines.token_table import TokenTable
 from tests.architectures import VOCABULARY, make_architecture
 from tests.tiny_models import make_tiny_tokenizer
 
@@ -39,7 +40,8 @@ def test_the_reported_held_out_loss_is_that_of_the_saved_model(name, tmp_path):
     held_out = make_samples(3, seed=1)
     fine_tune(
         str(start),
-        SFTData(train=make_samples(6, seed=2), held_out=held_out),
+        TokenTable.of(make_samples(6, seed=2)),
+        TokenTable.of(held_out),
         SFTConfig(
             num_steps=3, batch_tokens=64, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=0)
         ),
@@ -69,7 +71,8 @@ def test_a_training_that_is_stopped_in_its_last_step_and_goes_on_has_reported_th
     for stops in (lambda: reports[-1][0] == 2, lambda: False):
         fine_tune(
             str(start),
-            SFTData(train=make_samples(6, seed=2), held_out=held_out),
+            TokenTable.of(make_samples(6, seed=2)),
+            TokenTable.of(held_out),
             config,
             dtype="float32",
             seed=0,
@@ -86,7 +89,9 @@ def test_a_training_that_is_stopped_in_its_last_step_and_goes_on_has_reported_th
 
 @pytest.mark.parametrize("more", [4, 7, 30])
 def test_a_training_that_is_asked_for_more_steps_goes_on_with_the_batches_that_a_longer_one_has(more):
-    samples = make_samples(11, seed=3)
-    short, long = (step_batches(samples, SFTConfig(num_steps=n, batch_tokens=40), seed=0) for n in (3, more))
+    num_tokens = TokenTable.of(make_samples(11, seed=3)).num_tokens
+    short, long = (
+        step_batches(num_tokens, SFTConfig(num_steps=n, batch_tokens=40), seed=0) for n in (3, more)
+    )
     assert long[:3] == short
     assert len(long) == more

@@ -6,7 +6,7 @@ from pathlib import Path
 from rl_empathy.config.plan import Plan, RolePlan, StagePlan
 from rl_empathy.observability.memory import GIB
 from rl_empathy.orchestration.memory_record import MemoryRecord
-from rl_empathy.orchestration.ray_train import PEAK_FILE
+from rl_empathy.orchestration.ray_train import PEAK_FILES
 from rl_empathy.types import Pulse
 from tests.fakes import endless
 
@@ -56,7 +56,7 @@ def test_estimate_and_measured_peak_are_told_side_by_side_at_the_end_of_a_stage(
 
 
 def test_a_worker_of_ray_train_leaves_what_it_held(tmp_path):
-    (tmp_path / PEAK_FILE).write_text(f"{2 * GIB} 0", encoding="ascii")
+    (tmp_path / PEAK_FILES.replace("*", "0")).write_text(f"{2 * GIB} 0", encoding="ascii")
     found, told = ended(MemoryRecord(), tmp_path, "sft", planned("stage worker", gib=None))
     assert found == {"stage worker": {"held_gib": 2.0}}
     assert told == ["sft: memory, planned / held at most, GiB: stage worker ? / 2.0"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rl_empathy.config.sections import RewardModelingConfig
+from rl_empathy.config.sections import RewardModelingConfig, StageWorkerConfig
 from rl_empathy.data.loading import COUNTS, DataSet
 from rl_empathy.engines.echo_earnings import Earnings
 from rl_empathy.engines.embedding import RewardModel, SentenceEncoder
@@ -68,8 +68,7 @@ def run_after_its_last_step(folder: Path, config: RewardModelingConfig, **earned
         seed=0,
         folder=folder,
         log=MetricsLog(folder / "metrics.jsonl"),
-        num_cpus=1,
-        num_gpus=0,
+        worker=StageWorkerConfig(num_cpus=1),
     )
 
 
