@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at, section_keys
+from rl_empathy.config.public_sets import PUBLIC_SETS
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.source import Problem, Source
 from rl_empathy.config.yaml_lines import parse, yaml_text
@@ -184,7 +185,15 @@ def _missing_files(source: Source) -> Iterator[Problem]:
             is_local = is_local or Path(value).suffix in _DATA_SUFFIXES
         if is_local and path != ("run", "directory") and not os.path.exists(value):
             where = "" if os.path.isabs(value) else f" (looked from {Path.cwd()})"
-            yield Problem(source.origin(path), dotted(path), f"there is no {value!r}{where}")
+            fetch = _how_to_fetch(source.data or {}) if path == ("data", "train") else ""
+            yield Problem(source.origin(path), dotted(path), f"there is no {value!r}{where}{fetch}")
+
+
+def _how_to_fetch(data: dict[str, Any]) -> str:
+    """Of data that a run file names as a public set: where that is."""
+    name = data["data"].get("format")
+    where = PUBLIC_SETS.get(name) if isinstance(name, str) else None
+    return f"; fetch {name} from {where} and set data.train=PATH" if where else ""
 
 
 def _validation_problems(error: ValidationError, source: Source) -> list[Problem]:

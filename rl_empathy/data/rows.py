@@ -12,14 +12,13 @@ two are required. Values of metadata may be text, numbers or booleans, and are k
 
 import difflib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rl_empathy.data.text import is_missing
 from rl_empathy.errors import DataError
+from rl_empathy.observability.disk import whole_file
 from rl_empathy.observability.shown import shown
 from rl_empathy.types import Message, Reference, Row, Trace
 
@@ -71,21 +70,10 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
-    """Write to a temporary file beside `path` (readable by its owner only), then rename.
-
-    A character that UTF-8 has no bytes for, such as half an emoji, is written as JSON's own escape.
-    """
+    """Write JSON lines, readable by their owner only: the file is whole or as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(data, ensure_ascii=False) + "\n" for data in objects)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.writelines(json.dumps(data, ensure_ascii=False) + "\n" for data in objects)
 
 
 def _fail(where: str, field: str, problem: str, value: object) -> NoReturn:

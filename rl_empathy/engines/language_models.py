@@ -1,7 +1,6 @@
 """Causal language models of transformers: loaded whole and without dropout, or refused by name; saved and read back."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from rl_empathy.algorithms.logprobs import logits_logprobs
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.errors import ModelError
+from rl_empathy.observability.disk import whole_folder
 
 MAX_ROUNDING = 1e-3
 """Largest difference of a log-prob in float32 that counts as rounding, nats."""
@@ -183,18 +183,10 @@ def save_language_model(
     """
     from transformers import AutoTokenizer
 
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        model.save_pretrained(temporary, state_dict=dict(weights))
-        compare_saved(temporary, logprobs, architecture(model))
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with whole_folder(folder) as written:
+        model.save_pretrained(written, state_dict=dict(weights))
+        compare_saved(written, logprobs, architecture(model))
+        AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(written)
 
 
 def compare_saved(folder: Path, logprobs: Tensor, name: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,6 +20,7 @@ from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.training import TrainingEngine
 from rl_empathy.errors import ModelError
+from rl_empathy.observability.disk import whole_folder
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -79,19 +79,16 @@ def starting_model(
     fit = fitted(chat, config, section, delimiters, date.today()) if chat else None
     if source and source.is_dir() and chat and fit and not own_template and is_fitting(chat, fit):
         return source
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    if config.from_scratch is not None:
-        make_from_scratch(config.from_scratch, temporary, [*texts, instruction], delimiters, seed, progress)
-        fit = fitted(folder_chat(temporary), config, section, delimiters, date.today())
-    elif source and source.is_dir():
-        link_weights(source, temporary)
-    elif source and chat:
-        convert_gguf(source, temporary, adds_bos=chat.adds_bos)
-    assert fit is not None
-    write_chat(fit, wanted, temporary, tokenizer_from=source if source and source.is_dir() else temporary)
-    temporary.rename(folder)
+    with whole_folder(folder) as made:
+        if config.from_scratch is not None:
+            make_from_scratch(config.from_scratch, made, [*texts, instruction], delimiters, seed, progress)
+            fit = fitted(folder_chat(made), config, section, delimiters, date.today())
+        elif source and source.is_dir():
+            link_weights(source, made)
+        elif source and chat:
+            convert_gguf(source, made, adds_bos=chat.adds_bos)
+        assert fit is not None
+        write_chat(fit, wanted, made, tokenizer_from=source if source and source.is_dir() else made)
     return folder
 
 

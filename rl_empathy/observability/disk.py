@@ -6,23 +6,70 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from typing import TextIO
 
 from rl_empathy.errors import RunDirectoryError
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file so that a kill leaves the old or the new content, on disk before this returns."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Write a file that takes its name when the block has ended well, readable by its owner only.
+
+    A kill or an error leaves the old content or the new, which is on disk before the block is left. What UTF-8 has no
+    bytes for, such as half an emoji, is written as an escape.
+    """
+    temporary = _beside(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.fsync(folder)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace the content of a file; see `whole_file`."""
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that takes its name when the block has ended well; otherwise nothing changes.
+
+    A folder of that name makes way; who has its files open keeps them.
+    """
+    temporary, old = _beside(path), path.with_name(f"{path.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
 
 
 @contextmanager

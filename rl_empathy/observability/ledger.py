@@ -8,6 +8,7 @@ from typing import Any
 
 from rl_empathy.algorithms.ledger import Entry, Event, advance
 from rl_empathy.errors import LedgerError
+from rl_empathy.observability.disk import whole_file
 from rl_empathy.types import Occurrence
 
 
@@ -106,11 +107,9 @@ class Ledger:
         self._counts = Counter({"ledger/duplicates": len(entries) - len(self._entries)})
         for entry in self._entries.values():
             self._count(entry, +1)
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with whole_file(self._path) as file:
             for occurrence, entry in sorted(self._entries.items(), key=lambda pair: (pair[1].step, pair[0])):
                 file.write(_line(occurrence, _ending(entry)))
-        temporary.replace(self._path)
 
     def _count(self, entry: Entry, change: int) -> None:
         self._counts["ledger/retried"] += change * entry.retries

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rl_empathy.observability.disk import write_whole
+
 METRICS = "metrics.jsonl"
 Sink = Callable[[Mapping[str, Any]], None]
 
@@ -43,9 +45,7 @@ class MetricsLog:
             return 0
         lines = self._path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         kept = [line for line in lines if _survives(line, stage, step)]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(self._path)
+        write_whole(self._path, "".join(f"{line}\n" for line in kept))
         return len(lines) - len(kept)
 
 

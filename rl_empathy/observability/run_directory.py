@@ -21,7 +21,7 @@ from rl_empathy.config.loading import dump_run_file, load_run_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.stage_table import folder_of, stage_of, stages_that_give
 from rl_empathy.errors import ConfigError, RunDirectoryError
-from rl_empathy.observability.disk import disk_errors, write_durably
+from rl_empathy.observability.disk import disk_errors, write_whole
 from rl_empathy.observability.run_lock import RunLock
 
 CONFIG, RESULT, DATA, TRAINED_WITH = "config.yaml", "result.json", "data.sha256", "trained_with.yaml"
@@ -73,7 +73,7 @@ class RunDirectory:
                 before = _config_before(path, run_file, allow_config_change=allow_config_change)
                 change = _reopened(path, before, run_file) if before else Reopened()
                 resumed = (path / CONFIG).exists()
-                write_durably(path / CONFIG, dump_run_file(run_file))
+                write_whole(path / CONFIG, dump_run_file(run_file))
                 made = cls(path, run_file, lock, resumed=resumed)
                 made._reopen(change)
             except BaseException:
@@ -96,7 +96,7 @@ class RunDirectory:
     def begin_stage(self, name: str) -> None:
         """Put down the run file with which a stage is trained from here on."""
         with disk_errors(self.path):
-            write_durably(self.stage(name) / TRAINED_WITH, dump_run_file(self._run_file))
+            write_whole(self.stage(name) / TRAINED_WITH, dump_run_file(self._run_file))
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +113,7 @@ class RunDirectory:
     def _log_folder(self) -> Path:
         folder = self.path / "logs" / f"attempt_{self.attempt:02d}"
         folder.mkdir(parents=True)
-        write_durably(folder / CONFIG, dump_run_file(self._run_file))
+        write_whole(folder / CONFIG, dump_run_file(self._run_file))
         return folder
 
     def require_same_data(self, sha256: str, source: str, *, allow_change: bool) -> None:
@@ -141,7 +141,7 @@ class RunDirectory:
                     f"(sha256 {before[:12]}… -> {sha256[:12]}…); start with --allow-config-change to go on with "
                     "the new rows, or with --fresh to begin anew"
                 )
-            write_durably(path, sha256 + "\n")
+            write_whole(path, sha256 + "\n")
 
     def require_same_split(
         self, held_out: Sequence[str], kept_together: Sequence[tuple[str, str, str]], *, allow_change: bool
@@ -168,7 +168,7 @@ class RunDirectory:
                     "version of this program splits the same data otherwise; go on with that version, begin anew with "
                     "--fresh, or start with --allow-config-change, which trains on rows that were held out"
                 )
-            write_durably(path, text + "\n")
+            write_whole(path, text + "\n")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage, which exists; that of evaluate is called evaluation."""
@@ -200,7 +200,7 @@ class RunDirectory:
         """Put down that a stage is finished; from now on a resume skips it."""
         text = json.dumps(dict(result), indent=1, ensure_ascii=False) + "\n"
         with disk_errors(self.path):
-            write_durably(self.stage(name) / RESULT, text)
+            write_whole(self.stage(name) / RESULT, text)
 
     def summary(self) -> list[str]:
         """What is there, a line each: the attempt, every stage of the run, and the metrics."""

@@ -14,6 +14,7 @@ from rl_empathy.evaluation.measures.own import own_measures
 from rl_empathy.evaluation.report import ModelEvaluation, to_json
 from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.observability.disk import write_whole
 from rl_empathy.observability.run_directory import DATA, SPLIT
 from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.context import RunContext
@@ -60,7 +61,7 @@ def write_report(
     path = context.directory.stage("evaluate") / f"{name}.json"
     read = {"file_sha256": context.data.sha256, "counts": dict(context.data.counts)}
     report = to_json(evaluations, rows, data=read, settings=settings)
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(path, json.dumps(report, indent=1, ensure_ascii=False))
     remarks = [f"{key.replace('_', ' ')}: {value}" for key, value in _flat(settings)]
     tables = {
         every: comparison_table(

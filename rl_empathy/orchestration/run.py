@@ -17,6 +17,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.stage_table import stage_of
 from rl_empathy.errors import Stopped
 from rl_empathy.observability.curves import curves
+from rl_empathy.observability.disk import whole_folder
 from rl_empathy.observability.metrics import METRICS
 from rl_empathy.observability.streams import go_on_unseen
 from rl_empathy.orchestration.base_model import base_model
@@ -133,12 +134,5 @@ async def _carry_out(context: RunContext, name: str, artifacts: Artifacts) -> di
 
 def _release(path: Path, model: Path) -> None:
     """Copy the last policy to `model/`, the folder that is served."""
-    released = path / "model"
-    temporary, old = path / "model.tmp", path / "model.old"
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(model, temporary)
-    if released.exists():
-        released.rename(old)  # a server that reads it keeps its files until it ends
-    temporary.rename(released)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(path / "model") as released:  # a server that reads it keeps its files until it ends
+        shutil.copytree(model, released, dirs_exist_ok=True)

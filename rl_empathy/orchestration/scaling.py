@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rl_empathy.errors import RunDirectoryError
-from rl_empathy.observability.disk import write_durably
+from rl_empathy.observability.disk import write_whole
 from rl_empathy.observability.run_directory import RESULT
 
 BY_HAND = "rollout_workers.json"
@@ -111,4 +111,4 @@ def ask_by_hand(run: Path, workers: int | None) -> None:
     if workers is None:
         (run / BY_HAND).unlink(missing_ok=True)
     else:
-        write_durably(run / BY_HAND, json.dumps({"rollout_workers": workers}) + "\n")
+        write_whole(run / BY_HAND, json.dumps({"rollout_workers": workers}) + "\n")

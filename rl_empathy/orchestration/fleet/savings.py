@@ -8,7 +8,7 @@ from typing import Any
 
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import OutOfMemoryError
-from rl_empathy.observability.disk import write_durably
+from rl_empathy.observability.disk import write_whole
 
 FILE = "memory.json"
 MICROBATCH, SEQUENCES = "grpo.microbatch_tokens", "cluster.rollout_workers.max_running_sequences"
@@ -90,7 +90,7 @@ class Savings:
             ) from error
         self._ran_out[role] = str(error)
         done = [text for key in _HALVED[kind] if (text := self._halve(key))]
-        write_durably(self._path, json.dumps(self._record(), indent=1, ensure_ascii=False) + "\n")
+        write_whole(self._path, json.dumps(self._record(), indent=1, ensure_ascii=False) + "\n")
         return f"{' and '.join(done) or 'Nothing more is halved'}; what is computed stays the same. {smaller}"
 
     def _halve(self, key: str) -> str | None:
