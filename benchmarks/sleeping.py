@@ -51,6 +51,7 @@ from rl_empathy.types import (
     Resumed,
     RolloutGroup,
     Row,
+    Updated,
     VersionSpan,
 )
 
@@ -193,7 +194,7 @@ class SleepingTrainer:
         has_reference: bool,
         microbatch_tokens: int,
         *payloads: RolloutGroup,
-    ) -> dict[str, float]:
+    ) -> Updated:
         time.sleep(self._update_s)
         staleness = [self._version.number - group.admitted.number for group in payloads[: len(rewards)]]
         with self._trained.open("a") as file:
@@ -204,11 +205,9 @@ class SleepingTrainer:
                 )
                 file.write("\n")
         self._version = PolicyVersion(self._version.attempt, self._version.number + 1)
-        return {
-            "policy/loss": 0.0,
-            "staleness/max": float(max(staleness)),
-            "time/trainer_busy_s": self._update_s,
-        }
+        return Updated(
+            metrics={"policy/loss": 0.0, "staleness/max": float(max(staleness))}, busy_s=self._update_s
+        )
 
     def weights(self) -> tuple[None, PolicyVersion]:
         return None, self._version

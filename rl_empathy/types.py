@@ -234,6 +234,15 @@ class GroupRewards:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """What the policy trainer did in a step."""
+
+    metrics: dict[str, float]
+    busy_s: float
+    """Seconds for which its process updated, and copied weights and checkpoints, since the step before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """What the driver takes up again from a checkpoint; empty at a run's first start."""
 

@@ -18,6 +18,7 @@ from rl_empathy.types import (
     Prompt,
     RolloutGroup,
     Row,
+    Updated,
     VersionSpan,
 )
 
@@ -216,12 +217,12 @@ class RecordingTrainer:
         self.scores: list[float | None] = []
         self._update_s = update_s
 
-    async def update(self, groups) -> dict[str, float]:
+    async def update(self, groups) -> Updated:
         self.trained.append(tuple(group.header.occurrence for group in groups))
         self.staleness += [self.version.number - group.header.oldest.number for group in groups]
         await asyncio.sleep(self._update_s)
         self.version = replace_number(self.version, self.version.number + 1)
-        return {"policy/loss": 0.0, "time/trainer_busy_s": self._update_s}
+        return Updated(metrics={"policy/loss": 0.0}, busy_s=self._update_s)
 
     def microbatch_tokens(self) -> int:
         return 4096

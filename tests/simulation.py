@@ -43,6 +43,7 @@ from rl_empathy.types import (
     Pulse,
     Resumed,
     RolloutGroup,
+    Updated,
     VersionSpan,
 )
 from tests.fakes import LocalFleet, make_rewards, make_row
@@ -299,14 +300,14 @@ class Trainer(Process):
 
     async def update(
         self, rewards: Any, has_reference: bool, microbatch_tokens: int, *payloads: Any
-    ) -> dict[str, float]:
+    ) -> Updated:
         groups, references = payloads[: len(rewards)], payloads[len(rewards) :]
         assert [o for _, o in references] == [group.prompt.occurrence for group in groups]
         await self.spend(self.update_s)
         self.trained += [Trained(group, self.version) for group in groups]
         self.version = PolicyVersion(self.version.attempt, self.version.number + 1)
         self.names.append(self.version)
-        return {"policy/loss": 0.0, "time/trainer_busy_s": 0.0}
+        return Updated(metrics={"policy/loss": 0.0}, busy_s=0.0)
 
     async def weights(self) -> Any:
         await self.spend(0.2)

@@ -26,7 +26,7 @@ from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.memory import GIB, available_bytes, own_pulse
 from rl_empathy.observability.role_log import divert_output
 from rl_empathy.schema import OutputSchema
-from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup
+from rl_empathy.types import GroupRewards, PolicyVersion, Pulse, Resumed, RolloutGroup, Updated
 
 ROOM_FOR_COPY = 0.5
 """Share of the free memory that a copy for a checkpoint may take: the next update needs some as well."""
@@ -129,7 +129,7 @@ class PolicyTrainer:
         has_reference: bool,
         microbatch_tokens: int,
         *payloads: RolloutGroup | np.ndarray,
-    ) -> dict[str, float]:
+    ) -> Updated:
         """Make one step's updates; the weights are then those of the next version.
 
         Args:
@@ -139,8 +139,7 @@ class PolicyTrainer:
             *payloads: The groups, then the reference log-probs.
 
         Returns:
-            Metrics of the step. `time/trainer_busy_s` is how long this process updated and copied weights and
-            checkpoints since the update before.
+            What it did.
         """
         started = time.monotonic()
         self._engine.microbatch_tokens = microbatch_tokens
@@ -159,11 +158,12 @@ class PolicyTrainer:
         trained = sum(len(c.token_ids) for group in groups for c in group.completions)
         update_s = time.monotonic() - started
         busy_s, self._copying_s = update_s + self._copying_s, 0.0
-        return metrics | {
+        times = {
             "time/update_s": update_s,
             "time/trainer_busy_s": busy_s,
             "tokens/trained_per_s": trained / update_s,
         }
+        return Updated(metrics=metrics | times, busy_s=busy_s)
 
     def _compare_with_vllm(self, groups: list[RolloutGroup]) -> None:
         """Once with the weights of a folder; and once with trained ones, where a group comes that they wrote: in a

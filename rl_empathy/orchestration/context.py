@@ -13,6 +13,7 @@ from rl_empathy.data.conversations import prompt_token_ids, schema_beside
 from rl_empathy.data.loading import DataSet
 from rl_empathy.engines.model_folders import load_tokenizer
 from rl_empathy.errors import DataError
+from rl_empathy.evaluation.tfidf import TfidfSimilarity
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.observability.progress import Progress
 from rl_empathy.observability.run_directory import RunDirectory
@@ -24,8 +25,8 @@ from rl_empathy.types import PolicyVersion, Row
 
 
 @dataclass(kw_only=True)
-class StartedRoles:
-    """The roles that outlive a stage, each started when it is first wanted; see `roles`."""
+class Started:
+    """What outlives a stage, each made when it is first wanted; see `roles`."""
 
     workers: RolloutWorkers | None = None
     workers_hold: tuple[Any, ...] = ()
@@ -33,6 +34,8 @@ class StartedRoles:
     reward_model: RestartableRole | None = None
     reward_model_reads: tuple[Any, ...] = ()
     """The tokenizer and the output schema by which it reads completions."""
+    tfidf: TfidfSimilarity | None = None
+    """Likeness to the post, where no encoder is at hand."""
 
 
 @dataclass(kw_only=True)
@@ -46,11 +49,10 @@ class RunContext:
     progress: Progress
     stop: StopSignal = field(default_factory=StopSignal)
     tokenizer: Any = None
-    cache: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
     """The plan of the run, once its cluster is known."""
     memory: MemoryRecord = field(default_factory=MemoryRecord)
-    started: StartedRoles = field(default_factory=StartedRoles)
+    started: Started = field(default_factory=Started)
     _loads: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _told: set[str] = field(default_factory=set)
 

@@ -179,8 +179,8 @@ async def _write(
     config, size = context.run_file.evaluate, max(1, len(asked))
     if context.run_file.run.deterministic:
         # A worker begins when its share of a cohort is there: as much as it runs at once, so that none queues.
-        running = len(workers.roster) * context.run_file.cluster.rollout_workers.max_running_sequences
-        size = max(len(workers.roster), running // config.num_completions)
+        running = workers.num_expected * context.run_file.cluster.rollout_workers.max_running_sequences
+        size = max(workers.num_expected, running // config.num_completions)
     cohorts = [asked[start : start + size] for start in range(0, len(asked), size)]
     answered = itertools.count(1)
 
@@ -248,6 +248,6 @@ def _tfidf_similarities(context: RunContext, group: RolloutGroup) -> list[float 
 
 
 def _tfidf(context: RunContext) -> TfidfSimilarity:
-    if "tfidf" not in context.cache:
-        context.cache["tfidf"] = TfidfSimilarity([row.post for row in context.data.train])
-    return context.cache["tfidf"]  # type: ignore[no-any-return]
+    if context.started.tfidf is None:
+        context.started.tfidf = TfidfSimilarity([row.post for row in context.data.train])
+    return context.started.tfidf

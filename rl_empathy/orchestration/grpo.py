@@ -6,7 +6,6 @@ prompts ──> rollout workers ──> reward model ──> group buffer ──
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from rl_empathy.observability.rollout_metrics import rollout_metrics
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.rollouts import Rollouts, still_valid
+from rl_empathy.orchestration.step_times import StepClock
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
 from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, Resumed, RolloutGroup
@@ -152,7 +152,7 @@ async def run_grpo(
         rollouts.start(show)
         clock, checkpoints = StepClock(), Checkpoints(fleet, prompts, ledger, buffer)
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
-            with clock.measured("time/wait_for_groups_s"):
+            with clock.waiting("groups"):
                 taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
                 groups = await stop.unless_set(taking, cancel=not in_rounds)
             if groups is None:
@@ -162,21 +162,24 @@ async def run_grpo(
                     f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
                 )
             with keeping(groups, buffer, kept):
-                report = await fleet.trainer.update(groups)
+                updated = await fleet.trainer.update(groups)
             ledger.trained([group.header.occurrence for group in groups], step=step)
-            with clock.measured("time/wait_for_publish_s"):
+            with clock.waiting("publish"):
                 await publisher.ended()
             # Only when the workers hold the new policy may prompts start on it; the next update may before.
             await publisher.publish(then=partial(buffer.release_slots, len(groups)))
             dropped = buffer.dropped_in_take()
-            speed = clock.end_step([*groups, *dropped], busy_s=report["time/trainer_busy_s"])
-            speed |= publisher.metrics()
+            times = clock.end_step([*groups, *dropped], busy_s=updated.busy_s)
             seen = rollout_metrics(scored(groups), scored(dropped))
-            log.write("grpo", step, seen, report, speed, ledger.metrics(), fleet.metrics())
-            fleet.rescale(speed)  # before they begin to load: one that does cannot be taken away
-            checkpoints.seen(seen["reward/mean"])
+            log.write(
+                "grpo", step, seen, updated.metrics, times.metrics(), publisher.metrics(), ledger.metrics(),
+                fleet.metrics(),
+            )  # fmt: skip
+            # Before the workers begin to load: one that does cannot be taken away.
+            fleet.rescale(trainer_waits=times.trainer_waits, rollout_idle=publisher.rollout_idle)
+            checkpoints.seen([*groups, *dropped])
             if step % config.checkpoint_every == 0 or step == config.num_steps:
-                with clock.measured("time/checkpoint_s"):
+                with clock.waiting("checkpoint"):
                     await checkpoints.copy()
                 tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
         rollouts.stop()
@@ -232,11 +235,14 @@ class Checkpoints:
         self._ledger = ledger
         self._buffer = buffer
         self._rewards: list[float] = []
+        self._has_steps = False
         self._score: float | None = None
 
-    def seen(self, reward: float) -> None:
+    def seen(self, groups: Sequence[GroupHandle]) -> None:
         """Count the mean reward of a step: that of all since the last copy tells how good a checkpoint is."""
-        self._rewards.append(reward)
+        if rewards := [total for group in groups if group.rewards for total in group.rewards.valid]:
+            self._rewards.append(fmean(rewards))
+        self._has_steps = True
 
     async def copy(self) -> None:
         """Have the trainer copy its weights, where the prompts stand, the ledger, and groups that wait for it."""
@@ -248,44 +254,7 @@ class Checkpoints:
             "opened": [list(occurrence) for occurrence in opened if occurrence not in kept],
             "ledger": self._ledger.state(),
         }
-        if self._rewards:  # else it is the step of the copy before
-            rewards = [reward for reward in self._rewards if math.isfinite(reward)]
-            self._rewards, self._score = [], fmean(rewards) if rewards else None
+        if self._has_steps:  # else it is the step of the copy before
+            self._score = fmean(self._rewards) if self._rewards else None
+            self._rewards, self._has_steps = [], False
         await self._fleet.trainer.snapshot(state, finished, self._score)
-
-
-class StepClock:
-    """Times the steps, each from the end of the one before."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._started: float = asyncio.get_running_loop().time()
-        self._parts = dict.fromkeys(
-            ("time/checkpoint_s", "time/wait_for_groups_s", "time/wait_for_publish_s"), 0.0
-        )
-
-    @contextmanager
-    def measured(self, part: str) -> Iterator[None]:
-        """Time a part of the step; the copy for a checkpoint belongs to the step after it."""
-        began = asyncio.get_running_loop().time()
-        yield
-        self._parts[part] += asyncio.get_running_loop().time() - began
-
-    def end_step(self, groups: Sequence[GroupHandle], *, busy_s: float) -> dict[str, float]:
-        """Metrics of the step; the next one begins.
-
-        Args:
-            groups: Trained in it or dropped.
-            busy_s: For which the trainer's process worked; in all the rest it idled, whatever it waited for.
-        """
-        step_s = asyncio.get_running_loop().time() - self._started
-        tokens = sum(length for group in groups for length in group.header.completion_tokens)
-        parts = self._parts
-        self._begin()
-        return parts | {
-            "time/step_s": step_s,
-            "idle/trainer_fraction": max(0.0, 1 - busy_s / step_s),
-            "tokens/generated_per_s": tokens / step_s,
-        }

@@ -46,6 +46,8 @@ class Publisher:
         self._stop = stop
         self._bringing: asyncio.Task[None] | None = None
         self._metrics: dict[str, float] = {}
+        self.rollout_idle: float | None = None
+        """Share of the time between the last two publishes in which a worker had nothing to write, in the mean."""
         self._busy_s: dict[str, float] = {}
         self._ready = 0
         self._last = self._now()
@@ -103,9 +105,11 @@ class Publisher:
             "time/pause_s": max((report["pause_s"] for report in reports.values()), default=0.0),
         }
         both = busy.keys() & self._busy_s.keys()  # one that was late has no beginning to count from
+        self.rollout_idle = None
         if both:
             share = sum(busy[process] - self._busy_s[process] for process in both) / len(both)
-            self._metrics["idle/rollout_fraction"] = max(0.0, 1 - share / max(1e-9, now - self._last))
+            self.rollout_idle = max(0.0, 1 - share / max(1e-9, now - self._last))
+            self._metrics["idle/rollout_fraction"] = self.rollout_idle
         self._busy_s, self._last = busy, now
         then()
 

@@ -9,8 +9,7 @@ loads             how rollout workers get weights
 ranks             several processes that are one role
 restarts          roles that die are started anew, within a budget
 savings           what is halved when a role runs out of memory
-roster            which rollout workers there are
-rollout_workers   all rollout workers seen as one
+workers           the rollout workers: their states, who is there, which weights they hold
 scorers           the reward model and the reference model
 policy_trainer    the policy trainer, and the version it holds
 tracker           W&B beside the run
@@ -24,7 +23,6 @@ from rl_empathy.orchestration.fleet.fleet import Fleet
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
 from rl_empathy.orchestration.fleet.restarts import RestartableRole, RestartBudget
-from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.fleet.savings import Savings
 from rl_empathy.orchestration.fleet.scorers import (
     NoReferenceModel,
@@ -33,6 +31,7 @@ from rl_empathy.orchestration.fleet.scorers import (
     ShuffledRewards,
 )
 from rl_empathy.orchestration.fleet.tracker import TrackerHandle
+from rl_empathy.orchestration.fleet.workers import RolloutWorkers
 
 __all__ = [
     "Fleet",

@@ -1,6 +1,5 @@
 """The roles of a GRPO run."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +9,7 @@ from ray import ObjectRef
 from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.policy_trainer import PolicyTrainerHandle
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
-from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.fleet.workers.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.scaling import Scaler
 from rl_empathy.types import GroupHeader, GroupRewards, RolloutGroup
 
@@ -45,14 +44,17 @@ class Fleet:
             "policy/microbatch_tokens": float(self.trainer.microbatch_tokens()),
         }
 
-    def rescale(self, step: Mapping[str, float]) -> None:
-        """Start or take away rollout workers, if the metrics of a step say so; the first one has too few of them."""
-        if self.scaler is None or "idle/rollout_fraction" not in step:
+    def rescale(self, *, trainer_waits: float, rollout_idle: float | None) -> None:
+        """Start or take away rollout workers, if a step says so.
+
+        Args:
+            trainer_waits: Share of the step for which the trainer waited for groups.
+            rollout_idle: Share of it for which the workers had nothing to write; None: nobody knows yet.
+        """
+        if self.scaler is None or rollout_idle is None:
             return
         decision = self.scaler.decide(
-            len(self.rollout_workers.roster),
-            trainer_waits=step["time/wait_for_groups_s"] / step["time/step_s"],
-            rollout_idle=step["idle/rollout_fraction"],
+            self.rollout_workers.num_expected, trainer_waits=trainer_waits, rollout_idle=rollout_idle
         )
         if decision:
             self.rollout_workers.roster.scale_to(*decision)

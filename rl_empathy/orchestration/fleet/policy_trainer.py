@@ -14,7 +14,7 @@ from rl_empathy.orchestration.fleet.group_handle import GroupHandle
 from rl_empathy.orchestration.fleet.ranks import Ranks
 from rl_empathy.orchestration.fleet.references import hear_errors
 from rl_empathy.orchestration.fleet.restarts import LOST, RestartBudget, start_anew
-from rl_empathy.types import PolicyVersion, Resumed
+from rl_empathy.types import PolicyVersion, Resumed, Updated
 
 
 class PolicyTrainerHandle:
@@ -72,12 +72,12 @@ class PolicyTrainerHandle:
         cause = error.__cause__ if isinstance(error.__cause__, OutOfMemoryError) else error
         self._ranks = await start_anew(self._ranks, self._start, self._budget, cause)
 
-    async def update(self, groups: Sequence[GroupHandle]) -> dict[str, float]:
+    async def update(self, groups: Sequence[GroupHandle]) -> Updated:
         """Train on groups; the trainer then holds the next version."""
         self._idle.clear()
         rewards = [group.rewards for group in groups]
         references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
-        metrics = await self._call(
+        updated = await self._call(
             lambda actor: actor.update.remote(
                 rewards,
                 bool(references),
@@ -90,7 +90,7 @@ class PolicyTrainerHandle:
         )
         self.version = PolicyVersion(self.version.attempt, self.version.number + 1)
         self._idle.set()
-        return metrics  # type: ignore[no-any-return]
+        return updated  # type: ignore[no-any-return]
 
     async def weights(self) -> "ObjectRef[Any]":
         """The weights now held, as a reference into the object store, where they are when this returns."""

@@ -14,11 +14,11 @@ from rl_empathy.data.prompts import PromptStream
 from rl_empathy.errors import RoleDiedError, Stopped, TrainerLostError, TrainingError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.orchestration.fleet import ShuffledRewards
+from rl_empathy.orchestration.fleet import GroupHandle, ShuffledRewards
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.grpo import Checkpoints, run_grpo, take_up
 from rl_empathy.orchestration.stop import StopSignal
-from rl_empathy.types import Occurrence, PolicyVersion, Resumed
+from rl_empathy.types import GroupHeader, Occurrence, PolicyVersion, Resumed
 from tests.fakes import (
     AlternatingRewards,
     DyingWorkers,
@@ -344,6 +344,11 @@ def test_groups_that_were_dropped_were_generated_as_well(tmp_path):
     assert tokens == pytest.approx(groups * each)
 
 
+def rewarded(*totals: float | None) -> GroupHandle:
+    header = GroupHeader.of(make_group(size=len(totals)), worker="", sample_s=None)
+    return GroupHandle(header=header, payload=None).scored(make_rewards(*totals), None)
+
+
 def test_a_step_that_is_copied_twice_keeps_its_score(tmp_path):
     """As by a stop that is heard right after a checkpoint."""
     ledger = Ledger(tmp_path / "ledger.jsonl")
@@ -357,11 +362,11 @@ def test_a_step_that_is_copied_twice_keeps_its_score(tmp_path):
 
     async def go():
         await checkpoints.copy()
-        for reward in (1.0, 2.0):
-            checkpoints.seen(reward)
+        checkpoints.seen([rewarded(0.0, 2.0)])
+        checkpoints.seen([rewarded(1.0), rewarded(3.0, None)])
         await checkpoints.copy()
         await checkpoints.copy()
-        checkpoints.seen(float("nan"))
+        checkpoints.seen([rewarded(None, None)])
         await checkpoints.copy()
 
     asyncio.run(go())

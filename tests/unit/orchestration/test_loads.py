@@ -9,7 +9,7 @@ from typing import ClassVar
 from rl_empathy.config.sections import DeadlinesConfig, RestartsConfig
 from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
-from rl_empathy.orchestration.fleet.rollout_workers import RolloutWorkers
+from rl_empathy.orchestration.fleet.workers.rollout_workers import RolloutWorkers
 from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.types import PolicyVersion
 from tests.fakes import endless
@@ -101,7 +101,7 @@ def test_a_worker_that_comes_later_gets_the_weights_anew():
         told: list[str] = []
         workers, trainer = workers_of(0.1, 0.1, told=told), Trainer()
         await publish(workers, trainer)
-        workers.roster.lost(workers.roster.ready()[1], RoleDiedError("it is gone"))
+        workers.roster.lost(workers.attendance.ready()[1], RoleDiedError("it is gone"))
         assert workers.num_ready == 1
         await asyncio.sleep(5.05)
         assert Published.count() == 1, "it loads"
@@ -121,7 +121,7 @@ def test_a_worker_that_comes_during_an_update_gets_what_it_makes():
         workers, trainer = workers_of(0.1, 0.1, told=[]), Trainer()
         await publish(workers, trainer)
         trainer.idle.clear()
-        workers.roster.lost(workers.roster.ready()[1], RoleDiedError("it is gone"))
+        workers.roster.lost(workers.attendance.ready()[1], RoleDiedError("it is gone"))
         await asyncio.sleep(20)
         assert (workers.num_ready, trainer.asked) == (1, 0)
         trainer.version = PolicyVersion(1, 2)

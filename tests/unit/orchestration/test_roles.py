@@ -8,7 +8,7 @@ import pytest
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.errors import RoleDiedError
 from rl_empathy.orchestration import roles
-from rl_empathy.orchestration.context import StartedRoles
+from rl_empathy.orchestration.context import Started
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
 from rl_empathy.orchestration.memory_record import MemoryRecord
 from tests.fakes import endless
@@ -42,7 +42,7 @@ def test_a_reward_model_is_told_that_its_terms_have_worked_only_when_they_have(
             schema=None,
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=lambda text: None),
-            started=StartedRoles(),
+            started=Started(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
         await roles.reward_model(context, tokenizer=model, reward_models={})
@@ -77,7 +77,7 @@ def test_the_answer_term_is_left_out_and_told_of_where_no_stage_has_made_a_rewar
             schema=None,
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=told.append),
-            started=StartedRoles(),
+            started=Started(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, told.append)
         made = {"reward_modeling": tmp_path} if has_reward_model else {}
@@ -107,7 +107,7 @@ def test_the_reward_model_reads_completions_by_the_tokenizer_and_the_schema_of_t
             directory=SimpleNamespace(path=tmp_path, logs=tmp_path, stage=lambda name: tmp_path),
             memory=MemoryRecord(),
             progress=SimpleNamespace(warning=lambda text: None),
-            started=StartedRoles(),
+            started=Started(),
         )
         context.budget = RestartBudget(context.run_file.cluster.restarts, lambda text: None)
         for tokenizer, context.schema in asked:
@@ -149,7 +149,7 @@ def test_an_engine_is_used_again_for_a_model_that_fits_it_and_ends_before_anothe
             run_file=load_run_file("configs/quickstart.yaml", ["cluster.rollout_workers={min: 1, max: 1}"]),
             directory=SimpleNamespace(logs=tmp_path),
             progress=SimpleNamespace(message=done.append, warning=done.append),
-            started=StartedRoles(),
+            started=Started(),
             max_model_tokens=64,
             savings={roles.SEQUENCES: 4},
             memory=SimpleNamespace(add=lambda role: role, look=look),

@@ -10,7 +10,8 @@ from rl_empathy.errors import ModelError, RoleDiedError, RoleTimeoutError, Weigh
 from rl_empathy.orchestration.fleet import RolloutWorkers
 from rl_empathy.orchestration.fleet.calls import Role
 from rl_empathy.orchestration.fleet.restarts import RestartBudget
-from rl_empathy.orchestration.fleet.roster import Roster
+from rl_empathy.orchestration.fleet.workers.attendance import Attendance
+from rl_empathy.orchestration.fleet.workers.roster import Roster
 from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.types import PolicyVersion
 from tests.fakes import endless
@@ -40,18 +41,20 @@ def roster_of(count, start, *, each_role=10, told, refusing="") -> Roster:
         if worker.role.name == refusing:
             raise WeightSyncError("the weights do not fit")
         worker.move("loaded")
-        roster.changed()
+        attendance.changed()
 
+    deadlines = DeadlinesConfig(workers_s=100, sample_s=1000)
+    attendance = Attendance([endless(f"rollout_worker_{i}") for i in range(count)], deadlines, told.append)
     roster = Roster(
-        [endless(f"rollout_worker_{i}") for i in range(count)],
+        attendance,
         start,
         join,
-        DeadlinesConfig(workers_s=100, sample_s=1000),
+        deadlines,
         RestartBudget(RestartsConfig(each_role=each_role), told.append),
         fixed=False,
         tell=told.append,
     )
-    for worker in roster.workers:
+    for worker in attendance.workers:
         worker.move("load")
         worker.move("loaded")
     return roster
@@ -62,13 +65,13 @@ def test_a_replacement_that_the_run_needs_is_started_until_it_is_up():
         told = []
         start = FailingStarts(2)
         roster = roster_of(1, start, told=told)
-        [leaving] = roster.workers
+        [leaving] = roster.attendance.workers
         leaving.role.asked_to_go = True
         roster.replace_leaving(())
-        await roster.until_enough("go on")
+        await roster.attendance.until_enough("go on")
         assert start.names == ["rollout_worker_1"] * 3
         assert leaving.role.is_ended
-        assert [str(worker) for worker in roster.workers] == ["rollout_worker_1 (ready)"]
+        assert [str(worker) for worker in roster.attendance.workers] == ["rollout_worker_1 (ready)"]
         assert told[1:] == [
             "rollout_worker_1 did not start. Starting rollout_worker_1 anew (restart 1)",
             "rollout_worker_1 did not start. Starting rollout_worker_1 anew (restart 2)",
@@ -81,12 +84,12 @@ def test_a_replacement_that_the_run_needs_is_started_until_it_is_up():
 def test_when_no_replacement_comes_up_the_run_ends_with_what_kept_it():
     async def run():
         roster = roster_of(1, FailingStarts(2), each_role=1, told=[])
-        roster.workers[0].role.asked_to_go = True
+        roster.attendance.workers[0].role.asked_to_go = True
         roster.replace_leaving(())
         with pytest.raises(
             RoleDiedError, match=r"rollout_worker_1 did not start\. .*each_role \(1\) is spent"
         ):
-            await roster.until_enough("go on")
+            await roster.attendance.until_enough("go on")
 
     run_virtually(run())
 
@@ -94,10 +97,10 @@ def test_when_no_replacement_comes_up_the_run_ends_with_what_kept_it():
 def test_a_wait_without_any_worker_ends_with_its_deadline():
     async def run():
         roster = roster_of(1, FailingStarts(100), each_role=100, told=[])
-        roster.workers[0].role.asked_to_go = True
+        roster.attendance.workers[0].role.asked_to_go = True
         roster.replace_leaving(())
         with pytest.raises(RoleTimeoutError, match=r"waited 100 s .*: none is left\. Their logs: logs"):
-            await roster.until_enough("go on")
+            await roster.attendance.until_enough("go on")
 
     run_virtually(run())
 
@@ -124,7 +127,7 @@ def test_a_worker_beyond_what_the_run_needs_that_cannot_load_is_told_of_and_left
         await asyncio.sleep(60)
         assert told[1:] == ["the weights do not fit", "Going on with 1 rollout workers"]
         assert start.roles[0].is_ended
-        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        assert [str(worker) for worker in roster.attendance.workers] == ["rollout_worker_0 (ready)"]
         roster.scale_to(2, "asked for")
         await asyncio.sleep(60)
         assert len(told) == 6, "another one is tried when it is wanted again"
@@ -194,8 +197,8 @@ def test_a_lost_worker_beyond_what_the_run_needs_costs_one_restart_and_leaves_it
         await asyncio.sleep(60)
         told.clear()
         start.failures = 3  # of which the one before is one
-        roster.lost(roster.ready()[1], RoleDiedError("it is gone"))
-        assert len(roster) == 2, "another one is on its way"
+        roster.lost(roster.attendance.ready()[1], RoleDiedError("it is gone"))
+        assert len(roster.attendance) == 2, "another one is on its way"
         await asyncio.sleep(60)
         assert told == [
             "it is gone. Starting rollout_worker_1 anew (restart 1)",
@@ -205,7 +208,7 @@ def test_a_lost_worker_beyond_what_the_run_needs_costs_one_restart_and_leaves_it
         for wanted in (2, 2):  # the first of these still finds no room
             roster.scale_to(wanted, "asked for")
             await asyncio.sleep(60)
-        assert len(roster.ready()) == 2
+        assert len(roster.attendance.ready()) == 2
         assert sum("restart" in text for text in told) == 1
 
     run_virtually(run())
@@ -216,7 +219,7 @@ def test_a_worker_whose_restarts_are_spent_is_told_of_though_the_run_goes_on():
         told = []
         roster = roster_of(2, FailingStarts(100), each_role=1, told=told)
         roster.scale_to(1, "asked for")
-        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        roster.lost(roster.attendance.ready()[0], RoleDiedError("it is gone"))
         await asyncio.sleep(60)
         assert "cluster.restarts.each_role (1) is spent" in told[-1]
 
@@ -234,15 +237,15 @@ def test_a_worker_whose_restarts_are_spent_is_not_counted_when_another_one_is_ne
         await asyncio.sleep(60)
         for name, failures in (("rollout_worker_0", 0), ("rollout_worker_0", 0), ("rollout_worker_2", 3)):
             start.failures = failures  # of all starts, the first two of which were made
-            [worker] = [worker for worker in roster.ready() if worker.role.name == name]
+            [worker] = [worker for worker in roster.attendance.ready() if worker.role.name == name]
             roster.lost(worker, RoleDiedError(f"{name} is gone"))
             await asyncio.sleep(5)
-            assert len(roster.ready()) == 2 - (name == "rollout_worker_2")
+            assert len(roster.attendance.ready()) == 2 - (name == "rollout_worker_2")
             await asyncio.sleep(60)
         assert "Going on with" not in " ".join(told)
         assert "cluster.restarts.each_role (1) is spent" in told[-1]
         with pytest.raises(RoleDiedError, match="rollout_worker_2"):
-            await roster.until_enough("publish")
+            await roster.attendance.until_enough("publish")
 
     run_virtually(run())
 
@@ -261,8 +264,8 @@ def test_a_model_that_cannot_be_loaded_again_at_once_is_tried_again():
             return endless(name)
 
         roster = roster_of(2, start, told=told)
-        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
-        await roster.until_enough("publish")
+        roster.lost(roster.attendance.ready()[0], RoleDiedError("it is gone"))
+        await roster.attendance.until_enough("publish")
         assert starts == ["rollout_worker_0"] * 3
         assert told[1] == "vLLM cannot load the model: no memory. Starting rollout_worker_0 anew (restart 2)"
 
@@ -312,7 +315,7 @@ def test_another_role_gets_its_place_before_a_worker_that_the_run_does_not_need(
         assert asyncio.get_running_loop().time() == 10
         assert told[1:] == ["rollout_worker_2 is not started: policy_trainer needs a place first"]
         await asyncio.sleep(100)
-        assert len(roster) == len(roster.ready()) == 2
+        assert len(roster.attendance) == len(roster.attendance.ready()) == 2
         roster.scale_to(3, "asked for again")
         await asyncio.sleep(60)
         assert told[-2:] == ["rollout_worker_2 found no place", "Going on with 2 rollout workers"]
@@ -327,14 +330,16 @@ def test_a_worker_that_the_run_does_not_need_makes_room_for_a_role_that_finds_no
         roster = roster_of(2, room, told=told)
         roster.scale_to(3, "asked for")
         await asyncio.sleep(10)
-        assert len(roster.ready()) == 3
-        roster.ready()[0].groups = roster.ready()[1].groups = 1  # it is the idle one that goes
+        assert len(roster.attendance.ready()) == 3
+        roster.attendance.ready()[0].groups = roster.attendance.ready()[1].groups = (
+            1  # it is the idle one that goes
+        )
         with pytest.raises(RoleTimeoutError):
             await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
         assert told[-1] == "3 -> 2 rollout workers: policy_trainer was not up in time, and may lack room"
         await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
         assert asyncio.get_running_loop().time() == 60
-        assert len(roster) == len(roster.ready()) == 2
+        assert len(roster.attendance) == len(roster.attendance.ready()) == 2
 
     run_virtually(run())
 
@@ -346,14 +351,18 @@ def test_a_worker_that_missed_the_publish_in_which_the_trainer_went_makes_room_a
         roster = roster_of(2, room, told=told)
         roster.scale_to(3, "asked for")
         await asyncio.sleep(10)
-        for worker in roster.workers:
+        for worker in roster.attendance.workers:
             worker.move("load")
             worker.move("miss")
-        roster.workers[0].groups = roster.workers[1].groups = 1  # the third has the place
+        roster.attendance.workers[0].groups = roster.attendance.workers[1].groups = (
+            1  # the third has the place
+        )
         with pytest.raises(RoleTimeoutError):
             await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
         await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
-        assert [str(worker) for worker in roster.workers] == [f"rollout_worker_{i} (stale)" for i in (0, 1)]
+        assert [str(worker) for worker in roster.attendance.workers] == [
+            f"rollout_worker_{i} (stale)" for i in (0, 1)
+        ]
 
     run_virtually(run())
 
@@ -367,7 +376,7 @@ def test_another_role_gets_its_place_before_the_successor_of_a_worker_that_the_r
         roster = roster_of(1, room, told=told)
         roster.scale_to(2, "asked for")
         await asyncio.sleep(10)
-        lost = roster.ready()[1]
+        lost = roster.attendance.ready()[1]
         lost.role.is_ended = True  # its place went with the node
         roster.lost(lost, RoleDiedError("it is gone"))
         await asyncio.sleep(0)
@@ -376,13 +385,13 @@ def test_another_role_gets_its_place_before_the_successor_of_a_worker_that_the_r
         room.give()
         await trainer
         assert asyncio.get_running_loop().time() == 20
-        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        assert [str(worker) for worker in roster.attendance.workers] == ["rollout_worker_0 (ready)"]
         assert told[-1] == "rollout_worker_1 is not started: policy_trainer needs a place first"
         roster.scale_to(2, "asked for again")
         await asyncio.sleep(20)
         room.give()
         await asyncio.sleep(1)
-        assert len(roster.ready()) == 2
+        assert len(roster.attendance.ready()) == 2
 
     run_virtually(run())
 
@@ -394,7 +403,7 @@ def test_another_role_gets_its_place_though_it_is_noticed_later_that_a_worker_we
         roster = roster_of(1, room, told=told)
         roster.scale_to(2, "asked for")
         await asyncio.sleep(10)
-        lost = roster.ready()[1]
+        lost = roster.attendance.ready()[1]
         lost.role.is_ended = True  # its place went with the node
         scorer = asyncio.create_task(
             roster.start_first("reward_model", lambda: after_s(5, room, "reward_model"))
@@ -405,7 +414,7 @@ def test_another_role_gets_its_place_though_it_is_noticed_later_that_a_worker_we
         room.give()
         await scorer
         assert asyncio.get_running_loop().time() == 20
-        assert [str(worker) for worker in roster.workers] == ["rollout_worker_0 (ready)"]
+        assert [str(worker) for worker in roster.attendance.workers] == ["rollout_worker_0 (ready)"]
         assert told[-2:] == [
             "rollout_worker_1 is not started: another role needs a place first",
             "Going on with 1 rollout workers",
@@ -428,15 +437,15 @@ def test_a_start_that_is_given_up_is_not_counted_when_one_that_the_run_needs_fai
             return await starts[name]
 
         roster = roster_of(2, start, told=[])
-        roster.lost(roster.ready()[1], RoleDiedError("it is gone"))
+        roster.lost(roster.attendance.ready()[1], RoleDiedError("it is gone"))
         roster.scale_to(3, "asked for")
         await asyncio.sleep(1)
         assert list(starts) == ["rollout_worker_1", "rollout_worker_2"]
         starts["rollout_worker_1"].set_exception(RoleTimeoutError("it did not start"))
         await roster.start_first("policy_trainer", lambda: asyncio.sleep(1))
         starts["rollout_worker_1"].set_result(endless("rollout_worker_1"))
-        await roster.until_enough("publish")
-        assert len(roster) == len(roster.ready()) == 2
+        await roster.attendance.until_enough("publish")
+        assert len(roster.attendance) == len(roster.attendance.ready()) == 2
 
     run_virtually(run())
 
@@ -449,11 +458,11 @@ def test_no_worker_beyond_what_the_run_needs_is_asked_for_while_another_role_has
         trainer = asyncio.create_task(roster.start_first("policy_trainer", lambda: room("policy_trainer")))
         await asyncio.sleep(10)
         roster.scale_to(2, "asked for by hand")
-        assert (len(roster), told) == (1, [])
+        assert (len(roster.attendance), told) == (1, [])
         room.give()
         await trainer
         roster.scale_to(2, "asked for by hand")
-        assert (len(roster), told) == (2, ["1 -> 2 rollout workers: asked for by hand"])
+        assert (len(roster.attendance), told) == (2, ["1 -> 2 rollout workers: asked for by hand"])
 
     run_virtually(run())
 
@@ -465,11 +474,13 @@ def test_a_worker_that_the_run_needs_is_not_given_up_when_one_with_spent_restart
         roster = roster_of(2, start, each_role=0, told=told)
         roster.scale_to(3, "asked for")
         await asyncio.sleep(5)
-        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        roster.lost(roster.attendance.ready()[0], RoleDiedError("it is gone"))
         await asyncio.sleep(0)
         await roster.start_first("policy_trainer", lambda: asyncio.sleep(1))
-        await roster.until_enough("publish")
-        assert [str(worker) for worker in roster.ready()] == [f"rollout_worker_{i} (ready)" for i in (1, 2)]
+        await roster.attendance.until_enough("publish")
+        assert [str(worker) for worker in roster.attendance.ready()] == [
+            f"rollout_worker_{i} (ready)" for i in (1, 2)
+        ]
 
     run_virtually(run())
 
@@ -478,11 +489,11 @@ def test_workers_that_the_run_needs_make_room_for_no_other_role():
     async def run():
         room = Room(places=0)
         roster = roster_of(2, room, told=[])
-        roster.lost(roster.ready()[0], RoleDiedError("it is gone"))
+        roster.lost(roster.attendance.ready()[0], RoleDiedError("it is gone"))
         with pytest.raises(RoleTimeoutError):
             await roster.start_first("policy_trainer", lambda: room("policy_trainer"))
-        assert len(roster) == 2
-        assert len(roster.ready()) == 1
+        assert len(roster.attendance) == 2
+        assert len(roster.attendance.ready()) == 1
 
     run_virtually(run())
 
@@ -492,11 +503,11 @@ def test_scaling_down_leaves_those_that_serve_as_long_as_others_only_come():
         roster = roster_of(2, FailingStarts(0), told=[])
         roster.scale_to(4, "asked for")
         roster.scale_to(2, "asked for")
-        assert len(roster.ready()) == 2
+        assert len(roster.attendance.ready()) == 2
         await asyncio.sleep(60)
         roster.scale_to(2, "asked for")
         await asyncio.sleep(1)
-        assert len(roster.workers) == len(roster.ready()) == 2
+        assert len(roster.attendance.workers) == len(roster.attendance.ready()) == 2
 
     run_virtually(run())
 
@@ -505,7 +516,7 @@ def test_a_worker_that_does_not_end_its_groups_is_ended_at_the_deadline_of_a_gro
     async def run():
         told = []
         roster = roster_of(2, FailingStarts(0), told=told)
-        [leaving, _] = roster.workers
+        [leaving, _] = roster.attendance.workers
         leaving.groups = 1
         leaving.role.asked_to_go = True
         roster.replace_leaving(())

@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 
-from rl_empathy.algorithms.worker_states import TRANSITIONS, WorkerEvent, WorkerState, next_state
+from rl_empathy.orchestration.fleet.workers.states import TRANSITIONS, WorkerEvent, WorkerState, next_state
 
 
 def after(*events: WorkerEvent) -> WorkerState:
