@@ -10,7 +10,7 @@ from rl_empathy.config.loading import annotated_run_file
 from rl_empathy.config.plan import make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.source import Source
-from rl_empathy.errors import ResourceError
+from rl_empathy.errors import DataError, ResourceError
 from rl_empathy.observability.memory import machine_bytes
 from rl_empathy.types import Row
 
@@ -68,6 +68,11 @@ def _lengths(run_file: RunFile, rows: Sequence[Row]) -> Iterator[str]:
     ]
     counts = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
     long = sum(count > limit for count in counts)
+    if long == len(counts):
+        raise DataError(
+            f"every prompt is longer than data.max_prompt_tokens ({limit}): the shortest has {counts[0]:,} tokens "
+            f"without the chat template, half of them up to {counts[len(counts) // 2]:,}"
+        )
     yield (
         f"prompts have {counts[0]:,} to {counts[-1]:,} tokens without the chat template, half of them up to "
         f"{counts[len(counts) // 2]:,}"

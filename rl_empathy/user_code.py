@@ -1,5 +1,6 @@
 """Functions of the user's, found by their dotted path."""
 
+import difflib
 import importlib
 import inspect
 import sys
@@ -24,12 +25,17 @@ def load_function(path: str, *, import_from: Sequence[str]) -> Callable[..., Any
     if not module:
         raise ConfigError(f"function {path!r} is no dotted path, such as my_project.rewards.brevity")
     try:
-        function = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except Exception as error:
-        looked = ", ".join(import_from) or "none besides the working directory"
+        looked = ", ".join(dict.fromkeys(import_from)) or "none besides the working directory"
         raise ConfigError(
             f"function {path!r} cannot be loaded ({type(error).__name__}: {error}); folders searched: {looked}"
         ) from error
+    if not hasattr(found, name):
+        near = difflib.get_close_matches(name, vars(found), n=1)
+        hint = f"did you mean {module}.{near[0]}?" if near else f"it is {found.__file__}"
+        raise ConfigError(f"function {path!r} cannot be loaded: {module} has no {name!r}; {hint}")
+    function = getattr(found, name)
     if not callable(function):
         raise ConfigError(f"{path!r} is a {type(function).__name__}, which cannot be called")
     return function  # type: ignore[no-any-return]

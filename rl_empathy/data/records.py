@@ -7,7 +7,6 @@ DataError is raised that says how much of the file is unread, whatever `data.on_
 
 import csv
 import itertools
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,6 @@ UTF_8 = "utf-8-sig"
 MAX_DEPTH = 100
 """Levels of lists and objects in one record."""
 _NOT_DECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is not UTF-8
-_MARKS = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
-"""Strings, and what structures a JSON text; a string ends on its line, as JSON says."""
-_MARKS_OVER_LINES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
-_BETWEEN = re.compile(r'"(?:[\s:,\[\]{}\d.+-]|true|false|null|NaN)*"')
-_SPACE = re.compile(r"\s*")
-_CLOSER = {"[": "]", "{": "}"}
 
 
 class Record(NamedTuple):
@@ -50,14 +43,6 @@ class Record(NamedTuple):
 Records = Iterator[Record | DataError]
 
 
-def json_line_records(path: Path, *, encoding: str = UTF_8) -> Records:
-    """The objects of a file with one JSON object a line."""
-    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _json_record(line, f"{path}:{number}", encoding)
-
-
 def split_line_records(path: Path, *, encoding: str = UTF_8) -> Records:
     """The lines of a table that is not quite CSV: every comma parts two fields, and surplus ones have no name.
 
@@ -65,43 +50,11 @@ def split_line_records(path: Path, *, encoding: str = UTF_8) -> Records:
         DataError: The header has a column twice.
     """
     with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
-        header = _distinct(file.readline().strip().split(","), f"{path}:1")
+        header = _distinct(file.readline().strip().split(","), f"{path}:1", encoding)
         for number, line in enumerate(file, start=2):
             fields = line.rstrip("\r\n").split(",")
             if line.strip():
                 yield _csv_record(f"{path}:{number}", header, fields[: len(header)], encoding)
-
-
-def json_list_records(path: Path, *, encoding: str = UTF_8) -> Records:
-    """The objects of a file that is one JSON list, each with the line on which it begins.
-
-    Raises:
-        DataError: An item has no end, or text follows the list.
-    """
-    text = path.read_bytes().decode(encoding, "surrogateescape")
-    end = text.index("[")
-    line, counted, num_items = 1, 0, 0
-    while True:
-        start = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
-        line, counted = line + text.count("\n", counted, start), start
-        found = _json_item(text, start, f"{path}:{line}", encoding)
-        if found is None:
-            raise DataError(
-                f"{path}:{line}: not a JSON list: a quote or a bracket of the item that begins here is left open, or "
-                f"closed twice; {_unread(text, line, start)}, after {num_items} items"
-            )
-        item, end = found
-        if text[start:end].strip() or text[end] == ",":
-            num_items += 1
-            yield item._replace(place=str(num_items)) if isinstance(item, Record) else item
-        if text[end] == "]":
-            break
-    if rest := text[end + 1 :].strip():
-        line += text.count("\n", counted, text.index(rest[0], end + 1))
-        raise DataError(
-            f"{path}:{line}: the JSON list ends, and then comes {shown(rest)}; "
-            f"{_unread(text, line, end + 1)}, after {num_items} items"
-        )
 
 
 def csv_records(path: Path, *, encoding: str = UTF_8, delimiter: str = ",") -> Records:
@@ -136,7 +89,7 @@ def csv_records(path: Path, *, encoding: str = UTF_8, delimiter: str = ",") -> R
                 num_rows += 1
                 yield _csv_record(f"{path}:{first}", header, fields, encoding)
             elif fields:
-                header = _distinct(fields, f"{path}:{first}")
+                header = _distinct(fields, f"{path}:{first}", encoding)
                 _require_columns(header, delimiter, f"{path}:{first}")
 
 
@@ -159,7 +112,7 @@ def parquet_records(path: Path) -> Records:
                 for row in _batch_rows(batch):
                     number += 1
                     where = f"{path}: row {number}"
-                    yield _checked(where, row) if isinstance(row, dict) else DataError(f"{where}: {row}")
+                    yield checked(where, row) if isinstance(row, dict) else DataError(f"{where}: {row}")
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(
             f"data: {path} could not be read as parquet after {number} of {total} rows: {shown(str(error), 200)}"
@@ -180,7 +133,7 @@ def hub_records(name: str) -> Records:
         rows = datasets.load_dataset(name, split="train")
         total = str(len(rows))
         for number, data in enumerate(rows, start=1):
-            yield _checked(f"{name}: row {number}", dict(data))
+            yield checked(f"{name}: row {number}", dict(data))
     except (OSError, ValueError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"data: {name} could not be read by `datasets` after {number} of {total} rows: "
@@ -188,80 +141,15 @@ def hub_records(name: str) -> Records:
         ) from error
 
 
-def _json_record(text: str, where: str, encoding: str) -> Record | DataError:
-    if problem := _undecoded(text, encoding):
-        return DataError(f"{where}: {problem}")
-    try:
-        data = json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}), got {shown(text)}")
-    except RecursionError:
-        return DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-    except ValueError as error:  # a key that is there twice, or an integer of thousands of digits
-        return DataError(f"{where}: not to be read ({str(error).partition(';')[0]})")
-    if not isinstance(data, dict):
-        return DataError(f"{where}: row: must be an object, got {_shown(data)}")
-    return _checked(where, data)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shown(twice)} is there twice")
-    return data
-
-
-def _json_item(text: str, start: int, where: str, encoding: str) -> tuple[Record | DataError, int] | None:
-    """The item of a list that begins at `start`, and where the comma or the bracket after it stands.
-
-    None: it is broken, and nobody can say where it ends.
-    """
-    for marks in (_MARKS, _MARKS_OVER_LINES):
-        end = _json_item_end(marks, text, start)
-        if end >= 0:
-            item = _json_record(text[start:end], where, encoding)
-            if isinstance(item, Record) or not _swaps_quotes(marks, text[start:end]):
-                return item, end
-    return None
-
-
-def _json_item_end(marks: re.Pattern[str], text: str, start: int) -> int:
-    """Where the comma or the bracket after a list's item stands; -1 when its brackets do not pair."""
-    closers: list[str] = []
-    for match in marks.finditer(text, start):
-        mark = match.group()
-        if mark in _CLOSER:
-            closers.append(_CLOSER[mark])
-        elif mark in ("]", "}") and closers:
-            if closers.pop() != mark:
-                return -1
-        elif mark in ("]", ",") and not closers:
-            return match.start()
-        elif mark == "}":
-            return -1
-    return -1
-
-
-def _swaps_quotes(marks: re.Pattern[str], text: str) -> bool:
-    """Whether a string of a broken item holds what stands between two strings: a quote too many or too few.
-
-    From such a quote on, what is outside a string is taken for its inside, the next items' brackets, too.
-    """
-    strings = (mark for mark in marks.findall(text) if mark[0] == '"')
-    return any(("," in string or ":" in string) and _BETWEEN.fullmatch(string) for string in strings)
-
-
 def _csv_record(
     where: str, header: Sequence[str], fields: Sequence[str], encoding: str
 ) -> Record | DataError:
     for name, value in itertools.zip_longest(header, fields, fillvalue=""):
-        if problem := _undecoded(value, encoding):
+        if problem := undecoded(value, encoding):
             return DataError(f"{where}: {name}: {problem}")
     if len(fields) != len(header):
         return DataError(f"{where}: wanted {len(header)} fields, got {len(fields)}")
-    return _checked(where, dict(zip(header, fields, strict=True)))
+    return checked(where, dict(zip(header, fields, strict=True)))
 
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
@@ -276,7 +164,7 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
                 yield f"not to be read ({shown(str(error), 120)})"
 
 
-def _checked(where: str, data: dict[str, Any]) -> Record | DataError:
+def checked(where: str, data: dict[str, Any]) -> Record | DataError:
     """Give the record, or an error where it holds what no text file can, or is nested too deep."""
     values: list[tuple[object, int]] = [(data, 0)]
     while values:
@@ -292,7 +180,7 @@ def _checked(where: str, data: dict[str, Any]) -> Record | DataError:
     return Record(where, data)
 
 
-def _undecoded(text: str, encoding: str = UTF_8) -> str:
+def undecoded(text: str, encoding: str = UTF_8) -> str:
     match = _NOT_DECODED.search(text)
     if match is None:
         return ""
@@ -302,9 +190,9 @@ def _undecoded(text: str, encoding: str = UTF_8) -> str:
     return f"not {encoding} ({byte}): data.encoding is another one"
 
 
-def _distinct(names: Sequence[str], where: str) -> list[str]:
+def _distinct(names: Sequence[str], where: str, encoding: str = UTF_8) -> list[str]:
     for name in names:
-        if problem := _undecoded(name):
+        if problem := undecoded(name, encoding):
             raise DataError(f"{where}: header: {problem}")
         if name and names.count(name) > 1:
             raise DataError(f"{where}: header: the column {shown(name)} is there twice")
@@ -319,13 +207,3 @@ def _require_columns(header: Sequence[str], delimiter: str, where: str) -> None:
             f"{where}: header: one column only, {shown(header[0])}: the columns seem to be parted by {others[0]!r}; "
             f"set data.delimiter: {others[0]!r}"
         )
-
-
-def _unread(text: str, line: int, start: int) -> str:
-    last = text.count("\n") + (not text.endswith("\n"))
-    return f"the lines {line} to {last} ({len(text) - start} of {len(text)} characters) are unread"
-
-
-def _shown(data: object) -> str:
-    """`shown` for a value of unknown depth."""
-    return f"a {type(data).__name__}" if isinstance(data, list) else shown(data)

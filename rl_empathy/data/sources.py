@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rl_empathy.config.sections import ColumnsConfig
+from rl_empathy.data.json_records import json_line_records, json_list_records
 from rl_empathy.data.records import (
     UTF_8,
     Record,
     Records,
     csv_records,
     hub_records,
-    json_line_records,
-    json_list_records,
     parquet_records,
 )
 from rl_empathy.errors import DataError

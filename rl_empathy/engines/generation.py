@@ -15,13 +15,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from rl_empathy.config.sections import SamplingConfig
+from rl_empathy.engines.requests import Command, Request
 from rl_empathy.engines.vllm_engine import completion_of, sampling_params, set_environment, start_vllm
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.errors import RoleDiedError, VoidedError, WeightSyncError
@@ -35,41 +35,12 @@ HANGS_AFTER_S = 10.0
 """And no sooner than this."""
 
 
-@dataclass(eq=False)
-class _Request:
-    prompt: Prompt
-    sampling: SamplingConfig
-    group_size: int
-    seed: int
-    together: int
-    future: "asyncio.Future[RolloutGroup]"
-    loop: asyncio.AbstractEventLoop
-    admitted: PolicyVersion | None = None
-
-    def resolve(self, result: RolloutGroup | BaseException) -> None:
-        def set_on_loop() -> None:
-            if self.future.done():
-                return
-            if isinstance(result, BaseException):
-                self.future.set_exception(result)
-            else:
-                self.future.set_result(result)
-
-        self.loop.call_soon_threadsafe(set_on_loop)
-
-
 @dataclass
 class EngineStats:
     """Counters since the start."""
 
     busy_s: float = 0.0
     longest_step_s: float = 0.0
-
-
-class _Command(NamedTuple):
-    run: Callable[[], None]
-    fail: Callable[[RoleDiedError], object]
-    """Told when the engine ended before it came to the command."""
 
 
 class GenerationEngine:
@@ -105,9 +76,9 @@ class GenerationEngine:
         set_environment()
         self._clear_cache_on_load = clear_cache_on_load
         self._version = PolicyVersion(0, 0)
-        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
-        self._waiting: list[_Request] = []
-        self._running: dict[str, _Request] = {}
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._waiting: list[Request] = []
+        self._running: dict[str, Request] = {}
         self._ended = threading.Event()
         self._step_began: float | None = None
         self._reason = "it was stopped"
@@ -149,8 +120,8 @@ class GenerationEngine:
             VoidedError: vLLM broke a completion off, or a load gave the group up.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(prompt, sampling, group_size, seed, together, loop.create_future(), loop)
-        self._post(_Command(lambda: self._enter(request), request.resolve))
+        request = Request(prompt, sampling, group_size, seed, together, loop.create_future(), loop)
+        self._post(Command(lambda: self._enter(request), request.resolve))
         return await request.future
 
     async def load_weights(self, weights: PublishedWeights, *, whole: bool = False) -> float:
@@ -185,7 +156,7 @@ class GenerationEngine:
                 raise  # half-loaded weights must never write a token: the engine ends
             loop.call_soon_threadsafe(future.set_result, seconds)
 
-        self._post(_Command(load, lambda error: loop.call_soon_threadsafe(future.set_exception, error)))
+        self._post(Command(load, lambda error: loop.call_soon_threadsafe(future.set_exception, error)))
         return await future
 
     async def alive(self) -> None:
@@ -207,7 +178,7 @@ class GenerationEngine:
         self._commands.put(None)
         self._thread.join(timeout=30)
 
-    def _post(self, command: _Command) -> None:
+    def _post(self, command: Command) -> None:
         """Hand a command to the thread; looked at twice, since the thread may end in between."""
         if not self._ended.is_set():
             self._commands.put(command)
@@ -247,14 +218,14 @@ class GenerationEngine:
             command.run()
         return True
 
-    def _enter(self, request: _Request) -> None:
+    def _enter(self, request: Request) -> None:
         self._waiting.append(request)
         if len(self._waiting) >= request.together:
             for waiting in sorted(self._waiting, key=lambda r: r.prompt.occurrence):
                 self._admit(waiting)
             self._waiting.clear()
 
-    def _admit(self, request: _Request) -> None:
+    def _admit(self, request: Request) -> None:
         name = f"{request.prompt.occurrence}-{id(request)}"
         params = sampling_params(request.sampling, group_size=request.group_size, seed=request.seed)
         request.admitted = self._version
@@ -283,7 +254,7 @@ class GenerationEngine:
                     request.resolve(self._group_of(request, output))
                 del self._running[output.request_id]  # only now: what fails before is failed with the engine
 
-    def _group_of(self, request: _Request, output: Any) -> RolloutGroup:
+    def _group_of(self, request: Request, output: Any) -> RolloutGroup:
         assert request.admitted is not None
         completions = tuple(
             completion_of(part) for part in sorted(output.outputs, key=lambda part: part.index)

@@ -108,7 +108,7 @@ def _fit_once(
     ):
         leftover.unlink(missing_ok=True)
     kernel_kills = KernelKills()
-    running = _Fit(job)
+    running = _Fit(job, deadlines.start_s)
     running.start()
     reports, last_step = Follower(job.folder / REPORTS_FILE), -1
     heard, patience = time.monotonic(), deadlines.start_s
@@ -183,9 +183,9 @@ class Worker:
 class _Fit(threading.Thread):
     """`fit` of Ray Train beside the driver: it has no deadline, and in the main thread it would take over Ctrl-C."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, start_s: float) -> None:
         super().__init__(daemon=True, name="ray-train-fit")
-        self._trainer = _trainer(job)
+        self._trainer = _trainer(job, start_s)
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -195,7 +195,7 @@ class _Fit(threading.Thread):
             self.error = error
 
 
-def _trainer(job: TrainJob) -> Any:
+def _trainer(job: TrainJob, start_s: float) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     worker = job.worker
@@ -203,7 +203,7 @@ def _trainer(job: TrainJob) -> Any:
     # Not TorchTrainer: it opens a store on every interface, for ranks that meet by themselves.
     return DataParallelTrainer(
         _worker,
-        train_loop_config={"job": replace(job, data=None), "data": ray.put(job.data)},
+        train_loop_config={"job": replace(job, data=None), "data": ray.put(job.data), "start_s": start_s},
         scaling_config=ray.train.ScalingConfig(
             num_workers=worker.ranks, use_gpu=worker.num_gpus > 0, resources_per_worker=wanted
         ),
@@ -225,7 +225,7 @@ def _worker(config: Mapping[str, Any]) -> None:
             store = open_store(ray.util.get_node_ip_address(), ranks) if rank == 0 else None
             host, port = broadcast_from_rank_zero((store.host, store.port) if store else ("", 0))
             meet(rank, ranks, store or dist.TCPStore(host, port, ranks))
-        data = ray.get(config["data"])  # noqa: TID251 - the driver waits for a report, with a deadline
+        data = ray.get(config["data"], timeout=config["start_s"])  # noqa: TID251
         job.loop(job.settings, data)
     finally:
         pulse = own_pulse()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rl_empathy.errors import RunDirectoryError
 from rl_empathy.observability.disk import write_whole
-from rl_empathy.observability.run_directory import RESULT
+from rl_empathy.observability.earlier_attempts import RESULT
 
 BY_HAND = "rollout_workers.json"
 """In the run directory: the number that `rl-empathy scale` asks for."""

@@ -30,12 +30,14 @@ def test_in_training_only_the_fleet_reaches_actors():
         for path in SOURCES
         if ".remote(" in path.read_text(encoding="utf-8") and "serving" not in path.relative_to(ROOT).parts
     }
-    assert callers == {"rl_empathy/orchestration/fleet"}
+    fleet = "rl_empathy/orchestration/fleet"
+    assert callers == {fleet, f"{fleet}/workers"}
 
 
 def test_nothing_waits_for_ray_without_a_deadline():
     for path in SOURCES:
-        assert not re.search(r"\bray\.(get|wait)\(", path.read_text(encoding="utf-8")), path
+        calls = re.findall(r"\bray\.(?:get|wait)\((.*)", path.read_text(encoding="utf-8"))
+        assert all("timeout=" in call for call in calls), path
 
 
 def test_vllm_is_imported_in_two_engines_only():

@@ -46,12 +46,14 @@ def test_lengths_in_tokens_are_told_where_the_tokenizer_is_at_hand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tiny_model(tmp_path / "tiny")
-    checked("model={from_scratch: null, path: tiny}", "data.max_prompt_tokens=8", "schema=plain")
+    long = ROWS[0] | {"id": "long", "prompt": "I lie awake. " * 200}
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, long]))
+    settings = ("model={from_scratch: null, path: tiny}", "schema=plain")
+    checked(*settings, "data.max_prompt_tokens=500")
     printed = capsys.readouterr().out
-    assert (
-        "# warning: 6 of 6 prompts are longer than data.max_prompt_tokens (8) and would be left out"
-        in printed
-    )
+    assert "# warning: 1 of 7 prompts are longer than data.max_prompt_tokens (500)" in printed
+    with pytest.raises(DataError, match=r"every prompt is longer than data\.max_prompt_tokens \(8\)"):
+        checked(*settings, "data.max_prompt_tokens=8")
 
 
 def test_data_that_cannot_be_read_are_refused() -> None:

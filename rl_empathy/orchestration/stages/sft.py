@@ -35,9 +35,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         Stopped: It was asked to; the checkpoint is written.
     """
     run_file, folder = context.run_file, context.directory.stage("sft")
-    train, held_out = (
-        TokenTable.of(_samples(context, rows)) for rows in (context.data.train, context.data.held_out)
-    )
+    train, held_out = _samples(context, context.data.train), _samples(context, context.data.held_out)
     if not len(train):
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
     batches = step_batches(train.num_tokens, run_file.sft, seed=run_file.run.seed)
@@ -48,9 +46,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         f"{len(context.data.train) - len(train)} have no reference, no trace or too long a prompt"
     )
     if not run_file.sft.num_steps and (line := warm_up_advice("sft", run_file.sft.optimizer, num_steps)):
-        context.progress.warning(
-            line
-        )  # with num_epochs the data tells the number of steps, and not the run file
+        context.progress.warning(line)  # with num_epochs the data tells the number of steps
     context.progress.stage_started("sft", num_steps=num_steps)
     checkpoint = latest_checkpoint(folder)
     require_steps_to_come("sft", checkpoint.step if checkpoint else 0, num_steps)
@@ -108,17 +104,24 @@ def _loop(settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> N
     )
 
 
-def _samples(context: RunContext, rows: tuple[Row, ...]) -> Iterator[Sample]:
+def _samples(context: RunContext, rows: tuple[Row, ...]) -> TokenTable:
     data, bad = context.run_file.data, dict[str, str]()
-    for row, prompt in context.prompts(rows):
-        try:
-            text = target_text(row, context.schema, language=data.language, missing_trace=data.missing_trace)
-            if text is not None:
-                ids = target_token_ids(context.tokenizer, prompt, text, context.schema)
-                yield Sample(prompt, [ids])
-        except DataError as error:
-            bad[row.id] = str(error)
+
+    def written() -> Iterator[Sample]:
+        for row, prompt in context.prompts(rows):
+            try:
+                text = target_text(
+                    row, context.schema, language=data.language, missing_trace=data.missing_trace
+                )
+                if text is not None:
+                    ids = target_token_ids(context.tokenizer, prompt, text, context.schema)
+                    yield Sample(prompt, [ids])
+            except DataError as error:
+                bad[row.id] = str(error)
+
+    table = TokenTable.of(written())
     context.leave_out(bad, "fine-tuning targets", of=len(rows))
+    return table
 
 
 async def _validity(context: RunContext, model: Path) -> tuple[float, int]:
