@@ -21,7 +21,7 @@ LIMIT = 0.01
 def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
     """Look at everything that a run would trip over, and print what was found; nothing is started.
 
-    The memory of a cluster that is joined is known only then.
+    A cluster that the run would join is joined for a moment, and asked what it has.
 
     Args:
         run_file: The resolved run file.
@@ -48,6 +48,10 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
         if not fits:
             raise ResourceError(text)
         print(f"# {text}" if text else "", end="\n" if text else "")
+    else:
+        from rl_empathy.orchestration.placement import look_at_cluster
+
+        print("".join(f"# {line}\n" for line in look_at_cluster(run_file.cluster, plan)), end="")
     for row in sorted(data.train, key=lambda row: not row.references)[:show]:
         print("".join(f"# {line}\n" for line in _example(run_file, row)), end="")
     return 0

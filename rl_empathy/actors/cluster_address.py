@@ -1,9 +1,13 @@
 """What `cluster.address` means, for training and for serving."""
 
 import os
+import socket
 from typing import Any
 
 from rl_empathy.errors import ResourceError
+
+LISTENS_S = 3.0
+"""A cluster answers its door within this."""
 
 
 def is_local(address: str) -> bool:
@@ -15,6 +19,25 @@ def is_local(address: str) -> bool:
         address: local, always; auto, unless RAY_ADDRESS names a cluster, as it does in a Ray job; or an address.
     """
     return address == "local" or (address == "auto" and not os.environ.get("RAY_ADDRESS"))
+
+
+def require_open(address: str) -> None:
+    """Look whether anybody listens at an address host:port: Ray itself would try for a minute.
+
+    Raises:
+        ResourceError: Nobody does.
+    """
+    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # another way to name a cluster, which Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENS_S).close()
+    except OSError as error:
+        raise ResourceError(
+            f"no Ray cluster listens at {place}: {error}; start it, name another one in cluster.address, or set "
+            "cluster.address: local"
+        ) from error
 
 
 def join_ray(address: str, *, logging_level: int) -> Any:

@@ -34,9 +34,9 @@ def train(
     run_file, source = read_one(arguments)
     require_what_stages_need(run_file)
     require_own_code(run_file)
+    prepare_environment()
     if check:
         return print_check(run_file, source, show=show)
-    prepare_environment()
     try:
         from rl_empathy.orchestration.run import run
 

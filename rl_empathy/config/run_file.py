@@ -99,6 +99,12 @@ class RunFile(Section):
                 f"cluster.policy_trainer.ranks ({ranks}) is more than the {completions} completions of an update "
                 "(grpo.groups_per_step * grpo.group_size / grpo.updates_per_step): some ranks would train nothing"
             )
+        workers, pairs = self.cluster.stage_worker.ranks, self.reward_modeling.batch_pairs
+        if workers > pairs and "reward_modeling" in self.run.stages:
+            raise ValueError(
+                f"cluster.stage_worker.ranks ({workers}) is more than the {pairs} pairs of a step "
+                "(reward_modeling.batch_pairs): some ranks would train nothing"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
-from rl_empathy.actors.cluster_address import is_local, join_ray
+from rl_empathy.actors.cluster_address import is_local, join_ray, require_open
 from rl_empathy.actors.local_ray import start_local_ray
 from rl_empathy.config.plan import Plan, RolePlan
 from rl_empathy.config.sections import ClusterConfig
@@ -76,6 +76,33 @@ async def find_room(
         raise ResourceError(f"{text}. The plan:\n{plan}")
     if text:
         tell(text)
+
+
+def look_at_cluster(config: ClusterConfig, plan: Plan) -> list[str]:
+    """Join a cluster, compare it with the plan, and leave it; nothing is started there.
+
+    Returns:
+        What there is, and what the run would wait for, a line each.
+
+    Raises:
+        ResourceError: It cannot be joined, or has less than the plan needs and no time to grow.
+    """
+    require_open(config.address)
+    join_cluster(config, plan)
+    try:
+        have, lacking = ray.cluster_resources(), asyncio.run(_lacking(plan))
+        fits, text = plan.memory_text(*_memory(joined=True))
+    finally:
+        ray.shutdown()
+    lines = [f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs", text]
+    if lacking and config.deadlines.nodes_s:
+        lines.append(
+            f"it lacks {' and '.join(lacking)}: the run would wait up to {config.deadlines.nodes_s:g} s for nodes "
+            "(cluster.deadlines.nodes_s)"
+        )
+    elif lacking or not fits:
+        raise ResourceError("; ".join(filter(None, [*lacking, text])))
+    return [line for line in lines if line]
 
 
 def demand(plan: Plan) -> tuple[int, list[dict[str, float]]]:

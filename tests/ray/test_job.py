@@ -108,6 +108,34 @@ def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     lines = (tmp_path / "tiny" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    check_there(cluster, run_file)
+
+
+def check_there(cluster, run_file):
+    """`--check` asks the cluster that the run would join."""
+    check = [
+        sys.executable,
+        "-m",
+        "rl_empathy.train",
+        run_file,
+        "--check",
+        f"cluster.address={cluster.address}",
+    ]
+    more = ("", "cluster.rollout_workers.num_cpus=50", "cluster.deadlines.nodes_s=0")
+    for settings, code, told in (
+        (more[:1], 0, "# the cluster has 8 CPUs and 0 GPUs"),
+        (more[:2], 0, "it lacks 104 CPUs, of which the cluster has 8: the run would wait up to 600 s"),
+        (more, 3, "104 CPUs, of which the cluster has 8"),
+    ):
+        done = subprocess.run(
+            [*check, *filter(None, settings)],
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stderr[-2000:]
+        assert told in done.stdout + done.stderr
 
 
 def test_without_the_token_the_job_is_refused(cluster):

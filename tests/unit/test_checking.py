@@ -7,7 +7,7 @@ import pytest
 
 from rl_empathy.checking import print_check
 from rl_empathy.config.loading import read_run_file
-from rl_empathy.errors import ConfigError, DataError
+from rl_empathy.errors import ConfigError, DataError, ResourceError
 from tests.tiny_models import make_tiny_model
 
 ROWS = [
@@ -80,3 +80,10 @@ def test_a_folder_that_is_no_model_is_named_as_what_it_is(files: dict[str, str],
         Path("folder", name).write_text(text)
     with pytest.raises(ConfigError, match=told):
         checked("model={from_scratch: null, path: ./folder}")
+
+
+def test_a_cluster_that_does_not_answer_is_told_of_at_once() -> None:
+    with pytest.raises(
+        ResourceError, match=r"no Ray cluster listens at 127\.0\.0\.1:1: .*cluster\.address: local"
+    ):
+        checked("cluster.address=127.0.0.1:1")
