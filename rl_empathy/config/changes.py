@@ -62,11 +62,8 @@ def reopened(now: RunFile, trained: Mapping[str, RunFile], finished: Collection[
     for stage in made:
         lines = difference(trained[stage], now)
         _require_same_inputs(stage, trained[stage], now)
-        mine = [
-            line
-            for line in lines
-            if line.startswith(stage_of(now, stage).keys) and not line.startswith(_FREE)
-        ]
+        keys = stage_of(now, stage).keys
+        mine = [line for line in lines if line.startswith(keys) and not line.startswith(_FREE)]
         own = mine if stage in finished else []
         if own and _only_grows(stage, trained[stage], now, own):
             goes_on[stage] = own[0]
@@ -86,23 +83,16 @@ def reopened(now: RunFile, trained: Mapping[str, RunFile], finished: Collection[
         and (goes_on or _measures_other(stage, trained[stage], now))
     )
     further = {stage: line for stage, line in goes_on.items() if stage not in set_aside}
-    return Reopened(
-        goes_on=tuple(further),
-        set_aside=set_aside,
-        again=again,
-        told=(
-            *(
-                f"stage {s} is trained further from its last checkpoint: {line}"
-                for s, line in further.items()
-            ),
-            *(f"stage {s} is finished and stays as it was trained: {lines[0]}" for s, lines in stays.items()),
-            *(
-                f"stage {s} is set aside and begun anew: the model that it took is trained further"
-                for s in set_aside
-            ),
-            *(f"stage {s} is done again" for s in again),
+    told = (
+        *(f"stage {s} is trained further from its last checkpoint: {line}" for s, line in further.items()),
+        *(f"stage {s} is finished and stays as it was trained: {lines[0]}" for s, lines in stays.items()),
+        *(
+            f"stage {s} is set aside and begun anew: the model that it took is trained further"
+            for s in set_aside
         ),
+        *(f"stage {s} is done again" for s in again),
     )
+    return Reopened(goes_on=tuple(further), set_aside=set_aside, again=again, told=told)
 
 
 def require_same_base(before: RunFile, now: RunFile) -> None:

@@ -64,7 +64,7 @@ def from_scratch_parameters(config: FromScratchConfig) -> int:
 
 
 def model_size(model: ModelConfig) -> ModelSize | None:
-    """Size of the run's starting model; None when only the hub knows.
+    """Size of the run's starting model; None when only the hub knows: its config is not in the cache here.
 
     Raises:
         ConfigError: The package of a package:// path or its file is missing, or the files are damaged.
@@ -73,9 +73,34 @@ def model_size(model: ModelConfig) -> ModelSize | None:
         shape = _from_scratch_shape(model.from_scratch)
         return ModelSize(shape.parameters, shape)
     path = model.path or ""
+    if file := gguf_file(path):
+        return _gguf_size(file)
+    local = Path(path).expanduser()
+    return folder_size(local if local.exists() else _cached_folder(path, model.revision) or local)
+
+
+def gguf_file(path: str) -> Path | None:
+    """The GGUF file that `model.path` means, if it means one: by its own path, or inside a package.
+
+    Raises:
+        ConfigError: The package is missing, or its file is.
+    """
     if path.startswith(PACKAGE_SCHEME):
-        return _gguf_size(package_file(path))
-    return folder_size(Path(path).expanduser())
+        return package_file(path)
+    file = Path(path).expanduser()
+    return file if file.is_file() else None
+
+
+def _cached_folder(hub_id: str, revision: str | None) -> Path | None:
+    """Where the hub's cache has the config of a model, if it has it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def package_file(path: str) -> Path:

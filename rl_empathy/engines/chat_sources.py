@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_empathy.config.gguf import gguf_header
-from rl_empathy.config.model_size import PACKAGE_SCHEME, package_file
+from rl_empathy.config.model_size import gguf_file
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.engines.chat_templates import ChatText, fitted
 from rl_empathy.engines.model_folders import require_tokenizer_files
@@ -36,9 +36,10 @@ def check_chat(run_file: RunFile) -> tuple[str, ...]:
         ModelError: The run cannot use it; the text says how to go on.
     """
     model, path = run_file.model, Path(run_file.model.path or "").expanduser()
-    if model.path is None or not (model.path.startswith(PACKAGE_SCHEME) or path.is_dir()):
+    file = gguf_file(model.path) if model.path else None
+    if not file and (model.path is None or not path.is_dir()):
         return ()
-    chat = folder_chat(path) if path.is_dir() else gguf_chat(package_file(model.path))
+    chat = gguf_chat(file) if file else folder_chat(path)
     delimiters = run_file.schema_declaration.delimiters
     return fitted(chat, model, run_file.data, delimiters, date.today()).notes
 

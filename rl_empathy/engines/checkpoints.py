@@ -79,13 +79,7 @@ def write_checkpoint(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        temporary.mkdir()
-        for name, content in tensors.items():
-            save_file({k: v.contiguous() for k, v in content.items()}, temporary / f"{name}.safetensors")
-        for name, document in documents.items():
-            (temporary / f"{name}.json").write_text(
-                json.dumps(document, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
-            )
+        _fill(temporary, tensors, documents)
         _write_manifest(temporary, step, score)
         if target.exists():  # the same step again: set aside, and removed once the new one was read back
             target.rename(set_aside)
@@ -94,12 +88,7 @@ def write_checkpoint(
         checkpoint = verify_checkpoint(target)
         for undone in [path for path in _checkpoint_folders(folder) if path > target]:
             shutil.rmtree(undone)  # passed over by a resume, which has made its steps undone
-        _point_to(folder, LATEST, target.name)
-        best = _best(folder)
-        if best:
-            _point_to(folder, BEST, best.name)
-        else:
-            (folder / BEST).unlink(missing_ok=True)
+        best = _point_to_latest_and_best(folder, target)
     except (OSError, SafetensorError, ValueError, CheckpointError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if set_aside.exists():
@@ -115,6 +104,27 @@ def write_checkpoint(
         if old != best:
             shutil.rmtree(old)
     return checkpoint
+
+
+def _fill(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> None:
+    folder.mkdir()
+    for name, content in tensors.items():
+        save_file({k: v.contiguous() for k, v in content.items()}, folder / f"{name}.safetensors")
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(
+            json.dumps(document, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
+        )
+
+
+def _point_to_latest_and_best(folder: Path, latest: Path) -> Path | None:
+    """Have the pointers name the newest checkpoint, and the one of the highest score, which is returned."""
+    _point_to(folder, LATEST, latest.name)
+    best = _best(folder)
+    if best:
+        _point_to(folder, BEST, best.name)
+    else:
+        (folder / BEST).unlink(missing_ok=True)
+    return best
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

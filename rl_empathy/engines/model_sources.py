@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rl_empathy.config.model_size import PACKAGE_SCHEME, intermediate_size, package_file
+from rl_empathy.config.model_size import gguf_file, intermediate_size
 from rl_empathy.config.sections import DataConfig, FromScratchConfig, ModelConfig, OptimizerConfig
 from rl_empathy.engines.chat_files import is_fitting, link_weights, require_same_chat, write_chat
 from rl_empathy.engines.chat_sources import folder_chat, gguf_chat
@@ -95,8 +95,7 @@ def starting_model(
 def _source(config: ModelConfig) -> tuple[Path, ChatText]:
     """The folder or GGUF file that the run file names, and its text's rules; nothing is loaded."""
     assert config.path is not None
-    if config.path.startswith(PACKAGE_SCHEME):
-        file = package_file(config.path)
+    if file := gguf_file(config.path):
         return file, gguf_chat(file)
     folder = local_or_hub(config.path, config.revision)
     return folder, folder_chat(folder)
@@ -211,7 +210,7 @@ def local_or_hub(path: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"model.path {path}: there is no such folder, and no such model could be had from the hub "
-            f"({type(error).__name__}); give a local folder, a hub id, or package://<package>/<file.gguf>"
+            f"({type(error).__name__}); give a local folder, a GGUF file, a hub id, or package://<package>/<file.gguf>"
         ) from error
 
 

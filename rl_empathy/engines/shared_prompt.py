@@ -10,7 +10,7 @@ is filled by tokens and never padded. Only attention sees the trees: everything 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal, NamedTuple
@@ -134,6 +134,49 @@ class Branches:
         )
 
 
+@dataclass
+class _Row:
+    """A row that grows; see `PackedRow`."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list)
+    predictors: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+
+    def add_tree(self, prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> None:
+        last_of_prompt = len(self.ids) + len(prompt) - 1
+        self.ids.extend(prompt)
+        self.positions.extend(range(len(prompt)))
+        for completion in completions:
+            fed = completion[:-1]
+            self.predictors.extend([last_of_prompt, *range(len(self.ids), len(self.ids) + len(fed))])
+            self.targets.extend(completion)
+            self.ids.extend(fed)
+            self.positions.extend(range(len(prompt), len(prompt) + len(fed)))
+        self.trees.append(Tree(len(prompt), tuple(len(c) - 1 for c in completions)))
+
+    def add_sequence(self, prompt: Sequence[int], completion: Sequence[int]) -> None:
+        start = len(self.ids)
+        self.ids.extend([*prompt, *completion[:-1]])
+        self.positions.extend(range(len(self.ids) - start))
+        self.predictors.extend(range(start + len(prompt) - 1, len(self.ids)))
+        self.targets.extend(completion)
+        self.trees.append(Tree(len(self.ids) - start, ()))
+
+    def packed(self, device: torch.device | str) -> PackedRow:
+        def tensor(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        return PackedRow(
+            tensor(self.ids)[None],
+            tensor(self.positions)[None],
+            tuple(self.trees),
+            tensor(self.predictors),
+            tensor(self.targets),
+        )
+
+
 def pack(samples: Sequence[Sample], *, layout: Layout, device: torch.device | str = "cpu") -> PackedRow:
     """Lay samples out in one row.
 
@@ -147,45 +190,14 @@ def pack(samples: Sequence[Sample], *, layout: Layout, device: torch.device | st
     Returns:
         The row.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    trees: list[Tree] = []
-    predictors: list[int] = []
-    targets: list[int] = []
-
-    def add_tree(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> None:
-        last_of_prompt = len(ids) + len(prompt) - 1
-        ids.extend(prompt)
-        positions.extend(range(len(prompt)))
-        for completion in completions:
-            fed = completion[:-1]
-            predictors.extend([last_of_prompt, *range(len(ids), len(ids) + len(fed))])
-            targets.extend(completion)
-            ids.extend(fed)
-            positions.extend(range(len(prompt), len(prompt) + len(fed)))
-        trees.append(Tree(len(prompt), tuple(len(c) - 1 for c in completions)))
-
-    def add_sequence(prompt: Sequence[int], completion: Sequence[int]) -> None:
-        start = len(ids)
-        ids.extend([*prompt, *completion[:-1]])
-        positions.extend(range(len(ids) - start))
-        predictors.extend(range(start + len(prompt) - 1, len(ids)))
-        targets.extend(completion)
-        trees.append(Tree(len(ids) - start, ()))
-
+    row = _Row()
     for sample in samples:
         if layout != "shared_prompt" or len(sample.completions) == 1:
             for completion in sample.completions:
-                add_sequence(sample.prompt, completion)
+                row.add_sequence(sample.prompt, completion)
         else:
-            add_tree(sample.prompt, sample.completions)
-
-    def tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
-
-    return PackedRow(
-        tensor(ids)[None], tensor(positions)[None], tuple(trees), tensor(predictors), tensor(targets)
-    )
+            row.add_tree(sample.prompt, sample.completions)
+    return row.packed(device)
 
 
 def said_of_tokens(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:

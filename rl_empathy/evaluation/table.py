@@ -38,11 +38,8 @@ def comparison_table(
         The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
     """
     present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
-    first = [
-        measure
-        for measure in leading(terms, [name for one in own for name in one.DESCRIBED])
-        if measure in present
-    ]
+    leads = leading(terms, [name for one in own for name in one.DESCRIBED])
+    first = [measure for measure in leads if measure in present]
     shown = _by_family(present, first) if show_all else first
     last_two = evaluations[-2:] if len(evaluations) > 1 else ()
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
@@ -55,17 +52,12 @@ def comparison_table(
         n = [prompts[measure]] if n_differs else []
         marked = [_marked(differences.get(measure), starred)] if last_two else []
         table.add_row(_named(measure, notes or {}, own), *n, *cells, *marked)
-    for measure in (
-        dict.fromkeys(measure for one in evaluations for measure in one.corpus) if show_all else ()
-    ):
+    of_corpus = dict.fromkeys(measure for one in evaluations for measure in one.corpus)
+    for measure in of_corpus if show_all else ():
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
         n = [""] if n_differs else []
-        table.add_row(
-            _named(measure, notes or {}, own),
-            *n,
-            *cells,
-            *([_corpus_difference(measure, *last_two)] if last_two else []),
-        )
+        marked = [_corpus_difference(measure, *last_two)] if last_two else []
+        table.add_row(_named(measure, notes or {}, own), *n, *cells, *marked)
     lines = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts), *remarks]
     table.caption = "\n".join(map(escape, lines))
     return table

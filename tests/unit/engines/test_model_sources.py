@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_empathy.config.sections import DataConfig, ModelConfig
 from rl_empathy.data.conversations import completion_token_ids, prompt_token_ids
-from rl_empathy.engines import model_sources
 from rl_empathy.engines.chat_files import chat_notes
 from rl_empathy.engines.model_sources import language_samples, starting_model, train_tokenizer
 from rl_empathy.errors import ModelError
@@ -123,9 +122,8 @@ def test_a_gguf_files_rule_of_the_bos_token_survives_its_conversion(
             return own(folder if gguf_file else path, **settings)
 
         monkeypatch.setattr(auto, "from_pretrained", read)
-    monkeypatch.setattr(model_sources, "package_file", lambda path: file)
     base = starting_model(
-        ModelConfig(path="package://some_package/m.gguf", chat_template="roles"),
+        ModelConfig(path=str(file), chat_template="roles"),
         tmp_path / "base",
         texts=[],
         instruction="",
