@@ -18,6 +18,8 @@ from rl_empathy.observability.shown import shown
 from rl_empathy.schema import OutputSchema, is_marker, known_delimiter
 from rl_empathy.types import Message, Row
 
+SEEN_BEFORE = 16
+"""More tokens than any character takes, of which the prompt's end may hold a part."""
 _BEFORE = ("x", "\n", ">")
 """Ends of prompts, from which a completion goes on."""
 _BREAK = "\ufdd0"
@@ -116,10 +118,14 @@ def target_token_ids(tokenizer: Any, prompt: Sequence[int], text: str, schema: O
 
 
 def read_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of a completion's ids, as an engine reads them after the prompt's."""
+    """The text of a completion's ids, as an engine reads them after the prompt's.
+
+    What stands further back than the prompt's last tokens does not change it.
+    """
+    last = [*prompt[-SEEN_BEFORE:]]
     before, whole = (
         tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        for part in ([*prompt], [*prompt, *ids])
+        for part in (last, [*last, *ids])
     )
     return str(whole.removeprefix(before))
 

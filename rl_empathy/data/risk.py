@@ -7,8 +7,10 @@ It is no assessment of risk, and nothing in it has been clinically validated.
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 _ENGLISH = r"""
@@ -103,9 +105,15 @@ def speaks_of_risk(text: str) -> str | None:
     return match.group(0).strip() if match else None
 
 
+@lru_cache(maxsize=1)
+def _combining_marks() -> dict[int, None]:
+    return {code: None for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))}
+
+
 def _plain(text: str) -> str:
     """Lower case, without accents and invisible marks, Chinese simplified and nothing between its characters."""
-    marks = unicodedata.normalize("NFKD", text)
-    plain = "".join(mark for mark in marks if not unicodedata.combining(mark)).casefold()
+    if text.isascii():  # the same, and several times as fast
+        return " ".join(text.lower().split())
+    plain = unicodedata.normalize("NFKD", text).translate(_combining_marks()).casefold()
     plain = _INVISIBLE.sub("", plain).replace("’", "'").translate(_SIMPLIFIED)
     return _BETWEEN_HAN.sub("", " ".join(plain.split()))

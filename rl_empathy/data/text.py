@@ -11,6 +11,7 @@ from rl_empathy.types import Message
 
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")  # joiners stay: they hold emoji and letters together
 _NOT_WORD = re.compile(r"[\W_]+")
+_NO_ASCII_WORD = {code: None for code in range(128) if not chr(code).isalnum()}
 _MISSING = {"", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat"}
 
 
@@ -35,6 +36,9 @@ def conversation_key(messages: Sequence[Message]) -> str:
 
 def folded(text: str) -> str:
     """Text without case, white space and punctuation: two posts are the same prompt when these are equal."""
+    if text.isascii():  # the same, and several times as fast
+        lower = text.lower()
+        return lower.translate(_NO_ASCII_WORD) or lower.strip()
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _NOT_WORD.sub("", plain) or plain.strip()
 

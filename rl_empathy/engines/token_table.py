@@ -31,6 +31,11 @@ class TokenTable:
             )
         return cls(pa.Table.from_batches(batches, schema=SCHEMA).combine_chunks())
 
+    @classmethod
+    def joined(cls, tables: Iterable["TokenTable"]) -> Self:
+        """Several tables, one after the other."""
+        return cls(pa.concat_tables([table._table for table in tables]).combine_chunks())
+
     @property
     def num_tokens(self) -> list[int]:
         """Tokens of each sample, of its prompt and completion together."""

@@ -108,15 +108,18 @@ class RunContext:
             except DataError as error:
                 bad[row.id] = str(error)
         self.leave_out(bad, "prompts", of=len(rows))
-        long = [f"{row.id} ({len(ids)})" for row, ids in rendered if len(ids) > limit]
+        self.leave_long_out({row.id: len(ids) for row, ids in rendered if len(ids) > limit}, of=len(rows))
+        return [(row, ids) for row, ids in rendered if len(ids) <= limit]
+
+    def leave_long_out(self, long: Mapping[str, int], *, of: int) -> None:
+        """Say, once, which prompts are too long; each with its tokens."""
         if long and not self._told.issuperset(long):
             self._told.update(long)
-            names = ", ".join(long[:5]) + (" …" if len(long) > 5 else "")
+            first = ", ".join(f"{row} ({count})" for row, count in list(long.items())[:5])
             self.progress.warning(
-                f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_tokens ({limit}) "
-                f"and are left out: {names}"
+                f"{len(long)} of {of} prompts are longer than data.max_prompt_tokens "
+                f"({self.run_file.data.max_prompt_tokens}) and are left out: {first}{' …' if len(long) > 5 else ''}"
             )
-        return [(row, ids) for row, ids in rendered if len(ids) <= limit]
 
     def leave_out(self, bad: Mapping[str, str], what: str, *, of: int) -> None:
         """Treat rows that cannot be used, each with its reason, as data.on_bad_row says.

@@ -18,6 +18,7 @@ _SYLLABLE = re.compile(
 """Characters that write a syllable or a word: of India, Tibet, Burma, Ethiopia, Cambodia; Cherokee, Yi, kana, Han,
 Hangul."""
 _LETTERS_OF_SYLLABLE = 3
+_NO_ASCII_LETTER = re.compile("[^a-z]+")
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
@@ -103,6 +104,9 @@ def _words(text: str) -> str:
 
     All texts of numbers alone say the same, too; a text without letters gives "".
     """
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
-    said = "".join(c for c in plain if c.isalpha() or _SYLLABLE.match(c))
+    if text.isascii():  # the same, and ten times as fast
+        said = _NO_ASCII_LETTER.sub("", text.lower())
+    else:
+        plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+        said = "".join(c for c in plain if c.isalpha() or _SYLLABLE.match(c))
     return said or "0" * (letters(text) > 0)

@@ -2,18 +2,16 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rl_empathy.config.advice import warm_up_advice
 from rl_empathy.config.changes import require_steps_to_come
-from rl_empathy.data.conversations import target_text, target_token_ids
 from rl_empathy.data.prompts import held_out_prompts
 from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.sft_training import fine_tune, step_batches
-from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.token_table import TokenTable
 from rl_empathy.errors import DataError, Stopped
 from rl_empathy.orchestration.context import RunContext
@@ -22,8 +20,8 @@ from rl_empathy.orchestration.ray_train import TrainJob, Worker, fit
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
+from rl_empathy.orchestration.tokenizing import fine_tuning_samples
 from rl_empathy.orchestration.weight_channels.folder import WeightsInFolder
-from rl_empathy.types import Row
 
 
 async def run(context: RunContext, artifacts: Artifacts) -> Made:
@@ -35,7 +33,10 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         Stopped: It was asked to; the checkpoint is written.
     """
     run_file, folder = context.run_file, context.directory.stage("sft")
-    train, held_out = _samples(context, context.data.train), _samples(context, context.data.held_out)
+    train, held_out = [
+        await fine_tuning_samples(context, artifacts.policy, rows)
+        for rows in (context.data.train, context.data.held_out)
+    ]
     if not len(train):
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
     batches = step_batches(train.num_tokens, run_file.sft, seed=run_file.run.seed)
@@ -102,26 +103,6 @@ def _loop(settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> N
         should_stop=worker.should_stop,
         zero_stage=run_file.cluster.stage_worker.zero_stage,
     )
-
-
-def _samples(context: RunContext, rows: tuple[Row, ...]) -> TokenTable:
-    data, bad = context.run_file.data, dict[str, str]()
-
-    def written() -> Iterator[Sample]:
-        for row, prompt in context.prompts(rows):
-            try:
-                text = target_text(
-                    row, context.schema, language=data.language, missing_trace=data.missing_trace
-                )
-                if text is not None:
-                    ids = target_token_ids(context.tokenizer, prompt, text, context.schema)
-                    yield Sample(prompt, [ids])
-            except DataError as error:
-                bad[row.id] = str(error)
-
-    table = TokenTable.of(written())
-    context.leave_out(bad, "fine-tuning targets", of=len(rows))
-    return table
 
 
 async def _validity(context: RunContext, model: Path) -> tuple[float, int]:
