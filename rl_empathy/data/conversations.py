@@ -91,11 +91,11 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     """
     best, most = list[int](), -1
     for before in ("", *_BEFORE):
-        head, whole = _encoded(tokenizer, before), _encoded(tokenizer, before + text)
+        head, whole = _encoded_once(tokenizer, before), _encoded(tokenizer, before + text)
         if whole[: len(head)] != head:
             continue
         ids = whole[len(head) :]
-        read = read_after(tokenizer, head or _encoded(tokenizer, _BEFORE[0]), ids)
+        read = read_after(tokenizer, head or _encoded_once(tokenizer, _BEFORE[0]), ids)
         agreed = len([*takewhile(lambda pair: pair[0] == pair[1], zip(read, text, strict=False))])
         if agreed > most:
             best, most = ids, agreed
@@ -112,7 +112,7 @@ def target_token_ids(tokenizer: Any, prompt: Sequence[int], text: str, schema: O
     """
     ids = completion_token_ids(tokenizer, text)
     read = read_after(tokenizer, prompt, ids[:-1])
-    if schema.parse(read, strict=True).errors != schema.parse(text, strict=True).errors:
+    if read != text and schema.parse(read, strict=True).errors != schema.parse(text, strict=True).errors:
         raise DataError(f"the tokenizer writes its target as {shown(read)}, which breaks the form")
     return ids
 
@@ -128,6 +128,11 @@ def read_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str
         for part in (last, [*last, *ids])
     )
     return str(whole.removeprefix(before))
+
+
+@lru_cache(maxsize=64)
+def _encoded_once(tokenizer: Any, text: str) -> list[int]:
+    return _encoded(tokenizer, text)
 
 
 def _encoded(tokenizer: Any, text: str) -> list[int]:
