@@ -27,7 +27,8 @@ from typing import Any
 from observed_run import ROLES, ObservedRun, kill_actor
 from rich.console import Console
 from rich.table import Table
-from sleeping import SLEEPERS, Lengths, SleepingRun, local_ray, say
+from sleepers import SLEEPERS, Lengths
+from sleeping import SleepingRun, local_ray, say
 
 from rl_empathy.config.sections import GRPOConfig
 
