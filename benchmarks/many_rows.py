@@ -72,7 +72,7 @@ def main() -> None:
         if run.poll() is not None:
             raise SystemExit(f"the run ended with {run.returncode}: see {log}")
         peak = max(peak, driver.memory_full_info().pss)
-        for line in log.read_text().splitlines():
+        for line in log.read_text().split("\n")[:-1]:
             said.setdefault(line.split(":")[0][:40], time.monotonic() - began)
         time.sleep(0.2)
     start_s = time.monotonic() - began

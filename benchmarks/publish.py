@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_empathy.config.sections import SamplingConfig
-from rl_empathy.engines.generation import _Command
+from rl_empathy.engines.requests import Command
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_channels.object_store import StoredWeights
 from rl_empathy.orchestration.weight_sync import Publisher
@@ -82,7 +82,7 @@ def start_stream(worker: Any, prompt: Prompt) -> None:
         vllm.step = watched_step
         vllm.add_request(STREAM, engine._engine_prompt(prompt), params)
 
-    engine._post(_Command(add, lambda error: None))
+    engine._post(Command(add, lambda error: None))
 
 
 def token_times(worker: Any) -> list[float]:

@@ -155,7 +155,7 @@ class SleepingRun:
                 start_worker,
                 self.deadlines,
                 budget,
-                max_running_sequences=AT_ONCE,
+                max_running_sequences=lambda: AT_ONCE,
                 seed=0,
                 in_step=False,
                 tell=self.tell,

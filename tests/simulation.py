@@ -470,7 +470,7 @@ class Simulation:
             start_worker,
             self.deadlines,
             budget,
-            max_running_sequences=self.max_running_sequences,
+            max_running_sequences=lambda: self.max_running_sequences,
             seed=0,
             in_step=False,
             tell=self.told.append,

@@ -21,7 +21,8 @@ from rl_empathy.engines.grpo_batch import ScoredGroup
 from rl_empathy.engines.grpo_update import grpo_step, staleness_metrics
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import meet, open_store
-from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.engines.sharded_training import OPTIMIZER
+from rl_empathy.engines.training import POLICY, TrainingEngine
 from rl_empathy.engines.weight_arrays import PublishedWeights
 from rl_empathy.observability.memory import GIB, available_bytes, own_pulse
 from rl_empathy.observability.role_log import divert_output
@@ -109,7 +110,7 @@ class PolicyTrainer:
             self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:
             return self._version, Resumed(notes=self._notes())
-        self._engine.load(checkpoint.tensors("policy"), checkpoint.tensors("optimizer"))
+        self._engine.load(checkpoint.tensors(POLICY), checkpoint.tensors(OPTIMIZER))
         torch.set_rng_state(checkpoint.tensors("rng")["torch"])
         self._version = PolicyVersion(self._version.attempt, checkpoint.step)
         return self._version, Resumed(
@@ -201,8 +202,8 @@ class PolicyTrainer:
                     "step": self._version.number,
                     "score": score,
                     "tensors": {
-                        "policy": {name: weight.to("cpu", copy=copy) for name, weight in policy.items()},
-                        "optimizer": optimizer,
+                        POLICY: {name: weight.to("cpu", copy=copy) for name, weight in policy.items()},
+                        OPTIMIZER: optimizer,
                         "rng": {"torch": torch.get_rng_state()},
                     },
                     "documents": {"driver": driver, "finished": [group_to_json(group) for group in finished]},

@@ -27,7 +27,7 @@ IDLE = "."
 
 
 class TripletLike(Protocol):
-    """A question, a right and a wrong answer; see `data.triplets.Triplet`."""
+    """A question, a right and a wrong answer; `data.triplets.Triplet` is one, which engines do not import."""
 
     @property
     def question(self) -> str: ...
@@ -70,23 +70,27 @@ class EncoderTraining(ShardedTraining):
         Returns:
             What happened, the same on every rank. A loss or gradient that is not finite leaves the weights alone.
         """
-        loss = self._loss(triplets)
+        loss = self._loss(triplets)  # the whole one, on each rank with the gradient of its own vectors
         self._backward(loss)
-        return self._step(loss.item() / self.ranks)
+        return self._step(loss.item() / self.ranks)  # the ranks' losses are summed
 
-    def _nothing(self) -> None:
+    def _zero_gradients(self) -> None:
         self._backward(0.0 * self._encoded([IDLE]).sum())
 
     def _loss(self, triplets: Sequence[TripletLike]) -> Tensor:
-        """Questions and answers are encoded apart, since their lengths differ and padding costs time."""
-        answers = [t.positive for t in triplets] + [t.negative for t in triplets]
+        """[] loss of all triplets, the same on every rank, with the gradient of this rank's share of the texts.
+
+        Questions and answers are encoded apart, since their lengths differ and padding costs time.
+        """
         questions = [t.question for t in triplets]
-        own = [without_copied_runs(a, q) for a, q in zip(answers, 2 * questions, strict=True)]
-        texts = as_pair_sides(questions, own)
+        answers = [t.positive for t in triplets] + [t.negative for t in triplets]
+        unlike = [without_copied_runs(a, q) for a, q in zip(answers, 2 * questions, strict=True)]
         num = len(triplets)
+        texts = as_pair_sides(questions, unlike)
+        asked, right, wrong = texts[:num], texts[num : 2 * num], texts[2 * num :]
         share = slice(num * self.rank // self.ranks, num * (self.rank + 1) // self.ranks)
-        anchors = self._of_all(self._encoded(texts[:num][share]))
-        both = self._encoded(texts[num : 2 * num][share] + texts[2 * num :][share])
+        anchors = self._of_all(self._encoded(asked[share]))
+        both = self._encoded(right[share] + wrong[share])
         positives, negatives = (self._of_all(side) for side in both.chunk(2))
         if self._config.loss == "triplet":
             return triplet_loss(anchors, positives, negatives, margin=self._config.margin)

@@ -15,12 +15,10 @@ from rl_empathy.engines.ranks import from_every_rank
 from rl_empathy.engines.shards import ZeroStage
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.token_table import TokenTable
-from rl_empathy.engines.training import TrainingEngine
+from rl_empathy.engines.training import POLICY, TrainingEngine
 from rl_empathy.errors import TrainingError
 
 MAX_SKIPPED_UPDATES = 3
-POLICY = "policy"
-"""File of the weights in a checkpoint."""
 
 
 class Report(Protocol):

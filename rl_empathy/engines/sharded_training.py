@@ -23,7 +23,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's moments, by torch's names."""
 OPTIMIZER = "optimizer"
 KEEP_CHECKPOINTS = 2
-"""In the folder of a stage: the newest, and the one before."""
+"""Of those that `ShardedTraining.write_checkpoint` writes: the newest, and the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class ShardedTraining(ABC):
         self._engine.backward(loss * self.ranks, scale_wrt_gas=False)  # DeepSpeed averages over the ranks
 
     @abstractmethod
-    def _nothing(self) -> None:
+    def _zero_gradients(self) -> None:
         """Make gradients of zero, of every weight."""
 
     def weights(self) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ class ShardedTraining(ABC):
         """AdamW's moments by parameter name, and the number of updates. All ranks call it, rank 0 gets them.
 
         Args:
-            copy: Whether they stay as they are when the next update is made; twice a weight's memory.
+            copy: Give copies, which the next update leaves alone: two more tensors of each weight's size.
         """
         state = {"num_updates": torch.tensor(self.num_updates)}
         for name, parameter in self._trainable.parameters():
@@ -157,7 +157,7 @@ class ShardedTraining(ABC):
         """Put back what `weights` and `optimizer_state` gave, whatever the number of ranks was then."""
         self.num_updates = int(optimizer["num_updates"])
         if self.num_updates and self._shards.makes_moments:
-            self._change_nothing()
+            self._step_without_change()
         for name, tensor in self._trainable.published():
             if isinstance(tensor, nn.Parameter):
                 self._shards.set_weight(tensor, weights[name])
@@ -168,10 +168,10 @@ class ShardedTraining(ABC):
                 self._shards.set_moment(parameter, key, optimizer[f"{key}/{name}"])
         self._shards.set_step(self.num_updates)
 
-    def _change_nothing(self) -> None:
+    def _step_without_change(self) -> None:
         """Make a step in which AdamW gets its moments, which a checkpoint then fills."""
         self._set_learning_rate(0.0)  # the weight decay is multiplied by it
-        self._nothing()
+        self._zero_gradients()
         self._shards.step()
 
     def _set_learning_rate(self, learning_rate: float) -> None:

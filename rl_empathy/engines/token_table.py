@@ -1,4 +1,4 @@
-"""Prompts with a completion each as columns of numbers, which the processes of a node map and none of them copies."""
+"""Prompts with a completion each as columns of numbers, which the processes of a node map and need not copy."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,7 +10,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from rl_empathy.engines.shared_prompt import Sample
 
 COLUMNS = ("prompt", "completion")
-SCHEMA = pa.schema([(name, pa.list_(pa.int32())) for name in COLUMNS])
+ARROW_SCHEMA = pa.schema([(name, pa.list_(pa.int32())) for name in COLUMNS])
 _AT_ONCE = 4096
 
 
@@ -22,14 +22,22 @@ class TokenTable:
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Self:
-        """Write samples down, as they come."""
+        """Write samples down, as they come.
+
+        Raises:
+            ValueError: One has several completions, or says something of its tokens.
+        """
         coming, batches = iter(samples), []
         while some := list(islice(coming, _AT_ONCE)):
+            if any(len(s.completions) != 1 or s.loss_mask or s.advantages for s in some):
+                raise ValueError("a table holds samples of one completion, all of whose tokens are trained")
             columns = [[s.prompt for s in some], [s.completions[0] for s in some]]
             batches.append(
-                pa.record_batch([pa.array(column, SCHEMA.field(0).type) for column in columns], schema=SCHEMA)
+                pa.record_batch(
+                    [pa.array(column, ARROW_SCHEMA.field(0).type) for column in columns], schema=ARROW_SCHEMA
+                )
             )
-        return cls(pa.Table.from_batches(batches, schema=SCHEMA).combine_chunks())
+        return cls(pa.Table.from_batches(batches, schema=ARROW_SCHEMA).combine_chunks())
 
     @classmethod
     def joined(cls, tables: Iterable["TokenTable"]) -> Self:

@@ -19,6 +19,8 @@ from rl_empathy.engines.shards import ZeroStage
 from rl_empathy.engines.shared_prompt import Sample, said_of_tokens
 
 BETAS = (0.9, 0.95)
+POLICY = "policy"
+"""File of the weights in a checkpoint."""
 IDLE = Likelihood([Sample([0], [[0]])])
 """What a rank computes, with weight 0, while another one has a micro-batch more."""
 
@@ -91,7 +93,7 @@ class TrainingEngine(ShardedTraining):
                 self.model.language_model, weights, folder, tokenizer_from=tokenizer_from, logprobs=logprobs
             )
 
-    def _nothing(self) -> None:
+    def _zero_gradients(self) -> None:
         self._gradients(Likelihood([]))
 
     def _gradients(self, objective: Objective) -> float:

@@ -170,13 +170,10 @@ async def run_grpo(
             await publisher.publish(then=partial(buffer.release_slots, len(groups)))
             dropped = buffer.dropped_in_take()
             times = clock.end_step([*groups, *dropped], busy_s=updated.busy_s)
-            seen = rollout_metrics(scored(groups), scored(dropped))
-            log.write(
-                "grpo", step, seen, updated.metrics, times.metrics(), publisher.metrics(), ledger.metrics(),
-                fleet.metrics(),
-            )  # fmt: skip
+            made = (rollout_metrics(scored(groups), scored(dropped)), updated.metrics, times.metrics())
+            log.write("grpo", step, *made, publisher.metrics(), ledger.metrics(), fleet.metrics())
             # Before the workers begin to load: one that does cannot be taken away.
-            fleet.rescale(trainer_waits=times.trainer_waits, rollout_idle=publisher.rollout_idle)
+            fleet.rescale(trainer_waits=times.trainer_waits_share, rollout_idle=publisher.rollout_idle)
             checkpoints.seen([*groups, *dropped])
             if step % config.checkpoint_every == 0 or step == config.num_steps:
                 with clock.waiting("checkpoint"):

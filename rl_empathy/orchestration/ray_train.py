@@ -3,7 +3,7 @@
 driver (this process)          controller (Ray Train)          workers (Ray Train), a rank each
 fit() ── Trainer.fit ─────────> starts ──────────────────────> meet, then the stage's loop
 ray.put(data) ──────────────────────────────────────────────> mapped by those of a node
-log.write <───────────────── reports.jsonl <───────────────── Worker of rank 0
+log.write <───────────────── reports.jsonl <───────────────── StageWorker of rank 0
                                where the last one is <─────── step_000050/, which our code writes on rank 0
 stop ───────────────────────────────────────────────────────> a file, looked for between two steps
 """
@@ -35,6 +35,7 @@ STOP_FILE, REPORTS_FILE = "stop", "reports.jsonl"
 PEAK_FILES = "peak_bytes_*"
 """What each worker held at most, of its node and of its GPU."""
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""From which Ray Train would go on by itself; where we go on our own checkpoints say."""
 _ENVIRONMENT = {
     # A worker's report waits for the controller's next look, which by default comes every 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -81,7 +82,7 @@ def fit(
     Raises:
         RoleTimeoutError: The worker did not report in time.
         OutOfMemoryError: The worker ran out of memory, and `lost` raised it.
-        RoleDiedError: The worker died twice.
+        RoleDiedError: The worker died twice, or the restarts are spent.
         RlEmpathyError: What our own code raised in the worker.
     """
     died = False
@@ -129,15 +130,16 @@ def _fit_once(
             (job.folder / STOP_FILE).touch()
         if alive and time.monotonic() - heard > patience:
             key = "start" if last_step < 0 else "update"
+            since = f"after step {last_step}" if last_step >= 0 else "since its start"
             raise RoleTimeoutError(
-                f"{job.stage}: no report for {patience:g} s (after step {last_step}); see "
-                f"{log_of(job.folder)}, or raise cluster.deadlines.{key}_s"
+                f"{job.stage}: no report for {patience:g} s ({since}); see {log_of(job.folder)}, or raise "
+                f"cluster.deadlines.{key}_s"
             )
     if running.error is not None:
         raise _cause(running.error, job, by_kernel=kernel_kills.one_more())
 
 
-def end_without_memory(error: RoleDiedError) -> None:
+def raise_out_of_memory(error: RoleDiedError) -> None:
     """For `fit`: another start with the same settings would run out of memory again."""
     if isinstance(error, OutOfMemoryError):
         raise error
@@ -148,7 +150,7 @@ def log_of(folder: Path, rank: int = 0) -> Path:
     return folder / ("worker.log" if rank == 0 else f"worker_{rank}.log")
 
 
-class Worker:
+class StageWorker:
     """In a worker: what a loop tells the driver, and hears of it. Rank 0 speaks for all."""
 
     def __init__(self, folder: Path) -> None:
@@ -202,7 +204,7 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
     wanted = {"CPU": worker.num_cpus} | ({"GPU": worker.num_gpus} if worker.num_gpus else {})
     # Not TorchTrainer: it opens a store on every interface, for ranks that meet by themselves.
     return DataParallelTrainer(
-        _worker,
+        _work,
         train_loop_config={"job": replace(job, data=None), "data": ray.put(job.data), "start_s": start_s},
         scaling_config=ray.train.ScalingConfig(
             num_workers=worker.ranks, use_gpu=worker.num_gpus > 0, resources_per_worker=wanted
@@ -215,7 +217,7 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
     )
 
 
-def _worker(config: Mapping[str, Any]) -> None:
+def _work(config: Mapping[str, Any]) -> None:
     """Runs in each worker."""
     job, context = config["job"], ray.train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()

@@ -75,7 +75,7 @@ async def _start_rollout_workers(context: RunContext, model: Path) -> RolloutWor
         start,
         run_file.cluster.deadlines,
         context.budget,
-        max_running_sequences=run_file.cluster.rollout_workers.max_running_sequences,
+        max_running_sequences=lambda: context.savings[SEQUENCES],
         seed=run_file.run.seed,
         in_step=run_file.run.deterministic,
         tell=context.progress.warning,

@@ -25,10 +25,11 @@ class StepTimes:
     waits: Waits
     busy_s: float
     """For which the trainer's process worked; in all the rest it idled, whatever it waited for."""
-    generated_tokens: int
+    finished_tokens: int
+    """Of the groups that the step took or dropped, whenever they were written."""
 
     @property
-    def trainer_waits(self) -> float:
+    def trainer_waits_share(self) -> float:
         """Share of the step for which the trainer waited for groups."""
         return self.waits.groups / self.step_s
 
@@ -39,7 +40,7 @@ class StepTimes:
             "time/wait_for_publish_s": self.waits.publish,
             "time/step_s": self.step_s,
             "idle/trainer_fraction": max(0.0, 1 - self.busy_s / self.step_s),
-            "tokens/generated_per_s": self.generated_tokens / self.step_s,
+            "tokens/generated_per_s": self.finished_tokens / self.step_s,
         }
 
 
@@ -72,7 +73,7 @@ class StepClock:
             step_s=asyncio.get_running_loop().time() - self._started,
             waits=self._waits,
             busy_s=busy_s,
-            generated_tokens=sum(length for group in groups for length in group.header.completion_tokens),
+            finished_tokens=sum(length for group in groups for length in group.header.completion_tokens),
         )
         self._begin()
         return times

@@ -30,8 +30,8 @@ class Tokenized:
 
     table: TokenTable
     refused: dict[str, str] = field(default_factory=dict)
-    """By the chat template: why."""
-    long: dict[str, int] = field(default_factory=dict)
+    """Prompts that the chat template refuses, or in which a text would become structure: why."""
+    too_long: dict[str, int] = field(default_factory=dict)
     """Prompts longer than data.max_prompt_tokens: tokens."""
     unwritable: dict[str, str] = field(default_factory=dict)
     """Targets that break the form: why."""
@@ -51,7 +51,7 @@ def tokenized(
                 made.refused[row.id] = str(error)
                 continue
             if len(prompt) > data.max_prompt_tokens:
-                made.long[row.id] = len(prompt)
+                made.too_long[row.id] = len(prompt)
                 continue
             try:
                 text = target_text(row, schema, language=data.language, missing_trace=data.missing_trace)
@@ -68,7 +68,7 @@ async def fine_tuning_samples(context: RunContext, model: Path, rows: Sequence[R
     """The samples of rows, in their order; rows that have none are told of.
 
     Args:
-        context: Its tokenizer is that of the model.
+        context: Has taken the model's tokenizer.
         model: Folder of the model that is fine-tuned.
         rows: Training or held-out rows.
 
@@ -83,10 +83,10 @@ async def fine_tuning_samples(context: RunContext, model: Path, rows: Sequence[R
     made = Tokenized(table=TokenTable.joined([part.table for part in parts]))
     for part in parts:
         made.refused |= part.refused
-        made.long |= part.long
+        made.too_long |= part.too_long
         made.unwritable |= part.unwritable
     context.leave_out(made.refused, "prompts", of=len(rows))
-    context.leave_long_out(made.long, of=len(rows))
+    context.leave_long_out(made.too_long, of=len(rows))
     context.leave_out(made.unwritable, "fine-tuning targets", of=len(rows))
     return made.table
 
@@ -113,7 +113,9 @@ async def _in_blocks(context: RunContext, model: Path, rows: Sequence[Row]) -> l
         context.progress.waiting(f"rows as tokens: {min(done, len(rows)):,} of {len(rows):,}")
         return made  # type: ignore[no-any-return]
 
-    return await asyncio.gather(*map(block, range(0, len(rows), BLOCK_ROWS)))
+    async with asyncio.TaskGroup() as tasks:  # one that fails ends the others
+        blocks = [tasks.create_task(block(start)) for start in range(0, len(rows), BLOCK_ROWS)]
+    return [each.result() for each in blocks]
 
 
 def _tokenized_block(

@@ -18,7 +18,7 @@ ENDED_BY_SOMETHING_ELSE = {
     ("orchestration/stop.py", "self._event.wait"): "waited for beside the work, which has deadlines",
     ("orchestration/stop.py", "asyncio.wait"): "the same",
     ("orchestration/fleet/ranks.py", "asyncio.wait"): "every answer waited for has a deadline (Role.answer)",
-    ("orchestration/fleet/roster.py", "self._changed.wait"): "inside asyncio.timeout",
+    ("orchestration/fleet/workers/attendance.py", "self._changed.wait"): "inside asyncio.timeout",
     (
         "orchestration/fleet/policy_trainer.py",
         "self._idle.wait",
@@ -36,7 +36,7 @@ def waits_without_limit(path: Path) -> list[tuple[str, int]]:
         called = ast.unparse(node.func)
         has_limit = any(keyword.arg == "timeout" for keyword in node.keywords)
         if (
-            called in ("ray.get", "ray.wait")
+            (called in ("ray.get", "ray.wait") and not has_limit)
             or (called in ("asyncio.wait", "subprocess.run", "concurrent.futures.wait") and not has_limit)
             or (node.func.attr in ("wait", "join", "get", "acquire") and not node.args and not node.keywords)
         ):

@@ -79,7 +79,8 @@ class DeadlinesConfig(Section):
     nodes_s: Annotated[float, Field(ge=0)] = 600
     """Until a cluster that was joined has grown to what the plan needs; 0: it must have it at once."""
     start_s: Positive = 300
-    """Until a role is up; on a cluster that grows, with the time that a node takes to come."""
+    """Until a role is up, or a block of rows is written as tokens; on a cluster that grows, with the time that a node
+    takes to come."""
     sample_s: Positive = 600
     """Until a group is sampled, and a worker that is taken away has ended those that it has."""
     score_s: Positive = 300
@@ -98,7 +99,7 @@ class DeadlinesConfig(Section):
 
 
 class RestartsConfig(Section):
-    """How often roles of stage grpo that died or do not answer are started anew before the run ends."""
+    """How often roles that died or do not answer are started anew before the run ends."""
 
     each_role: Annotated[int, Field(ge=0)] = 10
     """Restarts of one role; a rollout worker counts as one role, whatever process it is."""

@@ -30,7 +30,7 @@ from rl_empathy.engines.shards import ZeroStage
 from rl_empathy.errors import RoleDiedError, Stopped, TrainingError
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.context import RunContext
-from rl_empathy.orchestration.ray_train import TrainJob, Worker, end_without_memory, fit
+from rl_empathy.orchestration.ray_train import StageWorker, TrainJob, fit, raise_out_of_memory
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
 
@@ -92,7 +92,7 @@ def run_reward_modeling(
     worker: StageWorkerConfig,
     deadlines: DeadlinesConfig | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    lost: Callable[[RoleDiedError], None] = end_without_memory,
+    lost: Callable[[RoleDiedError], None] = raise_out_of_memory,
 ) -> dict[str, Any]:
     """Train the reward model, or go on where an earlier attempt ended. Blocks; Ray has to be connected.
 
@@ -168,7 +168,7 @@ def _refuse_echoes(description: Description) -> None:
 def _loop(settings: Mapping[str, Any], data: DataSet) -> None:
     """Runs in each worker."""
     config, language, folder = settings["config"], settings["language"], settings["folder"]
-    worker = Worker(folder)
+    worker = StageWorker(folder)
     found = config.model_copy(update={"encoder": settings["encoder"]})
     training = prepared(
         found, data, language, seed=settings["seed"], folder=folder, zero_stage=settings["zero_stage"]

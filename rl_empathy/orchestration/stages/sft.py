@@ -16,7 +16,7 @@ from rl_empathy.engines.token_table import TokenTable
 from rl_empathy.errors import DataError, Stopped
 from rl_empathy.orchestration.context import RunContext
 from rl_empathy.orchestration.fleet.savings import SFT_MICROBATCH
-from rl_empathy.orchestration.ray_train import TrainJob, Worker, fit
+from rl_empathy.orchestration.ray_train import StageWorker, TrainJob, fit
 from rl_empathy.orchestration.roles import rollout_workers
 from rl_empathy.orchestration.stages.artifacts import Artifacts, Made
 from rl_empathy.orchestration.stop import on_a_thread
@@ -90,7 +90,7 @@ def _job(context: RunContext, settings: Mapping[str, Any], data: tuple[TokenTabl
 def _loop(settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> None:
     """Runs in each worker."""
     folder, run_file = settings["folder"], settings["run_file"]
-    worker = Worker(folder)
+    worker = StageWorker(folder)
     fine_tune(
         settings["model"],
         *data,

@@ -72,7 +72,7 @@ def workers_of(*load_s: float, told: list[str]) -> RolloutWorkers:
         start,
         DeadlinesConfig(publish_s=10),
         RestartBudget(RestartsConfig(), told.append),
-        max_running_sequences=8,
+        max_running_sequences=lambda: 8,
         seed=0,
         in_step=False,
         tell=told.append,

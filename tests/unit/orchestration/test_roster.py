@@ -171,7 +171,7 @@ def test_a_new_worker_that_cannot_load_ends_nothing_though_a_publish_waits_befor
             start,
             DeadlinesConfig(),
             budget,
-            max_running_sequences=8,
+            max_running_sequences=lambda: 8,
             seed=0,
             in_step=False,
             tell=told.append,
@@ -331,7 +331,7 @@ def test_a_worker_that_the_run_does_not_need_makes_room_for_a_role_that_finds_no
         roster.scale_to(3, "asked for")
         await asyncio.sleep(10)
         assert len(roster.attendance.ready()) == 3
-        roster.attendance.ready()[0].groups = roster.attendance.ready()[1].groups = (
+        roster.attendance.ready()[0].num_groups = roster.attendance.ready()[1].num_groups = (
             1  # it is the idle one that goes
         )
         with pytest.raises(RoleTimeoutError):
@@ -354,7 +354,7 @@ def test_a_worker_that_missed_the_publish_in_which_the_trainer_went_makes_room_a
         for worker in roster.attendance.workers:
             worker.move("load")
             worker.move("miss")
-        roster.attendance.workers[0].groups = roster.attendance.workers[1].groups = (
+        roster.attendance.workers[0].num_groups = roster.attendance.workers[1].num_groups = (
             1  # the third has the place
         )
         with pytest.raises(RoleTimeoutError):
@@ -517,7 +517,7 @@ def test_a_worker_that_does_not_end_its_groups_is_ended_at_the_deadline_of_a_gro
         told = []
         roster = roster_of(2, FailingStarts(0), told=told)
         [leaving, _] = roster.attendance.workers
-        leaving.groups = 1
+        leaving.num_groups = 1
         leaving.role.asked_to_go = True
         roster.replace_leaving(())
         await asyncio.sleep(999)

@@ -7,26 +7,25 @@ from rl_empathy.orchestration.fleet.workers.states import TRANSITIONS, WorkerEve
 
 
 def after(*events: WorkerEvent) -> WorkerState:
-    state: WorkerState = "starting"
+    state: WorkerState = "stale"
     for event in events:
         state = next_state(state, event)
     return state
 
 
 def test_a_worker_serves_after_its_first_load_and_not_before():
-    assert after("start") == "stale"
-    assert after("start", "load") == "loading"
-    assert after("start", "load", "loaded") == "ready"
+    assert after("load") == "loading"
+    assert after("load", "loaded") == "ready"
 
 
 def test_one_that_missed_a_publish_serves_again_after_a_whole_load():
-    assert after("start", "load", "loaded", "load", "miss") == "stale"
-    assert after("start", "load", "loaded", "load", "miss", "load", "loaded") == "ready"
+    assert after("load", "loaded", "load", "miss") == "stale"
+    assert after("load", "loaded", "load", "miss", "load", "loaded") == "ready"
 
 
 def test_one_that_is_taken_away_drains_first():
-    assert after("start", "load", "loaded", "drain") == "draining"
-    assert after("start", "load", "loaded", "drain", "stop") == "stopped"
+    assert after("load", "loaded", "drain") == "draining"
+    assert after("load", "loaded", "drain", "stop") == "stopped"
 
 
 @pytest.mark.parametrize(("state", "event"), itertools.product(["dead", "stopped"], get_args(WorkerEvent)))

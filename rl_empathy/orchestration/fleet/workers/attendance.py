@@ -31,7 +31,7 @@ class Attendance:
         self.starts: dict[str, asyncio.Task[Any]] = {}
         """By name, those that are being started and may be given up."""
         self.minimum = len(self.workers)
-        """As many as the run began with, or was scaled to since."""
+        """As many as the run began with, or fewer, where it was scaled below."""
         self.logs = roles[0].log.parent
         self._deadlines = deadlines
         self._tell = tell
@@ -46,7 +46,7 @@ class Attendance:
     @property
     def num_hoped_for(self) -> int:
         """As `len`, without those whose restarts are spent, and those whose start is being given up."""
-        alive = sum(w.state not in (*LEAVING, "dead") or w.succeeded for w in self.workers)
+        alive = sum(w.state not in (*LEAVING, "dead") or w.is_being_replaced for w in self.workers)
         given_up = sum(start.cancelling() > 0 for start in self.starts.values())
         return len(self.coming) + alive - given_up
 
@@ -63,8 +63,10 @@ class Attendance:
         """Have those who wait look again.
 
         Args:
-            problem: Raised to them, where too few workers are left.
+            problem: A loss is raised to them where too few workers are left; anything else in any case.
         """
+        if self.has_enough and isinstance(self._problem, LOST):
+            self._problem = None  # made good since
         self._problem = problem or self._problem
         self._changed.set()
 
@@ -90,7 +92,17 @@ class Attendance:
             worker.role.kill()
 
     async def until(self, condition: Callable[[], bool], wanted: int, doing: str) -> None:
-        """Wait for workers, as long as `wanted` of them are alive or being started anew."""
+        """Wait for workers, as long as `wanted` of them are alive or being started anew.
+
+        Args:
+            condition: What is waited for.
+            wanted: Workers without which waiting is useless.
+            doing: What they are wanted for.
+
+        Raises:
+            RoleTimeoutError: It took longer than cluster.deadlines.workers_s.
+            RlEmpathyError: Why too few workers are left.
+        """
         limit = asyncio.timeout(self._deadlines.workers_s)
         try:
             async with limit:

@@ -30,7 +30,8 @@ class Refits:
             attendance: The workers.
             lost: Told of one that is gone.
             deadlines: Deadlines of the calls.
-            spares_late: A worker that misses a publish is refitted beside the others; otherwise it counts as gone.
+            spares_late: A worker that misses a publish is refitted beside the others, unless it had to load all of
+                it; otherwise it counts as gone.
             tell: Told of workers that miss a publish.
         """
         self._attendance = attendance
@@ -58,7 +59,7 @@ class Refits:
         Raises:
             WeightSyncError: A worker holds another version afterwards, or one that is new cannot load it.
             PayloadLostError: The weights are gone, with the node that had them.
-            RoleTimeoutError: Fewer than cluster.rollout_workers.min are ready after cluster.deadlines.workers_s.
+            RoleTimeoutError: Too few are ready after cluster.deadlines.workers_s.
         """
         async with self._loading:
             load = Load(next(self._numbers), offer)
@@ -69,8 +70,10 @@ class Refits:
                 if worker.state in ("stale", "ready") and not worker.is_joining
             ]
             refits = (self._refit(worker, load) for worker in living)
-            reports = await asyncio.gather(*refits, return_exceptions=True)  # none goes on when another fails
-            if None not in reports:  # what one could not load its successor loads
+            reports = await asyncio.gather(
+                *refits, return_exceptions=True
+            )  # so that none still loads after a raise
+            if None not in reports:  # one that is late or lost, or its successor, has yet to load it
                 self._let_go()
         stats = {}
         for worker, report in zip(living, reports, strict=True):
@@ -93,7 +96,7 @@ class Refits:
                 if load is not None:
                     await self._refit(worker, load)
             except (PayloadLostError, TrainerLostError) as error:
-                self._load_lost = error  # the next publish brings others, if there is one: see `watch`
+                self._load_lost = error  # the next publish brings other weights, if there is one: see `watch`
                 self._attendance.changed()
             self._let_go()
 
@@ -136,7 +139,7 @@ class Refits:
                 self._lost(worker, error)
             return None
         except WeightSyncError as error:
-            if not worker.has_served:  # a new one that cannot load what is published: nor will the next
+            if not worker.has_loaded:  # a new one that cannot load what is published: nor will the next
                 worker.move("die")
                 worker.role.kill()
                 raise WeightSyncError(f"{worker.role}: {error}. Its log: {worker.role.log}") from error
@@ -152,12 +155,12 @@ class Refits:
             )
         if worker.state == "loading":  # else it was lost meanwhile
             worker.move("loaded")
-            worker.has_served = True
+            worker.has_loaded = True
             self._attendance.changed()
         return stats  # type: ignore[no-any-return]
 
     def _let_go(self) -> None:
-        """Have the object store forget the weights that every worker has loaded, if more can be asked for.
+        """Forget the weights that every worker has loaded, if they can be offered anew.
 
         While the run lacks workers they stay: those that come next are waited for.
         """

@@ -44,7 +44,7 @@ class RolloutWorkers:
         deadlines: DeadlinesConfig,
         budget: RestartBudget,
         *,
-        max_running_sequences: int,
+        max_running_sequences: Callable[[], int],
         seed: int,
         in_step: bool,
         tell: Callable[[str], None] = lambda text: None,
@@ -56,7 +56,7 @@ class RolloutWorkers:
             start: Starts one of that name anew.
             deadlines: Deadlines of the calls.
             budget: Budget of restarts.
-            max_running_sequences: Completions that a worker writes at a time; more wait at its door.
+            max_running_sequences: Completions that a worker writes at a time; more wait at its door. Asked each time.
             seed: The run's; a request's seed follows from it and the occurrence.
             in_step: Worker = index of the prompt modulo workers, and a worker begins only when its whole share of a
                 cohort is there (deterministic runs): there a lost worker ends the run, which can be resumed.
@@ -109,7 +109,7 @@ class RolloutWorkers:
         voided = 0
         while True:
             worker, together = await self._choose(prompt, group_size, cohort, doing)
-            worker.groups += 1
+            worker.num_groups += 1
             try:
                 header, payload = worker.role.actor.sample.options(num_returns=2).remote(
                     prompt, sampling, group_size, self._request_seed(prompt), together
@@ -124,7 +124,7 @@ class RolloutWorkers:
                 if voided == MOST_VOIDED:
                     raise RoleDiedError(f"{error}. So it ended {voided} times") from error
             finally:
-                worker.groups -= 1
+                worker.num_groups -= 1
                 self.attendance.changed()  # one that drains may be done
             lost()
 
@@ -136,11 +136,11 @@ class RolloutWorkers:
         """End every worker at once, for good."""
         self.attendance.kill()
 
-    def _lost(self, worker: Worker, error: Exception) -> None:
+    def _lost(self, worker: Worker, error: Exception) -> None:  # the roster is made after the refits
         self.roster.lost(worker, error)
 
     async def payload(self, group: GroupHandle) -> RolloutGroup:
-        """Fetch a payload into this process, for evaluation."""
+        """Fetch a payload into this process, which then reads the text."""
         doing = f"hand over the group of {group.header.row_id}"
         node = Role(name=f"the node of {group.header.worker}", actor=None, log=self.attendance.logs)
         return await node.answer(group.payload, seconds=self._deadlines.sample_s, doing=doing)
@@ -171,16 +171,17 @@ class RolloutWorkers:
     async def _choose(
         self, prompt: Prompt, group_size: int, cohort: Sequence[Prompt], doing: str
     ) -> tuple[Worker, int]:
+        """Who writes the group, and how many groups that worker has to have before it begins."""
         if self._in_step:
             workers = self.attendance.workers  # their number never changes here
             number = prompt.occurrence.index % len(workers)
             await self.attendance.until(lambda: workers[number].state == "ready", len(workers), doing)
             return workers[number], sum(p.occurrence.index % len(workers) == number for p in cohort)
-        most = QUEUE * max(1, self._max_running_sequences // group_size)
+        most = QUEUE * max(1, self._max_running_sequences() // group_size)
         while True:
             await self.attendance.until(lambda: self.num_ready > 0, 1, doing)
-            least = min(self.attendance.ready(), key=lambda worker: worker.groups)
-            if least.groups < most:
+            least = min(self.attendance.ready(), key=lambda worker: worker.num_groups)
+            if least.num_groups < most:
                 return least, 1
             # No longer than this: by then a group ends, or its worker is lost.
             await self.attendance.next_change(self._deadlines.sample_s)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Roster:
-    """The workers by number; one that is lost is started anew while the others go on."""
+    """The workers by name; one that is lost is started anew while the others go on."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class Roster:
         workers = self.attendance.workers
         here = sum(worker.state not in (*LEAVING, "dead") for worker in workers)
         may_go = [w for w in workers if w.state == "ready" or (w.state == "stale" and not w.is_joining)]
-        may_go.sort(key=lambda worker: (worker.state == "ready", worker.groups))
-        surplus = may_go[: max(0, here - count)]  # those that only come are not counted: they may not
+        may_go.sort(key=lambda worker: (worker.state == "ready", worker.num_groups))
+        surplus = may_go[: max(0, here - count)]  # one that is not up yet cannot be taken away
         more = 0 if self._others_first else max(0, count - len(self.attendance))
         if surplus or more:
             self._tell(f"{len(self.attendance)} -> {count} rollout workers: {reason}")
@@ -87,12 +87,10 @@ class Roster:
         Raises:
             RoleTimeoutError: It was not up in time: workers that serve make room for the next try.
         """
-        needed = max(
-            0,
-            len(self.attendance.starts) - max(0, self.attendance.num_hoped_for - self.attendance.minimum),
-        )
-        for worker, starting in list(self.attendance.starts.items())[needed:]:
-            self._tell(f"{worker} is not started: {name} needs a place first")
+        spare = max(0, self.attendance.num_hoped_for - self.attendance.minimum)
+        needed = max(0, len(self.attendance.starts) - spare)
+        for waiting, starting in list(self.attendance.starts.items())[needed:]:
+            self._tell(f"{waiting} is not started: {name} needs a place first")
             starting.cancel()
         self._others_first += 1
         try:
@@ -133,7 +131,7 @@ class Roster:
         elif self._fixed:
             self.attendance.changed(error)
         else:
-            worker.succeeded = True
+            worker.is_being_replaced = True
             self.attendance.beside(self._replace(worker, error))
 
     def _add_new(self, count: int) -> None:
@@ -154,7 +152,7 @@ class Roster:
             self.attendance.workers.remove(worker)
             raise
         finally:
-            worker.succeeded = False
+            worker.is_being_replaced = False
         self.attendance.workers.remove(worker)
         await self._enter(role)
 
@@ -185,7 +183,7 @@ class Roster:
         self.attendance.changed()
 
     async def _start_as_needed(self, name: str, failed_at: float | None = None) -> Role | None:
-        """Start a worker, again as long as the run needs it and restarts are left; None: it goes without.
+        """Start a worker, again as long as the run needs it and restarts are left; None: the run goes without it.
 
         Args:
             name: Name of the worker.
@@ -212,8 +210,9 @@ class Roster:
     @contextmanager
     def _may_be_given_up(self, name: str) -> Iterator[None]:
         """While a worker is being started, another role may need its place: see `start_first`."""
-        if task := asyncio.current_task():
-            self.attendance.starts[name] = task
+        task = asyncio.current_task()
+        assert task is not None
+        self.attendance.starts[name] = task
         try:
             yield
         finally:
@@ -231,7 +230,7 @@ class Roster:
         """Let a worker end its groups, and end it; what is not done by the deadline of a group is sampled again."""
         try:
             async with asyncio.timeout(self._deadlines.sample_s):
-                while worker.groups and worker.state != "dead":
+                while worker.num_groups and worker.state != "dead":
                     await self.attendance.next_change()
         except TimeoutError:
             self._tell(

@@ -1,10 +1,10 @@
 """Whether a rollout worker may serve: one state machine, as a pure function.
 
-    starting ──start──> stale ──load──> loading ──loaded──> ready ──load──> loading …
-                          ^                └──miss──> stale
-                          └──────────────────────────────┘
+    stale ──load──> loading ──loaded──> ready ──load──> loading …
+      ^                └──miss──> stale
+      └──────────────────────────────┘
     ready | stale ──drain──> draining ──stop──> stopped
-    any of these ──die──> dead
+    any of these but stopped ──die──> dead
 
 Only a worker that is ready gets work, so it serves after a finished refit and never before; one that missed a
 publish is stale until a whole load. Dead and stopped are final: what replaces such a worker is another one.
@@ -12,11 +12,10 @@ publish is stale until a whole load. Dead and stopped are final: what replaces s
 
 from typing import Literal
 
-WorkerState = Literal["starting", "stale", "loading", "ready", "draining", "stopped", "dead"]
-WorkerEvent = Literal["start", "load", "loaded", "miss", "drain", "stop", "die"]
+WorkerState = Literal["stale", "loading", "ready", "draining", "stopped", "dead"]
+WorkerEvent = Literal["load", "loaded", "miss", "drain", "stop", "die"]
 
 TRANSITIONS: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
-    ("starting", "start"): "stale",
     ("stale", "load"): "loading",
     ("ready", "load"): "loading",
     ("loading", "loaded"): "ready",
@@ -24,7 +23,6 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     ("ready", "drain"): "draining",
     ("stale", "drain"): "draining",
     ("draining", "stop"): "stopped",
-    ("starting", "die"): "dead",
     ("stale", "die"): "dead",
     ("loading", "die"): "dead",
     ("ready", "die"): "dead",

@@ -16,13 +16,14 @@ class Worker:
     role: Role
     incarnation: int = 1
     state: WorkerState = "stale"
-    groups: int = 0
+    num_groups: int = 0
     """Under way."""
-    has_served: bool = False
+    has_loaded: bool = False
+    """A load came to its end here."""
     is_joining: bool = False
-    """Its first load is made by whoever started it, and not with a publish that comes meanwhile."""
-    succeeded: bool = False
-    """Dead, and another one is being started in its place."""
+    """It was started a moment ago; a publish that comes meanwhile leaves its first load to whoever started it."""
+    is_being_replaced: bool = False
+    """It is dead, and another one is being started in its place."""
 
     def __str__(self) -> str:
         return f"{self.role.name} ({self.state})"
