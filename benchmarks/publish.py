@@ -115,7 +115,7 @@ async def measure(model: str, workers: int, repetitions: int) -> dict[str, Any]:
     async with roles(RUN_FILE, *settings) as real, asyncio.TaskGroup() as tasks:
         fleet, folder = real.fleet, str(real.folder / "base")
         publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks, StopSignal())
-        processes = [worker.role for worker in fleet.rollout_workers.roster.workers]
+        processes = [worker.role for worker in fleet.rollout_workers.attendance.workers]
         trainer = fleet.trainer._ranks.roles[0]
         await published(publisher)
 
@@ -155,7 +155,7 @@ async def published(publisher: Publisher) -> dict[str, float]:
 
 async def pause_s(real: RealRoles, publisher: Publisher) -> float:
     """Seconds of pause of a publish in the middle of requests, which run on to their end."""
-    processes = [worker.role for worker in real.fleet.rollout_workers.roster.workers]
+    processes = [worker.role for worker in real.fleet.rollout_workers.attendance.workers]
     streamed, *prompts = real.prompts.take(1 + 2 * len(processes))
     running = [
         asyncio.create_task(real.fleet.rollout_workers.sample(prompt, sampling=RUNNING, group_size=4))

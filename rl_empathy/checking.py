@@ -72,7 +72,7 @@ def _lengths(run_file: RunFile, rows: Sequence[Row]) -> Iterator[str]:
     ]
     counts = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
     long = sum(count > limit for count in counts)
-    if long == len(counts):
+    if long == len(counts) and {*run_file.run.stages} != {"reward_modeling"}:  # which reads no prompt
         raise DataError(
             f"every prompt is longer than data.max_prompt_tokens ({limit}): the shortest has {counts[0]:,} tokens "
             f"without the chat template, half of them up to {counts[len(counts) // 2]:,}"

@@ -33,7 +33,11 @@ def load_function(path: str, *, import_from: Sequence[str]) -> Callable[..., Any
         ) from error
     if not hasattr(found, name):
         near = difflib.get_close_matches(name, vars(found), n=1)
-        hint = f"did you mean {module}.{near[0]}?" if near else f"it is {found.__file__}"
+        hint = (
+            f"did you mean {module}.{near[0]}?"
+            if near
+            else f"it is {getattr(found, '__file__', None) or 'a folder without a module of that name'}"
+        )
         raise ConfigError(f"function {path!r} cannot be loaded: {module} has no {name!r}; {hint}")
     function = getattr(found, name)
     if not callable(function):

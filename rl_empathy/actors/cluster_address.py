@@ -29,7 +29,7 @@ def require_open(address: str) -> None:
     """
     place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     host, _, port = place.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "://" in place or not port.isdecimal():
         return  # another way to name a cluster, which Ray knows
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENS_S).close()

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from rl_empathy.config.sections import GRPOConfig, PolicyTrainerConfig
 from rl_empathy.data.rollouts import group_from_json, group_to_json, rollout_lines
 from rl_empathy.engines.agreement import compare_with_vllm
-from rl_empathy.engines.checkpoints import latest_checkpoint, write_checkpoint
+from rl_empathy.engines.checkpoints import write_checkpoint
 from rl_empathy.engines.grpo_batch import ScoredGroup
 from rl_empathy.engines.grpo_update import grpo_step, staleness_metrics
 from rl_empathy.engines.policy_model import PolicyModel
@@ -105,7 +105,7 @@ class PolicyTrainer:
 
     def resume(self) -> tuple[PolicyVersion, Resumed]:
         """Load the newest whole checkpoint: the version held, and what the driver needs of it."""
-        checkpoint = latest_checkpoint(self._folder)
+        checkpoint = self._engine.newest_checkpoint(self._folder)
         if self._rank == 0:
             self._forget_rollouts(after=checkpoint.step if checkpoint else 0)
         if checkpoint is None:

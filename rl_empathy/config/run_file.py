@@ -99,6 +99,15 @@ class RunFile(Section):
                 f"cluster.policy_trainer.ranks ({ranks}) is more than the {completions} completions of an update "
                 "(grpo.groups_per_step * grpo.group_size / grpo.updates_per_step): some ranks would train nothing"
             )
+        for name, role in (
+            ("policy_trainer", self.cluster.policy_trainer),
+            ("stage_worker", self.cluster.stage_worker),
+        ):
+            if role.ranks > 1 and 0 < role.num_gpus < 1:
+                raise ValueError(
+                    f"cluster.{name}.num_gpus ({role.num_gpus:g}) with {role.ranks} ranks: NCCL wants a GPU a rank; "
+                    f"set cluster.{name}.num_gpus: 1, or ranks: 1"
+                )
         workers, pairs = self.cluster.stage_worker.ranks, self.reward_modeling.batch_pairs
         if workers > pairs and "reward_modeling" in self.run.stages:
             raise ValueError(

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from rl_empathy.config.sections import SFTConfig
-from rl_empathy.engines.checkpoints import latest_checkpoint
 from rl_empathy.engines.objectives.sft import Likelihood
 from rl_empathy.engines.policy_model import PolicyModel
 from rl_empathy.engines.ranks import from_every_rank
@@ -143,7 +142,7 @@ def _step(engine: TrainingEngine, samples: Sequence[Sample]) -> dict[str, float]
 
 
 def _resume(engine: TrainingEngine, folder: Path) -> int:
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = engine.newest_checkpoint(folder)
     if checkpoint is None:
         return 0
     engine.read_checkpoint(checkpoint, name=POLICY)

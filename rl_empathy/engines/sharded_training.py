@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from rl_empathy.algorithms.schedules import scheduled
 from rl_empathy.config.sections import OptimizerConfig
-from rl_empathy.engines.checkpoints import Checkpoint, folder_name, write_checkpoint
+from rl_empathy.engines.checkpoints import Checkpoint, folder_name, latest_checkpoint, write_checkpoint
 from rl_empathy.engines.ranks import from_every_rank, meet_alone
 from rl_empathy.engines.shards import Shards, ZeroStage, start_deepspeed
 from rl_empathy.engines.trainable import Trainable
+from rl_empathy.errors import CheckpointError
 from rl_empathy.observability.memory import FreedMemory
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -149,9 +150,33 @@ class ShardedTraining(ABC):
             write_checkpoint(folder, step, tensors=tensors, documents=documents, keep=KEEP_CHECKPOINTS)
         return folder / folder_name(step)
 
+    def newest_checkpoint(self, folder: Path) -> Checkpoint | None:
+        """The newest whole checkpoint of a stage, the same on every rank.
+
+        Raises:
+            CheckpointError: The ranks see different ones, or every one is damaged.
+        """
+        checkpoint = latest_checkpoint(folder)
+        steps = from_every_rank(checkpoint.step if checkpoint else 0)
+        if len({*steps}) > 1:
+            raise CheckpointError(
+                f"the ranks see different newest checkpoints in {folder} (steps {steps}): is it the same folder on "
+                "every node? Start again in a moment"
+            )
+        return checkpoint
+
     def read_checkpoint(self, checkpoint: Checkpoint, *, name: str) -> None:
-        """Go on from what `write_checkpoint` wrote, whatever the number of ranks was then."""
-        self.load(checkpoint.tensors(name), checkpoint.tensors(OPTIMIZER))
+        """Go on from what `write_checkpoint` wrote, whatever the number of ranks was then.
+
+        Raises:
+            CheckpointError: It is of another version of this program.
+        """
+        try:
+            self.load(checkpoint.tensors(name), checkpoint.tensors(OPTIMIZER))
+        except KeyError as error:
+            raise CheckpointError(
+                f"{checkpoint.path} lacks {error}: another version of this program wrote it; begin anew with --fresh"
+            ) from error
 
     def load(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Put back what `weights` and `optimizer_state` gave, whatever the number of ranks was then."""

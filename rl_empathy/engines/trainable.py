@@ -19,13 +19,13 @@ class Trainable(Protocol):
 
 
 class WholeModel:
-    """Every weight is trained."""
+    """Every weight is trained, but those that the architecture itself holds fixed."""
 
     def __init__(self, language_model: Any) -> None:
         self._language_model = language_model
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self._language_model.named_parameters()
+        yield from ((name, p) for name, p in self._language_model.named_parameters() if p.requires_grad)
 
     def published(self) -> Iterator[tuple[str, Tensor]]:
         yield from tensors_of(self._language_model)

@@ -18,10 +18,11 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     A kill or an error leaves the old content or the new, which is on disk before the block is left. What UTF-8 has no
     bytes for, such as half an emoji, is written as an escape.
     """
-    temporary = _beside(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # what a kill has left
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -42,19 +43,28 @@ def write_whole(path: Path, text: str) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Fill a folder that takes its name when the block has ended well; otherwise nothing changes.
 
-    A folder of that name makes way; who has its files open keeps them.
+    A folder of that name makes way; who has its files open keeps them. Every file is on disk before it does.
     """
-    temporary, old = _beside(path), path.with_name(f"{path.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    temporary, old = (path.with_name(f"{path.name}.{end}") for end in ("tmp", "old"))
+
+    def undo() -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+
+    undo()  # what a kill has left
+    shutil.rmtree(old, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            sync(written)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
+        sync(path.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        undo()
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -66,10 +76,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.tmp")
 
 
 @contextmanager

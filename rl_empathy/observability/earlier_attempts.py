@@ -11,7 +11,7 @@ from rl_empathy.errors import ConfigError, RunDirectoryError
 from rl_empathy.observability.run_lock import RunLock
 
 CONFIG, RESULT, TRAINED_WITH = "config.yaml", "result.json", "trained_with.yaml"
-_OWN_NAMES = {".lock", f"{CONFIG}.tmp", "logs"}
+_OWN_NAMES = {".lock", f".{CONFIG}.tmp", "logs"}
 
 
 def take_directory(path: Path, *, fresh: bool) -> RunLock:

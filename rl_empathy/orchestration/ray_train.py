@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import ray
 import ray.train
 import torch.distributed as dist
 from ray.train.collective import broadcast_from_rank_zero
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from rl_empathy.config.sections import DeadlinesConfig, StageWorkerConfig
@@ -31,6 +32,8 @@ from rl_empathy.observability.reports import Follower, append_note, append_repor
 from rl_empathy.observability.role_log import divert_output
 
 POLL_S = 0.2
+SETTLE_S = 5.0
+"""How long a worker whose partner may have died waits before it fails, too."""
 STOP_FILE, REPORTS_FILE = "stop", "reports.jsonl"
 PEAK_FILES = "peak_bytes_*"
 """What each worker held at most, of its node and of its GPU."""
@@ -132,7 +135,7 @@ def _fit_once(
             key = "start" if last_step < 0 else "update"
             since = f"after step {last_step}" if last_step >= 0 else "since its start"
             raise RoleTimeoutError(
-                f"{job.stage}: no report for {patience:g} s ({since}); see {log_of(job.folder)}, or raise "
+                f"{job.stage}: no report for {patience:g} s ({since}); see {_logs(job)}, or raise "
                 f"cluster.deadlines.{key}_s"
             )
     if running.error is not None:
@@ -143,6 +146,10 @@ def raise_out_of_memory(error: RoleDiedError) -> None:
     """For `fit`: another start with the same settings would run out of memory again."""
     if isinstance(error, OutOfMemoryError):
         raise error
+
+
+def _logs(job: TrainJob) -> Path:
+    return log_of(job.folder) if job.worker.ranks == 1 else job.folder / "worker*.log"
 
 
 def log_of(folder: Path, rank: int = 0) -> Path:
@@ -205,7 +212,14 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
     # Not TorchTrainer: it opens a store on every interface, for ranks that meet by themselves.
     return DataParallelTrainer(
         _work,
-        train_loop_config={"job": replace(job, data=None), "data": ray.put(job.data), "start_s": start_s},
+        train_loop_config={
+            "loop": job.loop,
+            "settings": dict(job.settings),
+            "folder": job.folder,
+            "on_gpu": worker.num_gpus > 0,
+            "data": ray.put(job.data),
+            "start_s": start_s,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=worker.ranks, use_gpu=worker.num_gpus > 0, resources_per_worker=wanted
         ),
@@ -219,33 +233,53 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
 
 def _work(config: Mapping[str, Any]) -> None:
     """Runs in each worker."""
-    job, context = config["job"], ray.train.get_context()
+    folder, context = config["folder"], ray.train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()
-    divert_output(str(log_of(job.folder, rank)))
+    divert_output(str(log_of(folder, rank)))
+    if not config["on_gpu"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves those of the node visible
     try:
         if ranks > 1:
             store = open_store(ray.util.get_node_ip_address(), ranks) if rank == 0 else None
             host, port = broadcast_from_rank_zero((store.host, store.port) if store else ("", 0))
             meet(rank, ranks, store or dist.TCPStore(host, port, ranks))
         data = ray.get(config["data"], timeout=config["start_s"])  # noqa: TID251
-        job.loop(job.settings, data)
+        config["loop"](config["settings"], data)
+    except Exception as error:
+        if ranks > 1 and not isinstance(error, RlEmpathyError):
+            time.sleep(
+                SETTLE_S
+            )  # a partner that died is the cause, and Ray notices its death later than we do
+        raise
     finally:
         pulse = own_pulse()
-        path = job.folder / PEAK_FILES.replace("*", str(rank))
+        path = folder / PEAK_FILES.replace("*", str(rank))
         path.write_text(f"{pulse.peak_bytes} {pulse.gpu_peak_bytes}", encoding="ascii")
 
 
 def _cause(error: Exception, job: TrainJob, *, by_kernel: bool) -> Exception:
-    """The error of our own code in the worker, or that the worker died."""
-    failures = dict(getattr(error, "worker_failures", {}) or {})
+    """The error of our own code in a worker, or that a worker died."""
+    failures: dict[int, Exception] = dict(getattr(error, "worker_failures", {}) or {})
     for failure in [*failures.values(), error]:
         while failure is not None:
             if isinstance(failure, RlEmpathyError):
                 return failure
-            failure = failure.__cause__ or getattr(failure, "cause", None)
-    log = log_of(job.folder, min(failures, default=0))
+            failure = failure.__cause__ or getattr(failure, "cause", None)  # type: ignore[assignment]
+    rank, first = min(failures.items(), key=_told_by, default=(0, error))
+    log = log_of(job.folder, rank)
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"The end of the worker, as Ray tells it: {error}\n")
-    if how := memory_ran_out(error) or ("the kernel ended it, since memory was full" if by_kernel else None):
-        return OutOfMemoryError(f"{job.stage}: the worker ran out of memory: {how}. Its log: {log}")
-    return RoleDiedError(f"{job.stage}: the worker failed: {first_line(str(error))}. Its log: {log}")
+        file.write(f"The end of the worker, as Ray tells it: {first}\n")
+    who = f"{job.stage}: the worker" + (f" of rank {rank}" if job.worker.ranks > 1 else "")
+    if (
+        how := memory_ran_out(first)
+        or memory_ran_out(error)
+        or ("the kernel ended it, since memory was full" if by_kernel else None)
+    ):
+        return OutOfMemoryError(f"{who} ran out of memory: {how}. Its log: {log}")
+    return RoleDiedError(f"{who} failed: {first_line(str(first))}. Its log: {log}")
+
+
+def _told_by(failure: tuple[int, Exception]) -> tuple[bool, int]:
+    """One that died explains what its partners met."""
+    rank, error = failure
+    return not (isinstance(error, WorkerHealthCheckFailedError) or memory_ran_out(error)), rank

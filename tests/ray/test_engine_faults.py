@@ -117,7 +117,7 @@ def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabel
             start,
             DEADLINES,
             budget,
-            max_running_sequences=16,
+            max_running_sequences=lambda: 16,
             seed=0,
             in_step=False,
             tell=told.append,
@@ -127,7 +127,7 @@ def test_a_worker_whose_engine_fails_is_replaced_and_nothing_is_lost_or_mislabel
         log = MetricsLog(tmp_path / "metrics.jsonl")
         fleet = make_fleet(workers=workers, trainer=trainer)
         await asyncio.wait_for(run_grpo(config, fleet, prompts, ledger, log, stop=StopSignal()), 200)
-        await workers.roster.until(lambda: workers.num_ready == 2, 2, "serve with both again")
+        await workers.attendance.until(lambda: workers.num_ready == 2, 2, "serve with both again")
         return budget, trainer
 
     budget, trainer = asyncio.run(run())

@@ -1,12 +1,16 @@
 """Stages sft and reward_modeling in several workers of Ray Train, as their user starts them."""
 
+import os
+import pty
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.ray.test_runs import metrics, run, start
+from tests.ray.test_runs import SETTINGS, command, metrics, run, start
 
 STAGES = ("run.stages=[sft,reward_modeling]", "sft.validity_prompts=0", "reward_modeling.accept_echo=true")
 WATCHED = ("sft/loss", "sft/grad_norm", "sft/held_out_loss", "reward_model/loss", "reward_model/grad_norm")
@@ -39,6 +43,25 @@ def test_two_workers_train_as_one_does(
         assert wanted
         assert found[name][0] == pytest.approx(wanted[0], rel=1e-5)
         assert found[name] == pytest.approx(wanted, rel=1e-2)
+
+
+def test_a_stage_starts_from_a_terminal(tmp_path: Path) -> None:
+    """What draws there cannot be sent to a worker."""
+    screen, terminal = pty.openpty()
+    running = subprocess.Popen(
+        command(tmp_path / "runs", *STAGES, "run.stages=[sft]"),
+        stdout=terminal,
+        stderr=terminal,
+        env=os.environ | SETTINGS | {"TERM": "xterm"},
+        cwd=tmp_path,
+    )
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # the terminal's other end is closed
+        while some := os.read(screen, 4096):
+            shown += some
+    assert running.wait(timeout=60) == 0, shown[-3000:]
+    assert b"sft: done" in shown
 
 
 def train_workers(driver: psutil.Process) -> list[psutil.Process]:

@@ -101,6 +101,10 @@ WRONG: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: [f"model={{from_scratch: null, path: ./{folder('nothing')}}}"],
         r"is no model folder: there is no config\.json; it is empty",
     ),
+    "half a GPU for each of two ranks": (
+        lambda: ["cluster.stage_worker={ranks: 2, num_gpus: 0.5}"],
+        r"cluster\.stage_worker\.num_gpus \(0\.5\) with 2 ranks: NCCL wants a GPU a rank",
+    ),
     "more ranks than completions": (
         lambda: ["cluster.policy_trainer.ranks=512"],
         r"cluster\.policy_trainer\.ranks",

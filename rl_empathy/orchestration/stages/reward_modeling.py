@@ -175,7 +175,7 @@ def _loop(settings: Mapping[str, Any], data: DataSet) -> None:
     )
     encoder = training.engine.encoder
     cut = encoder.cut_fraction(_texts(data), max_tokens=config.max_tokens)
-    if checkpoint := latest_checkpoint(folder):
+    if checkpoint := training.engine.newest_checkpoint(folder):
         training.restore(checkpoint)
         log.info("going on after step %d", training.step)
     if training.run(worker.report, folder=folder, should_stop=worker.should_stop):

@@ -82,3 +82,25 @@ def test_who_has_a_file_of_a_replaced_folder_open_keeps_it(tmp_path: Path) -> No
             (folder / "weights").write_text("new")
         assert held.read() == "old"
     assert (tmp_path / "model" / "weights").read_text() == "new"
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    """The old folder stands aside, and the new one has not its name yet; then the next one fails."""
+    (tmp_path / "model.old").mkdir()
+    (tmp_path / "model.old" / "weights").write_text("old")
+    (tmp_path / "model.tmp").mkdir()
+
+    def fail() -> None:
+        with whole_folder(tmp_path / "model"):
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_users_file_of_a_like_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl.tmp").write_text("mine")
+    write_whole(tmp_path / "rows.jsonl", "new")
+    assert (tmp_path / "rows.jsonl.tmp").read_text() == "mine"

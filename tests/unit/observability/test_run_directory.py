@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -249,7 +250,7 @@ def test_a_folder_that_is_something_else_is_left_alone() -> None:
 def test_a_start_that_was_killed_before_its_configuration_is_taken_over() -> None:
     Path("my runs/trial/logs").mkdir(parents=True)
     Path("my runs/trial/.lock").touch()
-    Path("my runs/trial/config.yaml.tmp").write_text("mod")
+    Path("my runs/trial/.config.yaml.tmp").write_text("mod")
     assert not opened().resumed
 
 
@@ -266,9 +267,11 @@ def test_a_parent_that_cannot_hold_folders_is_named() -> None:
         opened()
 
 
-def test_a_full_disk_is_told_as_such() -> None:
-    Path("my runs/trial").mkdir(parents=True)
-    Path("my runs/trial/config.yaml.tmp").symlink_to("/dev/full")
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunDirectoryError, match=r"No space left on device .* MiB are free there; make room"):
         opened()
 
