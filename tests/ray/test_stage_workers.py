@@ -75,6 +75,7 @@ def train_workers(driver: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_when_one_of_two_workers_is_killed_both_go_on_from_their_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     running = start(
