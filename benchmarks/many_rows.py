@@ -11,6 +11,7 @@ driver's own, without what it shares with others (PSS), at most.
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = OUT / "many_rows"
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # what an earlier run said would be taken for this one's
     write_rows(folder / "rows.jsonl", options.rows)
     command = [
         sys.executable, "-m", "rl_empathy.train", str(ROOT / "configs/quickstart.yaml"), "--fresh",

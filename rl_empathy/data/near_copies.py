@@ -39,13 +39,17 @@ def near_copies(posts: Sequence[str], language: str) -> Links:
     """
     length = SHINGLE_CHARACTERS[language]
     hashes = [_shingles(folded(post), length) for post in posts]
-    _, columns, counts = np.unique(np.concatenate([*hashes, _NONE]), return_inverse=True, return_counts=True)
-    rows = np.repeat(np.arange(len(posts)), [len(each) for each in hashes])
-    rare = counts[columns] <= MOST_ROWS
-    sizes = np.bincount(rows[rare], minlength=len(posts))
-    kept = rare & (counts[columns] > 1)
-    shape = (len(posts), len(counts))
-    holds = csr_array((np.ones(kept.sum(), dtype=np.int32), (rows[kept], columns[kept])), shape=shape)
+    several, counts = _in_several(hashes)
+    sizes, held = np.empty(len(posts), dtype=np.int64), []
+    for number, own in enumerate(hashes):
+        places = np.searchsorted(several, own)
+        places = places[several[np.minimum(places, len(several) - 1)] == own] if len(several) else places[:0]
+        rare = places[counts[places] <= MOST_ROWS]
+        sizes[number] = len(own) - (len(places) - len(rare))
+        held.append(rare)
+    ends = np.cumsum([0, *map(len, held)])
+    ones = np.ones(ends[-1], dtype=np.int32)
+    holds = csr_array((ones, np.concatenate([*held, _NO_PLACES]), ends), shape=(len(posts), len(several)))
     by_shingle = holds.T.tocsr()
     links: Links = []
     for start in range(0, len(posts), _AT_ONCE):
@@ -81,6 +85,20 @@ def linked_groups(count: int, links: Iterable[tuple[int, int]]) -> list[list[int
 
 
 _NONE: NDArray[np.uint64] = np.array([], dtype=np.uint64)
+_NO_PLACES: NDArray[np.int64] = np.array([], dtype=np.int64)
+
+
+def _in_several(hashes: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The shingles that several posts hold, in order, and how many do; most stand in one."""
+    everything = np.concatenate([*hashes, _NONE])
+    everything.sort()
+    begins = (
+        np.flatnonzero(np.concatenate(([True], everything[1:] != everything[:-1])))
+        if len(everything)
+        else _NO_PLACES
+    )
+    counts = np.diff(begins, append=len(everything))
+    return everything[begins[counts > 1]], counts[counts > 1]
 
 
 def _shingles(text: str, length: int) -> NDArray[np.uint64]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,15 @@ async def _in_blocks(context: RunContext, model: Path, rows: Sequence[Row]) -> l
     return [each.result() for each in blocks]
 
 
+@lru_cache(maxsize=1)
+def _tokenizer(model: str) -> Any:
+    return load_tokenizer(Path(model))
+
+
 def _tokenized_block(
     rows: Sequence[Row], model: str, declared: OutputSchema, data: DataConfig, system_prompt: str
 ) -> Tokenized:
     """Runs in a process of the cluster."""
     keep_files_private()
-    tokenizer = load_tokenizer(Path(model))
+    tokenizer = _tokenizer(model)
     return tokenized(rows, tokenizer, schema_beside(declared, tokenizer), data, system_prompt)
