@@ -58,7 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     folder = OUT / "many_rows"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "runs", ignore_errors=True)  # what an earlier run said would be taken for this one's
+    shutil.rmtree(
+        folder / "runs", ignore_errors=True
+    )  # what an earlier run said would be taken for this one's
     write_rows(folder / "rows.jsonl", options.rows)
     command = [
         sys.executable, "-m", "rl_empathy.train", str(ROOT / "configs/quickstart.yaml"), "--fresh",

@@ -47,6 +47,7 @@ def start_deepspeed(
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 30,
+        "gradient_clipping": 0.0,  # `Shards.step` does; left out, DeepSpeed would clip once more, at 1
     }
     if zero_stage:
         config |= {

@@ -53,6 +53,29 @@ def test_the_loss_falls(folder):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize(("limit", "kept"), [(1e6, 50.0), (5.0, 5.0), (0.5, 0.5)])
+def test_gradients_are_clipped_at_max_grad_norm_and_nowhere_else(folder, zero_stage, limit, kept):
+    """What AdamW was given is its first moment after the first step, over 1 - beta1; its own step hides the size."""
+    model = PolicyModel(folder, dtype="float32", layout="shared_prompt")
+    settings = OptimizerConfig(learning_rate=1e-4, warmup_steps=0, schedule="constant", max_grad_norm=limit)
+    engine = TrainingEngine(model, settings, num_steps=10, microbatch_tokens=4096, zero_stage=zero_stage)
+    norm = engine.update(NLL).grad_norm
+    scale = 50 / norm
+    engine = TrainingEngine(
+        PolicyModel(folder, dtype="float32", layout="shared_prompt"),
+        settings,
+        num_steps=10,
+        microbatch_tokens=4096,
+        zero_stage=zero_stage,
+    )
+    told = engine.update(OfLogprobs(SAMPLES, lambda logprobs: -scale * logprobs.sum() / TOKENS)).grad_norm
+    moments = [m for name, m in engine.optimizer_state().items() if name.startswith("exp_avg/")]
+    given = torch.cat([moment.flatten() for moment in moments]).norm().item() / (1 - 0.9)
+    assert told == pytest.approx(50, rel=1e-3)
+    assert given == pytest.approx(kept, rel=1e-3)
+
+
 def test_an_update_keeps_no_memory_that_it_has_freed(folder, monkeypatch):
     """Rows of ever other lengths would fill the heap of the C library with holes, and it would grow at every step."""
     monkeypatch.setattr("rl_empathy.observability.memory.MOST_GROWTH", -(2**40))  # always
