@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rl_empathy.algorithms.copying import without_copied_runs
+from rl_empathy.algorithms.losses import infonce_loss
 from rl_empathy.config.sections import OptimizerConfig, RewardModelingConfig
 from rl_empathy.engines import embedding
 from rl_empathy.engines.checkpoints import latest_checkpoint
@@ -397,3 +399,28 @@ def test_a_chinese_character_is_a_token_of_its_own() -> None:
     tokenizer = train_tokenizer(["我很焦虑 about work"] * 4, vocabulary=400)
     pieces = [tokenizer.decode([i]) for i in tokenizer("很焦虑我 about")["input_ids"]]
     assert pieces == ["很", "焦", "虑", "我", " about"]
+
+
+def test_three_updates_are_those_that_torch_makes_alone() -> None:
+    """No DeepSpeed: the loss written out, torch's backward pass, clipping and AdamW."""
+    training, alone = make_training(5), tiny_encoder()
+    settings = training._config.optimizer
+    adamw = torch.optim.AdamW(alone.parameters(), lr=1.0, weight_decay=settings.weight_decay)
+    for step in (1, 2, 3):
+        triplets = make_triplets(step)
+        asked = alone([f"question: {t.question}" for t in triplets], max_tokens=training.max_tokens)
+        answers = [t.positive for t in triplets] + [t.negative for t in triplets]
+        own = [without_copied_runs(a, t.question) for a, t in zip(answers, 2 * triplets, strict=True)]
+        answered = alone([f"answer: {text}" for text in own], max_tokens=training.max_tokens)
+        right, wrong = answered.split(len(triplets))
+        is_own = torch.tensor([[t.is_right(a) for a in answers] for t in triplets])
+        loss = infonce_loss(asked, right, wrong, is_own, temperature=training._config.temperature)
+        adamw.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(alone.parameters(), settings.max_grad_norm)
+        metrics = training.update()
+        adamw.param_groups[0]["lr"] = metrics["reward_model/learning_rate"]
+        adamw.step()
+        assert metrics["reward_model/loss"] == loss.item()
+        assert metrics["reward_model/grad_norm"] == norm.item()
+    assert torch.equal(weights_of(training), torch.cat([p.detach().flatten() for p in alone.parameters()]))
