@@ -37,9 +37,15 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
     from rl_empathy.data.loading import load_data
     from rl_empathy.data.targets import with_targets
     from rl_empathy.engines.chat_sources import check_chat
+    from rl_empathy.rewards.terms import term_remarks
 
-    remarks = [*advice(run_file), *check_chat(run_file)]
     data = with_targets(load_data(run_file.data, seed=run_file.run.seed), run_file)
+    remarks = [
+        *advice(run_file),
+        *check_chat(run_file),
+        *term_remarks(run_file.rewards),
+        *_untaught(run_file, data.train),
+    ]
     print(f"# data: {data.summary}")
     print("".join(f"# {line}\n" for line in _lengths(run_file, [*data.train, *data.held_out])), end="")
     print("".join(f"# warning: {line}\n" for line in remarks), end="")
@@ -85,6 +91,18 @@ def _lengths(run_file: RunFile, rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"warning: {long} of {len(counts)} prompts are longer than data.max_prompt_tokens ({limit}) and would be "
             "left out"
+        )
+
+
+def _untaught(run_file: RunFile, rows: Sequence[Row]) -> Iterator[str]:
+    """Spans of the form that no training row has."""
+    schema = run_file.schema_declaration
+    reasoning = [name for name in schema.span_names if name != schema.answer]
+    if run_file.data.missing_trace == "none" and reasoning and not any(row.trace for row in rows):
+        yield (
+            f"no training row has a trace, and data.missing_trace is none: nothing but the instruction teaches "
+            f"{', '.join(reasoning)}. A reply without them does not keep the form, and may have no answer, which "
+            "scores 0; rl-empathy annotate has a teacher write traces"
         )
 
 

@@ -72,4 +72,5 @@ def require_arguments(
     try:
         (signature.bind_partial if rest else signature.bind)(*given, **arguments)
     except TypeError as error:
-        raise ConfigError(f"{path}{signature} does not take what it is given: {error}") from None
+        names = ", ".join((*given, *arguments))
+        raise ConfigError(f"{path}{signature} does not take what it is given ({names}): {error}") from None

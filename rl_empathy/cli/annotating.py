@@ -21,6 +21,11 @@ def annotate(
     column: Annotated[
         list[str] | None, typer.Option(help="For format columns: prompt=FIELD, answer=, topic=, id=.")
     ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="Between the columns of a CSV file; left out: a comma, or a tab in a .tsv."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of text files: cp1252, gb18030, …")] = "utf-8-sig",
     language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the text.")] = "en",
     teacher: Annotated[
         Literal["template", "openai"], typer.Option(help="Offline templates, or a model behind a URL.")
@@ -57,6 +62,8 @@ def annotate(
         api_key_name=api_key_name,
         concurrency=concurrency,
         columns=_columns(column or []),
+        delimiter=delimiter,
+        encoding=encoding,
         on_bad_row=on_bad_row,
         on_risk=on_risk,
     )

@@ -68,7 +68,9 @@ class AnnotationSummary:
     def lines(self) -> list[str]:
         """The summary for a reader, a line each."""
         kept = self.num_annotated + self.num_already_annotated + self.num_risk_templated
-        lines = [f"{self.output}: {kept} rows with a trace, {self.num_already_annotated} of them had one"]
+        lines = [
+            f"{self.output}: {kept} rows with a trace, {self.num_already_annotated} of which had it before"
+        ]
         if self.rejected is not None:
             lines.append(
                 f"{self.rejected}: {self.num_rejected} rows without, each with its reason; the commonest: "
@@ -139,6 +141,8 @@ def annotate_file(
     api_key_name: str | None = None,
     concurrency: int = 8,
     columns: ColumnsConfig | None = None,
+    delimiter: str | None = None,
+    encoding: str = "utf-8-sig",
     on_bad_row: Literal["stop", "skip"] = "stop",
     on_risk: OnRisk = "exclude",
     settings: ChatSettings | None = None,
@@ -167,6 +171,8 @@ def annotate_file(
         hub=FORMATS[format].on_hub,
         language=FORMATS[format].language or language,
         columns=columns,
+        delimiter=delimiter,
+        encoding=encoding,
     )
     read, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
     counts = Counter(rows_read=len(read), bad_rows=num_bad_rows)

@@ -24,7 +24,7 @@ def comparison_table(
     notes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> Table:
-    """One row a measure, one column a model; then the last minus the one before.
+    """One row a measure, one column a model; then the last minus the one before, of two runs the last of each.
 
     Args:
         evaluations: In the order of the columns.
@@ -41,7 +41,7 @@ def comparison_table(
     leads = leading(terms, [name for one in own for name in one.DESCRIBED])
     first = [measure for measure in leads if measure in present]
     shown = _by_family(present, first) if show_all else first
-    last_two = evaluations[-2:] if len(evaluations) > 1 else ()
+    last_two = _compared(evaluations)
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
     starred = significant(differences.values())
     prompts = {measure: _prompts(evaluations, measure) for measure in shown}
@@ -61,6 +61,19 @@ def comparison_table(
     lines = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts), *remarks]
     table.caption = "\n".join(map(escape, lines))
     return table
+
+
+def _compared(evaluations: Sequence[ModelEvaluation]) -> Sequence[ModelEvaluation]:
+    """The two models whose difference has a column; models of several runs are called run/model."""
+    if len(evaluations) < 2:
+        return ()
+    last = evaluations[-1]
+    others = [one for one in evaluations[:-1] if _run_of(one) != _run_of(last)]
+    return (others[-1] if others else evaluations[-2], last)
+
+
+def _run_of(evaluation: ModelEvaluation) -> str:
+    return evaluation.name.rpartition("/")[0]
 
 
 def _frame(

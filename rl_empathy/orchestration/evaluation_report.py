@@ -98,6 +98,7 @@ def settings_said(
         if sampling.temperature
         else "greedy (temperature 0)",
         "asked_with": {model.name: model.asked_with for model in models},
+        **_rewarded_by(run_file.run.name, models),
     }
     if left := run_file.rewards.left_out(reward_models):
         settings["left_out"] = (
@@ -126,6 +127,12 @@ def _of_training(context: RunContext, model: EvaluatedModel, rows: Sequence[Row]
         return "its run read other data, which may hold these prompts"
     seen = sum(row.id not in held_out for row in rows)
     return f"{seen} of {len(rows)} prompts are not among those that its run held out" if seen else ""
+
+
+def _rewarded_by(run: str | None, models: Sequence[EvaluatedModel]) -> dict[str, str]:
+    """Whose reward it is, where there are models of several runs, which may have other terms and weights."""
+    runs = {model.name.rpartition("/")[0] for model in models}
+    return {"reward_of_all_models": f"by the terms and weights of {run}"} if len(runs) > 1 else {}
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -17,8 +17,9 @@ pass a straggler, but not for ever, and starts fewer groups ahead. The anchored 
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rl_empathy.errors import TrainingError
 from rl_empathy.observability.ledger import Ledger
@@ -69,6 +70,7 @@ class GroupBuffer:
         self._wanted: tuple[int, int] | None = None
         self._taken: list[GroupHandle] = []
         self._dropped_in_take: list[GroupHandle] = []
+        self._reasons: Counter[str] = Counter()
         self._ledger = ledger
         self._in_rounds = in_rounds
 
@@ -126,12 +128,11 @@ class GroupBuffer:
         while len(self._taken) < count:
             dropped = await self._take_round(count - len(self._taken), step, drop_reason)
             if dropped and len(self._dropped_in_take) >= self._max_dropped:
-                reasons = Counter(drop_reason(group) for group in self._dropped_in_take)
+                reasons = self._reasons
                 raise TrainingError(
                     f"step {step} dropped {len(self._dropped_in_take)} groups (grpo.max_dropped_groups) and has "
-                    f"{len(self._taken)} of the {count} that it wants: {dict(reasons)}. When no reward differs "
-                    "within a group, raise grpo.sampling.temperature or grpo.group_size, look at the reward terms, "
-                    "or set grpo.keep_groups: all"
+                    f"{len(self._taken)} of the {count} that it wants: {dict(reasons)}. "
+                    f"{_way_out(self._dropped_in_take, reasons)}"
                 )
             self.release_slots(dropped)
         groups, self._taken, self._wanted = self._taken, [], None
@@ -149,11 +150,13 @@ class GroupBuffer:
         text = f"groups of step {step}: {len(self._taken)} of {count} taken"
         text += f", {scored} more scored" if scored else ""
         text += f", {len(self._pending) - scored} under way"
-        return text + (f", {len(self._dropped_in_take)} dropped" if self._dropped_in_take else "")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+        return text + (f", {self._reasons.total()} dropped ({reasons})" if self._reasons else "")
 
     def dropped_in_take(self) -> list[GroupHandle]:
         """Groups that the last take dropped, for the metrics; asking empties the list."""
         dropped, self._dropped_in_take = self._dropped_in_take, []
+        self._reasons.clear()
         return dropped
 
     def finished(self) -> list[GroupHandle]:
@@ -175,6 +178,7 @@ class GroupBuffer:
                 continue
             self._ledger.move(entry.occurrence, "drop", step=step, reason=reason)
             self._dropped_in_take.append(group)
+            self._reasons[reason] += 1
             dropped += 1
             if not self._in_rounds:
                 return dropped
@@ -196,3 +200,22 @@ class GroupBuffer:
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 arrival.cancel()
+
+
+def _way_out(dropped: Sequence[GroupHandle], reasons: Counter[str]) -> str:
+    """What to do about groups that were dropped, by the commonest reason."""
+    if reasons.most_common(1)[0][0] != "no_reward_spread":
+        return "A reward term or the reference model gave no score: logs/attempt_*/reward_model.log says why"
+    kinds = [kinds for group in dropped if group.rewards for kinds in group.rewards.errors]
+    if kinds and all(kinds):
+        common = ", ".join(
+            f"{kind} {count}" for kind, count in Counter(chain.from_iterable(kinds)).most_common(3)
+        )
+        return (
+            f"None of their {len(kinds)} replies keeps the form of the schema ({common}), so what reads their answers "
+            "gives all the same: fine-tune for longer, on rows that have every span (see data.missing_trace)"
+        )
+    return (
+        "When no reward differs within a group, raise grpo.sampling.temperature or grpo.group_size, look at the "
+        "reward terms, or set grpo.keep_groups: all"
+    )

@@ -26,6 +26,7 @@ from rl_empathy.orchestration.fleet import TrackerHandle
 from rl_empathy.orchestration.opening import find_room_for, first_error, opened
 from rl_empathy.orchestration.placement import join_cluster
 from rl_empathy.orchestration.stages import Artifacts, runner_of
+from rl_empathy.rewards.terms import term_remarks
 
 LEFT = ("model", METRICS, "rollouts", "ledger.jsonl", "evaluation/held_out.json")
 """What a run may leave that one looks for first."""
@@ -42,7 +43,7 @@ def run(run_file: RunFile, *, fresh: bool = False, allow_config_change: bool = F
     """
     with opened(run_file, fresh=fresh, allow_config_change=allow_config_change) as context:
         if not context.directory.is_finished:
-            for line in advice(run_file):
+            for line in (*advice(run_file), *term_remarks(run_file.rewards)):
                 context.progress.warning(line)
             plan = make_plan(run_file)
             may_grow = join_cluster(run_file.cluster, plan)

@@ -87,3 +87,14 @@ def test_a_cluster_that_does_not_answer_is_told_of_at_once() -> None:
         ResourceError, match=r"no Ray cluster listens at 127\.0\.0\.1:1: .*cluster\.address: local"
     ):
         checked("cluster.address=127.0.0.1:1")
+
+
+def test_a_form_that_no_row_teaches_and_a_judge_that_does_not_answer_are_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    judge = "{kind: judge, name: empathy, base_url: 'http://127.0.0.1:1/v1', model: m, rubric: empathy}"
+    checked("data.missing_trace=none", f"rewards.terms=[{{kind: format}}, {judge}]")
+    printed = capsys.readouterr().out
+    assert "# warning: no training row has a trace, and data.missing_trace is none" in printed
+    assert "teaches L1, L2, L3, L4." in printed
+    assert "# warning: reward term empathy: http://127.0.0.1:1/v1 does not answer (ConnectError" in printed

@@ -465,7 +465,7 @@ def test_annotate_writes_traces_with_the_offline_teacher(capsys: pytest.CaptureF
         '"references": [{"text": "That sounds exhausting, and it is not your fault."}]}\n'
     )
     assert code_of("annotate", "in.jsonl", "out.jsonl", "--schema", "trial.yaml") == 0
-    assert capsys.readouterr().out == "out.jsonl: 1 rows with a trace, 0 of them had one\n"
+    assert capsys.readouterr().out == "out.jsonl: 1 rows with a trace, 0 of which had it before\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What every reader does with a record: a field, a text, an id, or the error of that row."""
 
+import difflib
 from typing import Any
 
 from rl_empathy.data.records import Record
@@ -12,9 +13,10 @@ from rl_empathy.types import Message
 def field_of(record: Record, name: str) -> Any:
     """The value of a field; DataError where there is none."""
     if name not in record.data:
-        raise DataError(
-            f"{record.where}: there is no field {shown(name)}; there are {', '.join(map(str, record.data))}"
-        )
+        near = difflib.get_close_matches(name, map(str, record.data), n=1)
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        there = ", ".join(map(str, record.data))
+        raise DataError(f"{record.where}: there is no field {shown(name)}; there are {there}{hint}")
     return record.data[name]
 
 

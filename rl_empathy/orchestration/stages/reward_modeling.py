@@ -49,6 +49,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
     run_file = context.run_file
     config = run_file.reward_modeling
     context.progress.stage_started(STAGE, num_steps=config.num_steps)
+    context.progress.message(f"starting {run_file.cluster.stage_worker.ranks} stage worker(s)")
     facts = await on_a_thread(
         lambda: run_reward_modeling(
             config,

@@ -48,7 +48,10 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
     )
     if not run_file.sft.num_steps and (line := warm_up_advice("sft", run_file.sft.optimizer, num_steps)):
         context.progress.warning(line)  # with num_epochs the data tells the number of steps
+    if not len(held_out):
+        context.progress.warning("sft: no held-out row has a target, so there is no sft/held_out_loss")
     context.progress.stage_started("sft", num_steps=num_steps)
+    context.progress.message(f"starting {run_file.cluster.stage_worker.ranks} stage worker(s)")
     checkpoint = latest_checkpoint(folder)
     require_steps_to_come("sft", checkpoint.step if checkpoint else 0, num_steps)
     context.log.cut_back("sft", checkpoint.step if checkpoint else -1)
@@ -71,6 +74,11 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         valid, asked = await _validity(context, tuned)
         context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
         summary = f"{valid:.0%} of the replies to {asked} held-out prompts keep the form"
+        if not valid:
+            context.progress.warning(
+                "sft: no reply keeps the form, and one that does not may have no answer: terms that read answers would "
+                "give 0. Train for longer, or on rows that have every span (see data.missing_trace)"
+            )
     context.progress.stage_finished("sft", summary)
     return Made(model=tuned)
 

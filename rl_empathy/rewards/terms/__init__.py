@@ -5,6 +5,7 @@ A term is a class with
     __init__(config, parts)                          its section of the run file, and what the process has for it
     async score(view) -> one number a completion     None: it could not score that one, which is never a 0
     blocks                                           true where it computes on a thread: one group at a time
+    remarks(config) -> lines                         may be left out: what a user should know before the run
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -52,3 +53,12 @@ def check_terms(config: RewardsConfig, parts: Parts) -> None:
     for term in config.terms:
         if not term.reward_models:
             TERMS[term.kind](term, parts)
+
+
+def term_remarks(config: RewardsConfig) -> list[str]:
+    """What a user should know of the terms before the run: a server that does not answer, for example."""
+    told: list[str] = []
+    for term in config.terms:
+        if remarks := getattr(TERMS[term.kind], "remarks", None):
+            told += remarks(term)
+    return told

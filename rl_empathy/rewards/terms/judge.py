@@ -3,11 +3,16 @@
 import asyncio
 import logging
 
+import httpx
+
 from rl_empathy.config.sections.rewards import JudgeTerm
 from rl_empathy.judging.chat_client import ChatClient, ChatSettings, UnusableReplyError
 from rl_empathy.judging.rubrics import judge_messages, read_grade, rubric_text
 from rl_empathy.rewards.parts import Parts
 from rl_empathy.rewards.view import GroupView
+
+ANSWERS_S = 3.0
+"""A server that is up begins to answer within this."""
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +21,18 @@ class Judge:
     """The place of a grade on its scale, 0 to 1. A reply without a text that may be seen is not sent, and has 0."""
 
     blocks = False
+
+    @staticmethod
+    def remarks(config: JudgeTerm) -> list[str]:
+        """Whether anybody answers at the judge's address, whatever the answer is."""
+        try:
+            httpx.get(f"{config.base_url}/models", timeout=ANSWERS_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return [
+                f"reward term {config.name}: {config.base_url} does not answer ({type(error).__name__}: {error}); "
+                "as long as it does not, no group gets its scores, and none is trained"
+            ]
+        return []
 
     def __init__(self, config: JudgeTerm, parts: Parts) -> None:
         settings = ChatSettings(

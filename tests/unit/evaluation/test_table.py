@@ -210,3 +210,11 @@ def test_the_table_of_no_models_is_empty() -> None:
 def test_a_single_prompt_is_compared(show_all: bool) -> None:
     models = [make_evaluation(name, rewards=[reward], rows=ROWS[:1]) for name, reward in (("a", 0), ("b", 1))]
     assert "1.000" in line_of("reward/mean", comparison_table(models, show_all=show_all))
+
+
+def test_of_two_runs_the_last_models_of_both_are_compared() -> None:
+    names = ["one/base", "one/grpo", "two/base", "two/grpo"]
+    table = comparison_table([make_evaluation(name, rewards=range(30)) for name in names])
+    assert str(table.columns[-1].header).startswith("two/grpo - one/grpo")
+    table = comparison_table([make_evaluation(name, rewards=range(30)) for name in ("base", "sft", "grpo")])
+    assert str(table.columns[-1].header).startswith("grpo - sft")

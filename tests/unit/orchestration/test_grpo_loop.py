@@ -18,7 +18,7 @@ from rl_empathy.orchestration.fleet import GroupHandle, ShuffledRewards
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.grpo import Checkpoints, run_grpo, take_up
 from rl_empathy.orchestration.stop import StopSignal
-from rl_empathy.types import GroupHeader, Occurrence, PolicyVersion, Resumed
+from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, PolicyVersion, Resumed
 from tests.fakes import (
     AlternatingRewards,
     DyingWorkers,
@@ -393,5 +393,20 @@ def test_one_can_see_what_a_step_is_at(tmp_path, monkeypatch):
     fleet = make_fleet(trainer=RecordingTrainer(update_s=0.01), rewards=AlternatingRewards(flat_every=3))
     run_loop(tmp_path, fleet, show=seen.append)
     assert any(re.fullmatch(r"groups of step 1: [012] of 3 taken.*, \d under way.*", text) for text in seen)
-    assert any(text.endswith("1 dropped") for text in seen)
+    assert any(text.endswith("1 dropped (1 no_reward_spread)") for text in seen)
     assert "the update of step 2" in seen
+
+
+class FormlessRewards:
+    """No reply has the span that is read, so all score the same."""
+
+    async def score(self, group) -> GroupRewards:
+        rewards = make_rewards(*[0.0] * len(group.header.completion_tokens))
+        return replace(rewards, errors=tuple(("missing", "text_outside") for _ in rewards.totals))
+
+
+def test_groups_that_teach_nothing_since_no_reply_keeps_the_form_are_told_of_as_that(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught:
+        run_loop(tmp_path, make_fleet(rewards=FormlessRewards()), max_dropped_groups=4)
+    told = r"None of their 8 replies keeps the form of the schema \(missing 8, text_outside 8\).*data\.missing_trace"
+    assert caught.group_contains(TrainingError, match=told)

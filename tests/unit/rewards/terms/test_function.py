@@ -87,7 +87,7 @@ def test_a_module_beside_the_run_file_is_found(tmp_path):
     ("term", "told"),
     [
         ({"function": "no_such_module.f"}, "no_such_module.f.*ModuleNotFoundError"),
-        ({"function": "tests.rewards.no_such_function"}, "no_such_function.*AttributeError"),
+        ({"function": "tests.rewards.no_such_function"}, "tests.rewards has no .no_such_function."),
         ({"function": "dotless"}, "'dotless' is no dotted path, such as my_project.rewards.brevity"),
         ({"function": "math.pi"}, "'math.pi' is a float, which cannot be called"),
         (
@@ -96,7 +96,7 @@ def test_a_module_beside_the_run_file_is_found(tmp_path):
         ),
         (
             {"function": f"{__name__}.brevity", "kind": "trl_function"},
-            r"does not take what it is given: got an unexpected keyword argument 'prompts'",
+            r"does not take what it is given \(.*prompts.*\): got an unexpected keyword argument 'prompts'",
         ),
     ],
 )
