@@ -17,8 +17,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sleepers import Lengths
-from sleeping import SleepingRun, ideal_waits_s, local_ray, prompt_stream, say
+from sleeping import Lengths, SleepingRun, ideal_waits_s, local_ray, prompt_stream, say
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.orchestration.grpo import slots

@@ -27,8 +27,7 @@ from typing import Any
 from observed_run import ROLES, ObservedRun, kill_actor
 from rich.console import Console
 from rich.table import Table
-from sleepers import SLEEPERS, Lengths
-from sleeping import SleepingRun, local_ray, say
+from sleeping import SLEEPERS, Lengths, SleepingRun, local_ray, say
 
 from rl_empathy.config.sections import GRPOConfig
 

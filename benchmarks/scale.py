@@ -23,8 +23,7 @@ from typing import Any
 from processes import peak_memory
 from rich.console import Console
 from rich.table import Table
-from sleepers import SLEEPERS, Lengths, SleepingTrainer
-from sleeping import SleepingRun, ideal_waits_s, local_ray, say
+from sleeping import SLEEPERS, Lengths, SleepingRun, SleepingTrainer, ideal_waits_s, local_ray, say
 
 from rl_empathy.config.sections import GRPOConfig
 from rl_empathy.orchestration.grpo import slots
