@@ -212,14 +212,7 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
     # Not TorchTrainer: it opens a store on every interface, for ranks that meet by themselves.
     return DataParallelTrainer(
         _work,
-        train_loop_config={
-            "loop": job.loop,
-            "settings": dict(job.settings),
-            "folder": job.folder,
-            "on_gpu": worker.num_gpus > 0,
-            "data": ray.put(job.data),
-            "start_s": start_s,
-        },
+        train_loop_config=_sent(job, ray.put(job.data), start_s),
         scaling_config=ray.train.ScalingConfig(
             num_workers=worker.ranks, use_gpu=worker.num_gpus > 0, resources_per_worker=wanted
         ),
@@ -229,6 +222,18 @@ def _trainer(job: TrainJob, start_s: float) -> Any:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # v2's class has it
         ),
     )
+
+
+def _sent(job: TrainJob, data: Any, start_s: float) -> dict[str, Any]:
+    """What a worker gets of a job: nothing of this process, such as what draws on its terminal."""
+    return {
+        "loop": job.loop,
+        "settings": dict(job.settings),
+        "folder": job.folder,
+        "on_gpu": job.worker.num_gpus > 0,
+        "data": data,
+        "start_s": start_s,
+    }
 
 
 def _work(config: Mapping[str, Any]) -> None:

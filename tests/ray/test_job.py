@@ -108,11 +108,11 @@ def test_a_submitted_job_trains_on_a_cluster_with_a_token(cluster, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     lines = (tmp_path / "tiny" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
-    check_there(cluster, run_file)
 
 
-def check_there(cluster, run_file):
-    """`--check` asks the cluster that the run would join."""
+@pytest.mark.long
+def test_a_check_asks_the_cluster_that_the_run_would_join(cluster):
+    run_file = str(ROOT / "tests/ray/tiny.yaml")
     check = [
         sys.executable,
         "-m",

@@ -45,6 +45,7 @@ def test_two_workers_train_as_one_does(
         assert found[name] == pytest.approx(wanted, rel=1e-2)
 
 
+@pytest.mark.long
 def test_a_stage_starts_from_a_terminal(tmp_path: Path) -> None:
     """What draws there cannot be sent to a worker."""
     screen, terminal = pty.openpty()

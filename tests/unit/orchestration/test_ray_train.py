@@ -1,18 +1,36 @@
 """Whose failure is told when several workers of a stage fail."""
 
+import threading
 from pathlib import Path
 
+from ray import cloudpickle
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from rl_empathy.config.sections import StageWorkerConfig
 from rl_empathy.errors import OutOfMemoryError, RoleDiedError, TrainingError
-from rl_empathy.orchestration.ray_train import TrainJob, _cause
+from rl_empathy.orchestration.ray_train import TrainJob, _cause, _sent
 
 GLOO = RuntimeError("Connection closed by peer [127.0.0.1]:4711")
 DIED = WorkerHealthCheckFailedError(
     "A worker health check failed", RuntimeError("The actor died unexpectedly")
 )
+
+
+def test_a_worker_is_sent_nothing_of_this_process(tmp_path: Path) -> None:
+    """A lock, such as a live line on a terminal has, cannot be sent."""
+    lock = threading.RLock()
+    job = TrainJob(
+        stage="sft",
+        loop=print,
+        settings={"seed": 1},
+        data=lock,
+        folder=tmp_path,
+        worker=StageWorkerConfig(),
+        tell=lambda text: print(lock, text),
+    )
+    sent = cloudpickle.loads(cloudpickle.dumps(_sent(job, "a reference", 60.0)))
+    assert (sent["settings"], sent["data"], sent["folder"]) == ({"seed": 1}, "a reference", tmp_path)
 
 
 def told(tmp_path: Path, *failures: Exception, by_kernel: bool = False) -> Exception:
