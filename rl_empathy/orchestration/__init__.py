@@ -5,7 +5,10 @@ grpo             the asynchronous loop
 group_buffer     groups between "prompt started" and "weights published"
 fleet/           typed handles over the actors; in training the only place that calls them
 placement        a Ray cluster that has what the plan needs
+step_times       how long the steps take, and what of it is waited
 weight_sync      publishing a policy version
+ray_train        stages that train in workers of Ray Train
+tokenizing       rows as fine-tuning samples, in several processes where there are many
 roles            each role, started with what the run file says of it
 scaling          how many rollout workers a run should have
 stages/          one file a stage

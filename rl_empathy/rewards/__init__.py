@@ -1,7 +1,9 @@
 """Floor 2: a group in, numbers out.
 
-interface   what a reward function is, and how terms become the rewards of a group
-scores      what a reward function gave, read as one score a completion
-form        does the completion keep the output schema
-answer      how well the answer fits the question, under the embedding reward model
+view        a group as a term sees it
+terms/      one file a kind of term
+scoring     terms to the rewards of a group: side by side, with deadlines and retries
+combiners   the terms of a completion as one total
+scores      what a term gave, read as one score a completion
+parts       what a process has for its terms
 """
