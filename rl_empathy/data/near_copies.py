@@ -33,7 +33,7 @@ Links = list[tuple[int, int]]
 
 
 def near_copies(posts: Sequence[str], language: str) -> Links:
-    """Find the pairs of posts that are near-copies (100,000 posts of 300 characters: 10 s).
+    """Find the pairs of posts that are near-copies.
 
     The shingles are compared by a hash of 64 bits; nothing else is approximate.
     """

@@ -184,6 +184,7 @@ def _verified_step(path: Path) -> int:
 
 
 def folder_name(step: int) -> str:
+    """Name of the folder of a step's checkpoint."""
     return f"step_{step:06d}"
 
 

@@ -136,7 +136,7 @@ class ShardedTraining(ABC):
         Args:
             folder: Holds the checkpoints of one stage.
             step: The step that it is taken after.
-            name: Of the file with the weights.
+            name: Name of the file with the weights.
             documents: JSON values by file.
 
         Returns:

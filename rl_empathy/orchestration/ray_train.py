@@ -252,9 +252,8 @@ def _work(config: Mapping[str, Any]) -> None:
         config["loop"](config["settings"], data)
     except Exception as error:
         if ranks > 1 and not isinstance(error, RlEmpathyError):
-            time.sleep(
-                SETTLE_S
-            )  # a partner that died is the cause, and Ray notices its death later than we do
+            # A partner that died is the cause, and Ray notices its death later than we do.
+            time.sleep(SETTLE_S)
         raise
     finally:
         pulse = own_pulse()

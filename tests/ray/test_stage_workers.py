@@ -3,6 +3,7 @@
 import os
 import pty
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -57,10 +58,13 @@ def test_a_stage_starts_from_a_terminal(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     os.close(terminal)
+    limit = threading.Timer(300, running.kill)
+    limit.start()
     shown = b""
     with suppress(OSError):  # the terminal's other end is closed
         while some := os.read(screen, 4096):
             shown += some
+    limit.cancel()
     assert running.wait(timeout=60) == 0, shown[-3000:]
     assert b"sft: done" in shown
 
@@ -82,7 +86,9 @@ def test_when_one_of_two_workers_is_killed_both_go_on_from_their_checkpoint(tmp_
     running = start(
         folder, *STAGES, "run.stages=[sft]", workers(3), "sft.num_steps=24", "sft.checkpoint_every=3"
     )
+    deadline = time.monotonic() + 300
     while not (folder / "tiny/sft/step_000006").exists():
+        assert time.monotonic() < deadline
         assert running.poll() is None, running.communicate()[1][-3000:]
         time.sleep(0.05)
     found = train_workers(psutil.Process(running.pid))
