@@ -73,7 +73,11 @@ class EqualRewards:
         totals = tuple(float(i) for i in range(len(group.completions)))
         none: tuple[Any, ...] = tuple(() for _ in totals)
         return GroupRewards(
-            terms={"format": totals}, totals=totals, errors=none, span_tokens=({},) * len(totals)
+            terms={"format": totals},
+            weights={"format": 1.0},
+            totals=totals,
+            errors=none,
+            span_tokens=({},) * len(totals),
         )
 
 
