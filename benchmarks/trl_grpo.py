@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 
 def distinct_words(view: Any) -> list[float]:
@@ -56,18 +56,14 @@ class Scores:
         return SimpleNamespace(text=text, keeps_form=ended and schema.parse(text, strict=True).valid)
 
 
-def main() -> None:
-    # What others print must not stand between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order = json.loads(sys.stdin.readline())
+def one_step_a_line(answers: TextIO, terms: list[Scores]) -> Any:
+    """A callback that lets the trainer make one step for each line of standard input, and answers it with a line.
 
-    from datasets import Dataset
-    from transformers import AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    tokenizer = AutoTokenizer.from_pretrained(order["model"])
-    terms = [Scores(path, tokenizer) for path in order["rewards"]]
+    Args:
+        answers: The stream that gets one line of JSON a step.
+        terms: The reward functions of the trainer, which remember the step's rewards.
+    """
+    from transformers import TrainerCallback
 
     class OneStepALine(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -87,6 +83,22 @@ def main() -> None:
             control.should_training_stop = not sys.stdin.readline()
             self._started = time.monotonic()
 
+    return OneStepALine()
+
+
+def main() -> None:
+    # Standard output carries the answers only. All other prints go to standard error.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    order = json.loads(sys.stdin.readline())
+
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(order["model"])
+    terms = [Scores(path, tokenizer) for path in order["rewards"]]
+
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
             output_dir=folder,
@@ -105,6 +117,6 @@ def main() -> None:
             terms,
             config,
             Dataset.from_list([{"prompt": prompt} for prompt in order["prompts"]]),
-            callbacks=[OneStepALine()],
+            callbacks=[one_step_a_line(answers, terms)],
         )
         trainer.train()
