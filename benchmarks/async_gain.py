@@ -105,29 +105,17 @@ def favour(groups: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[str, Any]]) -> None:
-    table = Table(title="Asynchronous against synchronous, on engines that sleep")
-    for name in ("staleness", "window", "stalest seen", "seconds", "bound", "share of bound", "work", "gain"):
-        table.add_column(name, justify="right")
+def summary(
+    configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row a setting: its median time beside the bound, the gain, and whether short groups are favoured."""
 
     def seconds(key: tuple[int, int]) -> float:
-        return statistics.median(r["seconds"] for r in repetitions if (r["staleness"], r["window"]) == key)
+        return statistics.median(found["seconds"] for found in of_setting(repetitions, key))
 
-    lengths = Table(title="Are short groups favoured?")
-    for name in (
-        "staleness",
-        "window",
-        "staleness by quartile of length",
-        "first 5 steps s",
-        "rest s",
-        "drawn s",
-    ):
-        lengths.add_column(name, justify="right")
     rows = []
     for key, config in configs.items():
         bound = sum(ideal_waits_s(config, LENGTHS, UPDATE_S)) + config.num_steps * UPDATE_S
-        runs = [r["trained"] for r in repetitions if (r["staleness"], r["window"]) == key]
-        favoured = favour(runs[0])
         rows.append(
             {
                 "staleness": key[0],
@@ -137,21 +125,54 @@ def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[st
                 "bound_fraction": bound / seconds(key),
                 "work_s": work_s(config),
                 "gain": seconds((0, 1)) / seconds(key),
-                **favoured,
+                **favour(of_setting(repetitions, key)[0]["trained"]),
             }
         )
-        stalest = max(group["lag"] for run in runs for group in run)
-        row = rows[-1]
+    return rows
+
+
+def of_setting(repetitions: list[dict[str, Any]], key: tuple[int, int]) -> list[dict[str, Any]]:
+    """The repetitions of one setting, which is a staleness and a window."""
+    return [found for found in repetitions if (found["staleness"], found["window"]) == key]
+
+
+def gain_table(rows: list[dict[str, Any]], repetitions: list[dict[str, Any]]) -> Table:
+    table = Table(title="Asynchronous against synchronous, on engines that sleep")
+    for name in ("staleness", "window", "stalest seen", "seconds", "bound", "share of bound", "work", "gain"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        runs = of_setting(repetitions, (row["staleness"], row["window"]))
+        stalest = max(group["lag"] for run in runs for group in run["trained"])
         table.add_row(
-            str(key[0]), str(key[1]), f"{stalest:g}", f"{row['seconds']:.1f}", f"{bound:.1f}",
-            f"{row['bound_fraction']:.3f}", f"{row['work_s']:.1f}", f"{row['gain']:.2f}",
+            str(row["staleness"]), str(row["window"]), f"{stalest:g}", f"{row['seconds']:.1f}",
+            f"{row['bound_s']:.1f}", f"{row['bound_fraction']:.3f}", f"{row['work_s']:.1f}", f"{row['gain']:.2f}",
         )  # fmt: skip
-        lengths.add_row(
-            str(key[0]), str(key[1]), " ".join(f"{lag:.2f}" for lag in favoured["lag_by_quartile"]),
-            *(f"{favoured[name]:.2f}" for name in ("first_five_s", "rest_s", "drawn_s")),
+    return table
+
+
+def favour_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Are short groups favoured?")
+    for name in (
+        "staleness",
+        "window",
+        "staleness by quartile of length",
+        "first 5 steps s",
+        "rest s",
+        "drawn s",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["staleness"]), str(row["window"]), " ".join(f"{lag:.2f}" for lag in row["lag_by_quartile"]),
+            *(f"{row[name]:.2f}" for name in ("first_five_s", "rest_s", "drawn_s")),
         )  # fmt: skip
-    Console(width=120).print(table)
-    Console(width=120).print(lengths)
+    return table
+
+
+def report(configs: dict[tuple[int, int], GRPOConfig], repetitions: list[dict[str, Any]]) -> None:
+    rows = summary(configs, repetitions)
+    Console(width=120).print(gain_table(rows, repetitions))
+    Console(width=120).print(favour_table(rows))
     out = Path(__file__).parent / "out" / "async_gain.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({"repetitions": repetitions, "rows": rows}, indent=1))
