@@ -83,45 +83,23 @@ def chaos(steps: int, each_role: int, slowest_start_s: float, seed: int) -> dict
     run.wait_for(lambda line: line["step"] == 3, "step 3")
     workers = run.lines()[-1]["fleet/rollout_workers_ready"]
     started = began(run.lines()[0])
-    killed = []
+    kills = []
     for victim in victims:
         time.sleep(slowest_start_s * dice.uniform(1, 3))
-        before, at = run.lines()[-1], time.time()
+        before = run.lines()[-1]
         if before["step"] >= steps - 2:  # too near its end to be seen recovering
             break
-        if victim == "driver":
-            run.kill_driver()
-            run.start()
-            spent_s = -1.0  # its successor counts from 0
-        else:
-            run.kill(victim)
-            spent_s = before["fleet/restart_s"]
-        sys.stderr.write(f"killed the {victim} after step {before['step']}\n")
-
-        def recovered(line: dict[str, Any], at: float = at, spent_s: float = spent_s) -> bool:
-            return (
-                line["time"] > at
-                and line["fleet/restart_s"] > spent_s  # counted when it is up again
-                and line["fleet/rollout_workers_ready"] == workers
-            )
-
-        line = run.wait_for(recovered, f"a whole step after a {victim} died")
-        killed.append({"victim": victim, "step": before["step"], "at": at, "back_at": line["time"]})
+        kills.append(kill_and_wait(run, victim, before, workers))
     assert run.process is not None
     code = run.process.wait()
     lines = run.lines()
-    calm = [
-        line["time/step_s"]
-        for line in lines[2:]
-        if not any(kill["at"] < line["time"] and began(line) < kill["back_at"] for kill in killed)
-    ]
-    usual_s = statistics.median(calm)
+    usual_s = undisturbed_step_s(lines, kills)
     took_s = lines[-1]["time"] - started
     quarter = len(lines) // 4
     rewards = [line["reward/mean"] for line in lines]
     return {
         "exit_code": code,
-        "kills": killed,
+        "kills": kills,
         "wanted_kills": len(victims),
         "steps": [line["step"] for line in lines] == list(range(1, steps + 1)),
         "duplicates": lines[-1]["ledger/duplicates"],
@@ -132,6 +110,45 @@ def chaos(steps: int, each_role: int, slowest_start_s: float, seed: int) -> dict
         "reward_first_quarter": statistics.mean(rewards[:quarter]),
         "reward_last_quarter": statistics.mean(rewards[-quarter:]),
     }
+
+
+def kill_and_wait(run: ObservedRun, victim: str, before: dict[str, Any], workers: float) -> dict[str, Any]:
+    """Kill a role or the driver, and wait until the run is whole again.
+
+    Args:
+        run: The run that is disturbed.
+        victim: A role, or "driver".
+        before: The last line of the run's record before the kill.
+        workers: Rollout workers that serve in a whole run.
+    """
+    at = time.time()
+    if victim == "driver":
+        run.kill_driver()
+        run.start()
+        spent_s = -1.0  # its successor counts from 0
+    else:
+        run.kill(victim)
+        spent_s = before["fleet/restart_s"]
+    sys.stderr.write(f"killed the {victim} after step {before['step']}\n")
+
+    def recovered(line: dict[str, Any]) -> bool:
+        return (
+            line["time"] > at
+            and line["fleet/restart_s"] > spent_s  # counted when it is up again
+            and line["fleet/rollout_workers_ready"] == workers
+        )
+
+    line = run.wait_for(recovered, f"a whole step after a {victim} died")
+    return {"victim": victim, "step": before["step"], "at": at, "back_at": line["time"]}
+
+
+def undisturbed_step_s(lines: list[dict[str, Any]], kills: list[dict[str, Any]]) -> float:
+    """Median time of the steps that lie outside of all kills and their recoveries; the first two are left out."""
+    return statistics.median(
+        line["time/step_s"]
+        for line in lines[2:]
+        if not any(kill["at"] < line["time"] and began(line) < kill["back_at"] for kill in kills)
+    )
 
 
 def sleeping() -> dict[str, float]:
