@@ -131,6 +131,32 @@ def main() -> None:
     out = Path(__file__).parent / "out" / "staleness_cost.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(repetitions, indent=1))
+    Console(width=140).print(gain_table(wanted, repetitions))
+    Console(width=140).print(favour(wanted, repetitions))
+    if STALE in wanted:
+        on_policy, stale = seed_gains(repetitions, ON_POLICY), seed_gains(repetitions, STALE)
+        less = less_on_policy(repetitions, STALE)
+        low, high = interval(less, CONFIDENCE)
+        print(
+            f"RESULT gain_0={statistics.mean(on_policy):.3f} gain_2={statistics.mean(stale):.3f} "
+            f"less_low={low:.3f} less_high={high:.3f} margin={MARGIN} equivalent={int(is_equivalent(less))} "
+            f"detectable={detectable(less):.3f}"
+        )
+
+
+def seed_gains(repetitions: Sequence[dict[str, Any]], setting: Setting) -> list[float]:
+    """The gain of each seed under one setting."""
+    return [found["gain"] for found in repetitions if found["setting"] == str(setting)]
+
+
+def less_on_policy(repetitions: Sequence[dict[str, Any]], setting: Setting) -> list[float]:
+    """The gain under one setting minus the gain at staleness 0, seed by seed."""
+    pairs = zip(seed_gains(repetitions, setting), seed_gains(repetitions, ON_POLICY), strict=True)
+    return [gain - reference for gain, reference in pairs]
+
+
+def gain_table(wanted: Sequence[Setting], repetitions: Sequence[dict[str, Any]]) -> Table:
+    """By setting, the gain of each seed and the comparison with staleness 0."""
     columns = (
         "staleness",
         "correction",
@@ -143,17 +169,12 @@ def main() -> None:
         "valid rl",
     )
     table = Table(*columns, title="Held-out reward: what reinforcement learning added")
-    gains = {
-        str(setting): [found["gain"] for found in repetitions if found["setting"] == str(setting)]
-        for setting in wanted
-    }
-    on_policy, stale = gains[str(ON_POLICY)], gains.get(str(STALE))
     for setting in wanted:
         runs = [found for found in repetitions if found["setting"] == str(setting)]
-        here = gains[str(setting)]
-        less = [gain - reference for gain, reference in zip(here, on_policy, strict=True)]
+        here = seed_gains(repetitions, setting)
         compared = ["", "", ""]
         if setting != ON_POLICY:
+            less = less_on_policy(repetitions, setting)
             verdict = "yes" if is_equivalent(less) else "not shown"
             compared = [shown(less, CONFIDENCE), verdict, f"{detectable(less):.3f}"]
         table.add_row(
@@ -161,16 +182,7 @@ def main() -> None:
             " ".join(f"{gain:+.3f}" for gain in here), shown(here), *compared,
             f"{statistics.mean(found['valid'] for found in runs):.3f}",
         )  # fmt: skip
-    Console(width=140).print(table)
-    Console(width=140).print(favour(wanted, repetitions))
-    if stale:
-        less = [gain - reference for gain, reference in zip(stale, on_policy, strict=True)]
-        low, high = interval(less, CONFIDENCE)
-        print(
-            f"RESULT gain_0={statistics.mean(on_policy):.3f} gain_2={statistics.mean(stale):.3f} "
-            f"less_low={low:.3f} less_high={high:.3f} margin={MARGIN} equivalent={int(is_equivalent(less))} "
-            f"detectable={detectable(less):.3f}"
-        )
+    return table
 
 
 def favour(wanted: Sequence[Setting], repetitions: Sequence[dict[str, Any]]) -> Table:
