@@ -13,7 +13,7 @@ triplets.py        a question with a right and a wrong answer; corruptions.py sp
 risk.py            lexicon of acute risk, and the fixed safe reply
 loading.py         read, screen, de-duplicate, filter, split by prompt: `load_data`
 split.py           training and held-out prompts; near_copies.py: what a split must not part
-prompts.py         the endless stream of prompts
+prompts.py         rows as prompts, and the endless stream of them
 rollouts.py        groups as JSON
 echoes.py          replies that only echo the post, for the reward model to tell
 description.py     what `rl-empathy data` prints

@@ -1,12 +1,42 @@
-"""The endless stream of prompts: seeded, in epochs, and resumable to the occurrence."""
+"""Rows as prompts, and the endless stream of them: seeded, in epochs, and resumable to the occurrence."""
 
 import random
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple
 
+from rl_empathy.data.conversations import prompt_token_ids
+from rl_empathy.errors import DataError
 from rl_empathy.types import Occurrence, Prompt, Row
 
 START = Occurrence(0, 0)
+
+
+class Rendered(NamedTuple):
+    """Rows as prompts, and what became of the other rows, by id."""
+
+    prompts: list[tuple[Row, list[int]]]
+    """In the order of the rows, each with its token ids."""
+    refused: dict[str, str]
+    """Those that the chat template refuses, or in which a text would become structure: why."""
+    too_long: dict[str, int]
+    """Tokens of those that are too long."""
+
+
+def rendered(rows: Sequence[Row], tokenizer: Any, *, system_prompt: str, max_tokens: int) -> Rendered:
+    """Write rows as prompts of at most max_tokens tokens."""
+    made = Rendered([], {}, {})
+    for row in rows:
+        try:
+            ids = prompt_token_ids(tokenizer, row.messages, system_prompt=system_prompt)
+        except DataError as error:
+            made.refused[row.id] = str(error)
+            continue
+        if len(ids) > max_tokens:
+            made.too_long[row.id] = len(ids)
+        else:
+            made.prompts.append((row, ids))
+    return made
 
 
 class PromptStream:

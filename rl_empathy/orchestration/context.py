@@ -9,8 +9,9 @@ from typing import Any
 
 from rl_empathy.config.plan import Plan
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.data.conversations import prompt_token_ids, schema_beside
+from rl_empathy.data.conversations import schema_beside
 from rl_empathy.data.loading import DataSet
+from rl_empathy.data.prompts import rendered
 from rl_empathy.engines.model_folders import load_tokenizer
 from rl_empathy.errors import DataError
 from rl_empathy.evaluation.tfidf import TfidfSimilarity
@@ -100,16 +101,10 @@ class RunContext:
             DataError: The chat template refuses rows, and data.on_bad_row is stop.
         """
         limit = self.run_file.data.max_prompt_tokens
-        rendered, bad = list[tuple[Row, list[int]]](), dict[str, str]()
-        for row in rows:
-            try:
-                ids = prompt_token_ids(self.tokenizer, row.messages, system_prompt=self.system_prompt)
-                rendered.append((row, ids))
-            except DataError as error:
-                bad[row.id] = str(error)
-        self.leave_out(bad, "prompts", of=len(rows))
-        self.leave_long_out({row.id: len(ids) for row, ids in rendered if len(ids) > limit}, of=len(rows))
-        return [(row, ids) for row, ids in rendered if len(ids) <= limit]
+        made = rendered(rows, self.tokenizer, system_prompt=self.system_prompt, max_tokens=limit)
+        self.leave_out(made.refused, "prompts", of=len(rows))
+        self.leave_long_out(made.too_long, of=len(rows))
+        return made.prompts
 
     def leave_long_out(self, long: Mapping[str, int], *, of: int) -> None:
         """Say, once, which prompts are too long; each with its tokens."""

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rl_empathy.config.sections import DataConfig
-from rl_empathy.data.conversations import prompt_token_ids, schema_beside, target_text, target_token_ids
+from rl_empathy.data.conversations import schema_beside, target_text, target_token_ids
+from rl_empathy.data.prompts import rendered
 from rl_empathy.engines.model_folders import load_tokenizer
 from rl_empathy.engines.shared_prompt import Sample
 from rl_empathy.engines.token_table import TokenTable
@@ -25,16 +25,15 @@ BLOCK_ROWS = 2500
 """Rows that a process gets at a time."""
 
 
-@dataclass(kw_only=True)
-class Tokenized:
+class Tokenized(NamedTuple):
     """Samples of rows, and what became of the other ones, by id."""
 
     table: TokenTable
-    refused: dict[str, str] = field(default_factory=dict)
-    """Prompts that the chat template refuses, or in which a text would become structure: why."""
-    too_long: dict[str, int] = field(default_factory=dict)
-    """Prompts longer than data.max_prompt_tokens: tokens."""
-    unwritable: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str]
+    """As in `Rendered`."""
+    too_long: dict[str, int]
+    """As in `Rendered`."""
+    unwritable: dict[str, str]
     """Targets that break the form: why."""
 
 
@@ -42,27 +41,19 @@ def tokenized(
     rows: Sequence[Row], tokenizer: Any, schema: OutputSchema, data: DataConfig, system_prompt: str
 ) -> Tokenized:
     """Make the samples of rows; those without a reference, or without a trace that may be made, have none."""
-    made = Tokenized(table=TokenTable.of([]))
+    prompts = rendered(rows, tokenizer, system_prompt=system_prompt, max_tokens=data.max_prompt_tokens)
+    unwritable = dict[str, str]()
 
     def samples() -> Iterator[Sample]:
-        for row in rows:
-            try:
-                prompt = prompt_token_ids(tokenizer, row.messages, system_prompt=system_prompt)
-            except DataError as error:
-                made.refused[row.id] = str(error)
-                continue
-            if len(prompt) > data.max_prompt_tokens:
-                made.too_long[row.id] = len(prompt)
-                continue
+        for row, prompt in prompts.prompts:
             try:
                 text = target_text(row, schema, language=data.language, missing_trace=data.missing_trace)
                 if text is not None:
                     yield Sample(prompt, [target_token_ids(tokenizer, prompt, text, schema)])
             except DataError as error:
-                made.unwritable[row.id] = str(error)
+                unwritable[row.id] = str(error)
 
-    made.table = TokenTable.of(samples())
-    return made
+    return Tokenized(TokenTable.of(samples()), prompts.refused, prompts.too_long, unwritable)
 
 
 async def fine_tuning_samples(context: RunContext, model: Path, rows: Sequence[Row]) -> TokenTable:
@@ -81,11 +72,11 @@ async def fine_tuning_samples(context: RunContext, model: Path, rows: Sequence[R
         parts = [tokenized(rows, context.tokenizer, context.schema, data, prompt)]
     else:
         parts = await _in_blocks(context, model, rows)
-    made = Tokenized(table=TokenTable.joined([part.table for part in parts]))
+    made = Tokenized(TokenTable.joined([part.table for part in parts]), {}, {}, {})
     for part in parts:
-        made.refused |= part.refused
-        made.too_long |= part.too_long
-        made.unwritable |= part.unwritable
+        made.refused.update(part.refused)
+        made.too_long.update(part.too_long)
+        made.unwritable.update(part.unwritable)
     context.leave_out(made.refused, "prompts", of=len(rows))
     context.leave_long_out(made.too_long, of=len(rows))
     context.leave_out(made.unwritable, "fine-tuning targets", of=len(rows))
