@@ -37,6 +37,7 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
     from rl_empathy.data.loading import load_data
     from rl_empathy.data.targets import with_targets
     from rl_empathy.engines.chat_sources import check_chat
+    from rl_empathy.own_code import try_own_code
     from rl_empathy.rewards.terms import term_remarks
 
     data = with_targets(load_data(run_file.data, seed=run_file.run.seed), run_file)
@@ -47,6 +48,7 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
         *_untaught(run_file, data.train),
     ]
     print(f"# data: {data.summary}")
+    print("".join(f"# {line}\n" for line in try_own_code(run_file, data.train)), end="")
     print("".join(f"# {line}\n" for line in _lengths(run_file, [*data.train, *data.held_out])), end="")
     print("".join(f"# warning: {line}\n" for line in remarks), end="")
     if is_local(run_file.cluster.address):

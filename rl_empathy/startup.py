@@ -7,7 +7,6 @@ from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
-from rl_empathy.config.own_stages import stage_function
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ResourceError, RlEmpathyError
 from rl_empathy.observability.private_files import keep_files_private
@@ -30,24 +29,6 @@ def prepare_environment() -> None:
         defaults["RAY_AUTH_MODE"] = "token"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def require_own_code(run_file: RunFile) -> None:
-    """Import the user's functions, and look whether every stage and every term of the reward can be made.
-
-    Raises:
-        ConfigError: One cannot.
-    """
-    from rl_empathy.rewards.parts import Parts
-    from rl_empathy.rewards.terms import check_terms
-
-    for settings in run_file.run.own_stages:
-        stage_function(settings, run_file)
-    if run_file.evaluate.measures:
-        from rl_empathy.evaluation.measures.own import own_measures
-
-        own_measures(run_file)
-    check_terms(run_file.rewards, Parts(language=run_file.data.language, import_from=run_file.code_folders))
 
 
 def exit_code(command: Callable[[], int | None]) -> int:

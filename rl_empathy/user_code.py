@@ -1,13 +1,20 @@
-"""Functions of the user's, found by their dotted path."""
+"""Functions of the user's, found by their dotted path, and the numbers that they give."""
 
 import difflib
 import importlib
 import inspect
+import math
+import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from rl_empathy.errors import ConfigError
+
+
+class NotANumberError(ValueError):
+    """A function gave something else than a number; the text says what."""
 
 
 def load_function(path: str, *, import_from: Sequence[str]) -> Callable[..., Any]:
@@ -74,3 +81,32 @@ def require_arguments(
     except TypeError as error:
         names = ", ".join((*given, *arguments))
         raise ConfigError(f"{path}{signature} does not take what it is given ({names}): {error}") from None
+
+
+def number_of(item: Any) -> float | None:
+    """What a function gave for one completion, or None where it has no value.
+
+    None itself is none, and so are nan, ±inf, and an integer beyond every float.
+
+    Args:
+        item: Item of any type; numbers of numpy and torch, and bools, are numbers.
+
+    Raises:
+        NotANumberError: It is no number.
+    """
+    if item is None:
+        return None
+    if getattr(item, "ndim", None) == 0 and hasattr(item, "item"):
+        item = item.item()
+    if not isinstance(item, Real):
+        raise NotANumberError(f"it gave {shown(item)}")
+    try:
+        number = float(item)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def shown(value: Any) -> str:
+    """The type and the beginning of a value."""
+    return f"{reprlib.repr(value)} ({type(value).__name__})"

@@ -10,7 +10,7 @@ from rl_empathy.cli.arguments import RUN_CONFIG, RUN_FILE_HELP, read_one, requir
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.needs import require_what_stages_need
 from rl_empathy.errors import ConfigError
-from rl_empathy.startup import keep_traceback, prepare_environment, require_own_code
+from rl_empathy.startup import keep_traceback, prepare_environment
 
 
 def train(
@@ -33,8 +33,10 @@ def train(
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
     run_file, source = read_one(arguments)
     require_what_stages_need(run_file)
-    require_own_code(run_file)
     prepare_environment()
+    from rl_empathy.own_code import require_own_code
+
+    require_own_code(run_file)
     if check:
         return print_check(run_file, source, show=show)
     try:

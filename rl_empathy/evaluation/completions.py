@@ -65,7 +65,8 @@ def values_by_measure(
     evaluated = Evaluated(
         rows=rows,
         completions={
-            row.id: [_read(scored, schema) for scored in completions.get(row.id, ())] for row in rows
+            row.id: [read_completion(scored, schema) for scored in completions.get(row.id, ())]
+            for row in rows
         },
         schema=schema,
         language=language,
@@ -88,7 +89,8 @@ def _check_ids(rows: Sequence[Row], completions: Mapping[str, Sequence[ScoredCom
         raise DataError(f"completions for {strangers[0]!r}, which is none of the {len(rows)} held-out rows")
 
 
-def _read(scored: ScoredCompletion, schema: OutputSchema) -> ReadCompletion:
+def read_completion(scored: ScoredCompletion, schema: OutputSchema) -> ReadCompletion:
+    """Read a completion both ways."""
     strict, lenient = (schema.parse(scored.text, strict=strict) for strict in (True, False))
     return ReadCompletion(
         scored=scored, strict=strict, lenient=lenient, answer=lenient.text_of(schema.answer)

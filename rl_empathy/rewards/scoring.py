@@ -12,11 +12,12 @@ from rl_empathy.config.sections.rewards import Combiner, RewardsConfig, TermConf
 from rl_empathy.errors import RewardError, RoleTimeoutError
 from rl_empathy.rewards.combiners import COMBINERS
 from rl_empathy.rewards.parts import Parts
-from rl_empathy.rewards.scores import WANTED, NotScoresError, items_of, score_of
+from rl_empathy.rewards.scores import WANTED, NotScoresError, items_of
 from rl_empathy.rewards.terms import TERMS, Term
 from rl_empathy.rewards.view import GroupView, view_of
 from rl_empathy.schema import OutputSchema, ParsedCompletion, offsets_of_ids, span_token_masks
 from rl_empathy.types import GroupRewards, RolloutGroup
+from rl_empathy.user_code import NotANumberError, number_of
 
 log = logging.getLogger(__name__)
 
@@ -143,10 +144,10 @@ class ScoredTerm:
                 raise RoleTimeoutError(late) if self._term.blocks else TimeoutError(late) from None
 
     def _score(self, item: Any, where: str) -> float | None:
-        """One that is no number is a mistake as long as the term has not worked; later it has no score."""
+        """One that is no number is a mistake as long as the term has not worked; later it has no score, never a 0."""
         try:
-            score = score_of(item)
-        except NotScoresError as error:
+            score = number_of(item)
+        except NotANumberError as error:
             if not self._has_worked:
                 raise RewardError(f"{where}: {error}; {WANTED}") from None
             log.warning("%s has no score: %s", where, error)

@@ -8,7 +8,7 @@ from rl_empathy.config.sections import OwnMeasureConfig
 from rl_empathy.errors import ConfigError
 from rl_empathy.evaluation.measures.measure import Described, Evaluated, Measured, ReadCompletion, of_each
 from rl_empathy.types import Row
-from rl_empathy.user_code import load_function, require_arguments
+from rl_empathy.user_code import NotANumberError, load_function, number_of, require_arguments
 
 
 def own_measures(run_file: RunFile) -> list["OwnMeasure"]:
@@ -29,18 +29,32 @@ class OwnMeasure:
     """Calls function(completion, row) for every completion: a number, or None where it does not apply."""
 
     def __init__(self, config: OwnMeasureConfig, function: Callable[[ReadCompletion, Row], Any]) -> None:
-        self._name, self._function, self._path = config.name, function, config.function
+        self.name, self._function, self._path = config.name, function, config.function
         self.DESCRIBED = {config.name: Described(config.better, config.meaning)}
 
     def measured(self, evaluated: Evaluated) -> Measured:
         def values(one: ReadCompletion, row: Row) -> Iterator[tuple[str, float]]:
-            value = self._function(one, row)
-            if value is None:
-                return
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(
-                    f"evaluate.measures: {self._path} gave {value!r} for a completion of {row.id}, which is no number"
-                )
-            yield self._name, float(value)
+            value = self.value(one, row)
+            if value is not None:
+                yield self.name, value
 
         return of_each(evaluated, values)
+
+    def value(self, one: ReadCompletion, row: Row) -> float | None:
+        """What the function says of a completion.
+
+        Raises:
+            ConfigError: It raises, or gives what is no number.
+        """
+        where = f"evaluate.measures: {self._path}, a completion of {row.id}"
+        try:
+            given = self._function(one, row)
+        except Exception as error:
+            raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+        try:
+            number = number_of(given)
+        except NotANumberError as error:
+            raise ConfigError(f"{where}: {error}, which is no number") from None
+        if number is None and given is not None:
+            raise ConfigError(f"{where}: it gave {given}; None says that it does not apply")
+        return number

@@ -13,16 +13,27 @@ from rl_empathy.evaluation.measures.own import own_measures
 from rl_empathy.evaluation.report import evaluate_completions
 from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.evaluation.table import comparison_table
+from rl_empathy.own_code import require_own_code
 from rl_empathy.schema import PLAIN
-from rl_empathy.startup import require_own_code
 from rl_empathy.types import Message, Row
 
 FUNCTIONS = """
+import numpy
+
 def questions(completion, row):
     return completion.answer.count("?") if completion.answer else None
 
 def text(completion, row):
     return "many"
+
+def share(completion, row):
+    return completion.answer.count("?") / completion.answer.count(".")
+
+def numpys(completion, row):
+    return numpy.float32(0.5)
+
+def endless(completion, row):
+    return float("inf")
 
 def wrong(completion):
     return 1.0
@@ -67,5 +78,20 @@ def test_a_function_is_a_row_of_the_table(tmp_path):
 def test_what_is_no_measure_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not take what it is given"):
         require_own_code(run_file_of(tmp_path, "wrong"))
-    with pytest.raises(ConfigError, match="gave 'many' for a completion of row-0, which is no number"):
+    with pytest.raises(
+        ConfigError, match=r"a completion of row-0: it gave 'many' \(str\), which is no number"
+    ):
         evaluated(run_file_of(tmp_path, "text"))
+
+
+def test_a_number_of_numpy_is_one(tmp_path):
+    _, evaluation = evaluated(run_file_of(tmp_path, "numpys"))
+    assert evaluation.measures["mine/questions"].mean == 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [("share", "ZeroDivisionError: division by zero"), ("endless", "it gave inf")]
+)
+def test_what_went_wrong_in_a_function_is_told_with_its_name_and_the_row(tmp_path, function, told):
+    with pytest.raises(ConfigError, match=rf"{function}, a completion of row-0: {told}"):
+        evaluated(run_file_of(tmp_path, function))

@@ -12,7 +12,7 @@ from rl_empathy.config.run_file import RunFile
 from rl_empathy.errors import ConfigError, Stopped, TrainingError
 from rl_empathy.orchestration.stages import Artifacts, Made, runner_of
 from rl_empathy.orchestration.stop import StopSignal
-from rl_empathy.startup import require_own_code
+from rl_empathy.own_code import require_own_code
 
 STAGES = """
 import asyncio
