@@ -6,11 +6,21 @@ import inspect
 import math
 import reprlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from rl_empathy.errors import ConfigError
+
+_NOT_THE_USERS = (
+    str(Path(__file__).parent),
+    sysconfig.get_path("stdlib"),
+    sysconfig.get_path("purelib"),
+    "<",
+)
 
 
 class NotANumberError(ValueError):
@@ -110,3 +120,11 @@ def number_of(item: Any) -> float | None:
 def shown(value: Any) -> str:
     """The type and the beginning of a value."""
     return f"{reprlib.repr(value)} ({type(value).__name__})"
+
+
+def raised(error: BaseException) -> str:
+    """What a function of the user's raised, and in which line of the user's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    what = f"{type(error).__name__}: {error}"
+    return f"{what} ({own[-1].filename}, line {own[-1].lineno})" if own else what

@@ -17,7 +17,7 @@ from rl_empathy.rewards.terms import TERMS, Term
 from rl_empathy.rewards.view import GroupView, view_of
 from rl_empathy.schema import OutputSchema, ParsedCompletion, offsets_of_ids, span_token_masks
 from rl_empathy.types import GroupRewards, RolloutGroup
-from rl_empathy.user_code import NotANumberError, number_of
+from rl_empathy.user_code import NotANumberError, number_of, raised
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class ScoredTerm:
             raise
         except Exception as error:
             if not self._has_worked:
-                raise RewardError(f"{where}: {type(error).__name__}: {error}") from error
+                raise RewardError(f"{where}: {raised(error)}") from error
             log.warning("%s has no scores after %d attempts", where, 1 + self.config.retries, exc_info=True)
             return (None,) * len(view.completions)
         scores = tuple(self._score(item, f"{where}, completion {n}") for n, item in enumerate(given))

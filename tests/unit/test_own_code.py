@@ -76,7 +76,7 @@ def test_what_the_functions_say_is_shown(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("share", r"reward term share, prompt row-\d: ZeroDivisionError"),
+        ("share", r"reward term share, prompt row-\d: ZeroDivisionError: .* \(.*own_\d+\.py, line 8\)"),
         ("single", r"reward term single, prompt row-\d: it gave 1\.0 \(float\)"),
     ],
 )

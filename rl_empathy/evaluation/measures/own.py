@@ -8,7 +8,7 @@ from rl_empathy.config.sections import OwnMeasureConfig
 from rl_empathy.errors import ConfigError
 from rl_empathy.evaluation.measures.measure import Described, Evaluated, Measured, ReadCompletion, of_each
 from rl_empathy.types import Row
-from rl_empathy.user_code import NotANumberError, load_function, number_of, require_arguments
+from rl_empathy.user_code import NotANumberError, load_function, number_of, raised, require_arguments
 
 
 def own_measures(run_file: RunFile) -> list["OwnMeasure"]:
@@ -50,7 +50,7 @@ class OwnMeasure:
         try:
             given = self._function(one, row)
         except Exception as error:
-            raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{where}: {raised(error)}") from error
         try:
             number = number_of(given)
         except NotANumberError as error:
