@@ -24,7 +24,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.architectures import FAMILIES, Finding, find, is_wrong
+from tests.architectures import FAMILIES, Difference, Finding, find, is_wrong
 
 OUT = Path(__file__).parent / "out" / "architectures.json"
 
@@ -43,7 +43,8 @@ def cells(found: Finding) -> list[str]:
 def jsonable(found: Finding) -> dict[str, object]:
     """With the names of all numbers."""
     return {
-        key: value._asdict() if isinstance(value, tuple) else value for key, value in found._asdict().items()
+        key: value._asdict() if isinstance(value, Difference) else value
+        for key, value in found._asdict().items()
     }
 
 

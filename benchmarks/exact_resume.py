@@ -44,7 +44,7 @@ def main() -> None:
     whole, broken = ObservedRun("exact_whole", *SETTINGS), ObservedRun("exact_broken", *SETTINGS)
     whole.start()
     whole.end()
-    kills = []
+    kills: list[dict[str, float]] = []
     over = False
     for _ in track(range(arguments.kills), "kills"):
         done, began = len(broken.lines()), time.monotonic()

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -83,10 +84,10 @@ def timed(work, model: PolicyModel, *arguments) -> tuple[float, torch.Tensor, to
     started = time.perf_counter()
     logprobs = work(model, *arguments)
     seconds = time.perf_counter() - started
-    return seconds, logprobs, torch.cat([p.grad.flatten() for p in model.parameters()])
+    return seconds, logprobs, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def measure(model: PolicyModel, prompt: int, repetitions: int) -> dict[str, object]:
+def measure(model: PolicyModel, prompt: int, repetitions: int) -> dict[str, Any]:
     sample = make_sample(prompt, model.language_model.config.vocab_size)
     timed(shared, model, sample)  # warm-up
     trials = {rows: timed(padded, model, sample, rows)[0] for rows in (1, 2, 4, 8)}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rl_empathy.engines.policy_model import PolicyModel
@@ -350,7 +351,8 @@ def _difference(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> D
 
 def _transformers(path: str, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
     """Log-probs and the gradient of their weighted sum, without any code of the trainer."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager").to(device)
+    model: Module = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+    model.to(device)
     parts = []
     for prompt, completions, *_ in SAMPLES:
         for completion in completions:
