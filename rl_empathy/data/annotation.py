@@ -16,7 +16,7 @@ from rl_empathy.data.formats import FORMATS
 from rl_empathy.data.loading import OnRisk, read_source, screened
 from rl_empathy.data.openai_teacher import OpenAITeacher
 from rl_empathy.data.rows import row_to_dict, write_json_lines, write_rows
-from rl_empathy.data.sources import locate
+from rl_empathy.data.sources import Source, locate
 from rl_empathy.data.teachers import (
     Language,
     RejectedTraceError,
@@ -161,9 +161,7 @@ def annotate_file(
     """
     _require_own_output(input, output)
     if teacher == "openai" and settings is None:
-        if not base_url or not model:
-            raise ConfigError("teacher openai needs base_url (up to /v1) and model")
-        settings = ChatSettings(base_url=base_url, model=model, api_key_name=api_key_name)
+        settings = _chat_settings(base_url, model, api_key_name)
     if "template" in (teacher, on_risk):
         require_template_schema(schema)
     source = locate(
@@ -174,10 +172,51 @@ def annotate_file(
         delimiter=delimiter,
         encoding=encoding,
     )
+    rows, counts = _read_and_screen(source, format, on_bad_row, on_risk)
+    cache = Path(f"{output}.cache.jsonl")
+    results, num_cached = _ask_teacher(
+        rows, settings, schema, language=language, concurrency=concurrency, cache=cache
+    )
+    return _written(rows, results, output, num_cached=num_cached, counts=counts)
+
+
+def _chat_settings(base_url: str | None, model: str | None, api_key_name: str | None) -> ChatSettings:
+    if not base_url or not model:
+        raise ConfigError("teacher openai needs base_url (up to /v1) and model")
+    return ChatSettings(base_url=base_url, model=model, api_key_name=api_key_name)
+
+
+def _read_and_screen(
+    source: Source, format: str, on_bad_row: Literal["stop", "skip"], on_risk: OnRisk
+) -> tuple[list[Row], Counter[str]]:
+    """The rows for the teacher; the counts say how many were read, skipped, and treated as `on_risk` says."""
     read, num_bad_rows = read_source(source, format, on_bad_row=on_bad_row)
     counts = Counter(rows_read=len(read), bad_rows=num_bad_rows)
-    rows = screened(read, on_risk, counts)
-    cache = Path(f"{output}.cache.jsonl")
+    return screened(read, on_risk, counts), counts
+
+
+def _ask_teacher(
+    rows: Sequence[Row],
+    settings: ChatSettings | None,
+    schema: OutputSchema,
+    *,
+    language: Language,
+    concurrency: int,
+    cache: Path,
+) -> tuple[list[Row | Rejected], int]:
+    """The rows with their traces, and how many of the traces came from the cache.
+
+    Args:
+        rows: Rows to annotate; those that have a trace keep it.
+        settings: The server of teacher openai; None for teacher template.
+        schema: The form in which teacher openai replies.
+        language: Language of the rows that name none.
+        concurrency: Rows at the same time.
+        cache: File with the replies of teacher openai.
+
+    Raises:
+        Stopped: Ctrl-C.
+    """
 
     def made() -> Teacher:
         if settings is None:
@@ -186,11 +225,10 @@ def annotate_file(
         return OpenAITeacher(patient, schema, language=language, cache=cache)
 
     try:
-        results, num_cached = asyncio.run(_annotate_all(rows, made, concurrency))
+        return asyncio.run(_annotate_all(rows, made, concurrency))
     except KeyboardInterrupt:
         kept = f"; the replies so far are in {cache}" if settings else ""
         raise Stopped(f"annotation stopped{kept}; run the same command again to go on") from None
-    return _written(rows, results, output, num_cached=num_cached, counts=counts)
 
 
 async def _annotate_all(
