@@ -81,19 +81,12 @@ def write_checkpoint(
         _remove_leftovers(folder)
         _fill(temporary, tensors, documents)
         _write_manifest(temporary, step, score)
-        if target.exists():  # the same step again: set aside, and removed once the new one was read back
-            target.rename(set_aside)
-        temporary.rename(target)
-        sync(folder)
-        checkpoint = verify_checkpoint(target)
+        checkpoint = _rename_and_verify(temporary, target, set_aside)
         for undone in [path for path in _checkpoint_folders(folder) if path > target]:
             shutil.rmtree(undone)  # passed over by a resume, which has made its steps undone
         best = _point_to_latest_and_best(folder, target)
     except (OSError, SafetensorError, ValueError, CheckpointError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if set_aside.exists():
-            shutil.rmtree(target, ignore_errors=True)
-            set_aside.rename(target)
+        _restore(temporary, target, set_aside)
         raise CheckpointError(
             f"checkpoint {target} could not be written ({error}); what was there before still is. "
             f"{_free_bytes(folder) >> 20} MiB are free there; make room, "
@@ -104,6 +97,29 @@ def write_checkpoint(
         if old != best:
             shutil.rmtree(old)
     return checkpoint
+
+
+def _rename_and_verify(temporary: Path, target: Path, set_aside: Path) -> Checkpoint:
+    """Give a filled folder its name and read it back.
+
+    Args:
+        temporary: The filled folder.
+        target: Its name. A checkpoint of the same step may be there.
+        set_aside: Where that one waits until the new one was read back.
+    """
+    if target.exists():
+        target.rename(set_aside)
+    temporary.rename(target)
+    sync(target.parent)
+    return verify_checkpoint(target)
+
+
+def _restore(temporary: Path, target: Path, set_aside: Path) -> None:
+    """Leave what was there before the writing began; the paths are those of `_rename_and_verify`."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    if set_aside.exists():
+        shutil.rmtree(target, ignore_errors=True)
+        set_aside.rename(target)
 
 
 def _fill(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> None:
