@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -66,29 +66,52 @@ def starting_model(
         ModelError: There is no such model, or its chat template cannot be used.
     """
     section = data or DataConfig()
-    wanted = config.model_dump(include={"chat_template", "chat_template_kwargs"})
-    wanted["system_prompt_role"] = section.system_prompt_role
-    own_template = config.chat_template is not None and config.chat_template not in TEMPLATES
-    if own_template:  # its text counts, wherever it is
-        text = template_file(str(config.chat_template))
-        wanted["chat_template"] = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+    wanted = _wanted_chat(config, section)
     if (folder / "config.json").is_file():
         require_same_chat(folder, wanted)
         return folder
-    source, chat = (None, None) if config.from_scratch else _source(config)
-    fit = fitted(chat, config, section, delimiters, date.today()) if chat else None
-    if source and source.is_dir() and chat and fit and not own_template and is_fitting(chat, fit):
+    if config.from_scratch is None:
+        return _fitted_source(config, section, folder, wanted, delimiters)
+    with whole_folder(folder) as made:
+        make_from_scratch(config.from_scratch, made, [*texts, instruction], delimiters, seed, progress)
+        fit = fitted(folder_chat(made), config, section, delimiters, date.today())
+        write_chat(fit, wanted, made, tokenizer_from=made)
+    return folder
+
+
+def _has_own_template(config: ModelConfig) -> bool:
+    """Whether the run file names a template file, and not one of the shipped templates."""
+    return config.chat_template is not None and config.chat_template not in TEMPLATES
+
+
+def _wanted_chat(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
+    """The chat settings that a prepared folder is made for; it is not used again with others."""
+    wanted = config.model_dump(include={"chat_template", "chat_template_kwargs"})
+    wanted["system_prompt_role"] = data.system_prompt_role
+    if _has_own_template(config):  # its text counts, wherever it is
+        text = template_file(str(config.chat_template))
+        wanted["chat_template"] = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+    return wanted
+
+
+def _fitted_source(
+    config: ModelConfig,
+    data: DataConfig,
+    folder: Path,
+    wanted: Mapping[str, Any],
+    delimiters: Sequence[str],
+) -> Path:
+    """The folder of the model that the run file names: its own where nothing has to be changed, else `folder`."""
+    source, chat = _source(config)
+    fit = fitted(chat, config, data, delimiters, date.today())
+    if source.is_dir() and not _has_own_template(config) and is_fitting(chat, fit):
         return source
     with whole_folder(folder) as made:
-        if config.from_scratch is not None:
-            make_from_scratch(config.from_scratch, made, [*texts, instruction], delimiters, seed, progress)
-            fit = fitted(folder_chat(made), config, section, delimiters, date.today())
-        elif source and source.is_dir():
+        if source.is_dir():
             link_weights(source, made)
-        elif source and chat:
+        else:
             convert_gguf(source, made, adds_bos=chat.adds_bos)
-        assert fit is not None
-        write_chat(fit, wanted, made, tokenizer_from=source if source and source.is_dir() else made)
+        write_chat(fit, wanted, made, tokenizer_from=source if source.is_dir() else made)
     return folder
 
 
