@@ -80,44 +80,30 @@ def fine_tune(
         model_path: Starting model.
         train: What is trained, end tokens included.
         held_out: What its loss is measured on.
-        config: Section sft.
         dtype: "float32" or "bfloat16".
-        seed: The run's.
+        seed: Seed of torch and of the order of the samples.
         folder: Folder of the stage.
-        report: Told of every step.
         tell: Told what the user should know.
         should_stop: When it says so on any rank, a checkpoint is written and the training ends without an export.
         zero_stage: What the ranks shard: 0 nothing; 2 moments and gradients; 3 weights too.
+
+    Raises:
+        TrainingError: Loss or gradient was not finite in `MAX_SKIPPED_UPDATES` updates in a row.
     """
     torch.manual_seed(seed)
     unseen = list(held_out)
     batches = step_batches(train.num_tokens, config, seed=seed)
-    model = PolicyModel(model_path, dtype=dtype, layout="shared_prompt")
-    engine = TrainingEngine(
-        model,
-        config.optimizer,
-        num_steps=len(batches),
-        microbatch_tokens=config.microbatch_tokens,
-        zero_stage=zero_stage,
-    )
-    if model.note and engine.rank == 0:
-        tell(model.note)
+    engine = _engine(model_path, config, tell, dtype=dtype, num_steps=len(batches), zero_stage=zero_stage)
     start = _resume(engine, folder)
     if start == 0:
         report(0, {"sft/held_out_loss": held_out_loss(engine, unseen)})
     for step in range(start + 1, len(batches) + 1):
-        metrics = _step(engine, [train[i] for i in batches[step - 1]])
-        if engine.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
-            raise TrainingError(
-                f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row, up to step {step}; "
-                "lower sft.optimizer.learning_rate"
-            )
+        metrics = _step(engine, [train[i] for i in batches[step - 1]], step)
         if step % config.evaluate_every == 0 or step == len(batches):
             metrics["sft/held_out_loss"] = held_out_loss(engine, unseen)
         stops = any(from_every_rank(should_stop()))
-        checkpoint = None
-        if stops or step % config.checkpoint_every == 0 or step == len(batches):
-            checkpoint = engine.write_checkpoint(folder, step, name=POLICY, documents={})
+        saves = stops or step % config.checkpoint_every == 0 or step == len(batches)
+        checkpoint = engine.write_checkpoint(folder, step, name=POLICY, documents={}) if saves else None
         report(step, metrics, checkpoint)
         if stops:
             return
@@ -129,9 +115,38 @@ def held_out_loss(engine: TrainingEngine, samples: Sequence[Sample]) -> float:
     return float(-engine.logprobs(samples, temperature=1.0).mean()) if samples else float("nan")
 
 
-def _step(engine: TrainingEngine, samples: Sequence[Sample]) -> dict[str, float]:
+def _engine(
+    model_path: str,
+    config: SFTConfig,
+    tell: Callable[[str], None],
+    *,
+    dtype: str,
+    num_steps: int,
+    zero_stage: ZeroStage,
+) -> TrainingEngine:
+    """The starting model, ready to be trained; `tell` gets a note on the way it computes, if there is one."""
+    model = PolicyModel(model_path, dtype=dtype, layout="shared_prompt")
+    engine = TrainingEngine(
+        model,
+        config.optimizer,
+        num_steps=num_steps,
+        microbatch_tokens=config.microbatch_tokens,
+        zero_stage=zero_stage,
+    )
+    if model.note and engine.rank == 0:
+        tell(model.note)
+    return engine
+
+
+def _step(engine: TrainingEngine, samples: Sequence[Sample], step: int) -> dict[str, float]:
+    """Make one optimizer step; after too many in a row that were not finite, no further one is tried."""
     objective = Likelihood(samples)
     done = engine.update(objective)
+    if engine.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
+        raise TrainingError(
+            f"loss or gradient was not finite in {engine.skipped_in_a_row} updates in a row, up to step {step}; "
+            "lower sft.optimizer.learning_rate"
+        )
     return {
         "sft/loss": done.loss,
         "sft/grad_norm": done.grad_norm,

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,7 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
         raise DataError("stage sft has no row with a reference and a trace; see data.missing_trace")
     batches = step_batches(train.num_tokens, run_file.sft, seed=run_file.run.seed)
     num_steps = len(batches)
-    used = len({index for batch in batches for index in batch})
-    context.progress.message(
-        f"sft: {num_steps} steps train {used} of {len(context.data.train)} rows; "
-        f"{len(context.data.train) - len(train)} have no reference, no trace or too long a prompt"
-    )
-    if not run_file.sft.num_steps and (line := warm_up_advice("sft", run_file.sft.optimizer, num_steps)):
-        context.progress.warning(line)  # with num_epochs the data tells the number of steps
+    _tell_what_is_trained(context, batches, num_samples=len(train))
     if not len(held_out):
         context.progress.warning("sft: no held-out row has a target, so there is no sft/held_out_loss")
     context.progress.stage_started("sft", num_steps=num_steps)
@@ -69,18 +63,21 @@ async def run(context: RunContext, artifacts: Artifacts) -> Made:
     tuned = folder / "model"
     if not tuned.exists():
         raise Stopped("sft was asked to stop and wrote a checkpoint; the same command goes on")
-    summary = ""
-    if run_file.sft.validity_prompts:
-        valid, asked = await _validity(context, tuned)
-        context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
-        summary = f"{valid:.0%} of the replies to {asked} held-out prompts keep the form"
-        if not valid:
-            context.progress.warning(
-                "sft: no reply keeps the form, and one that does not may have no answer: terms that read answers would "
-                "give 0. Train for longer, or on rows that have every span (see data.missing_trace)"
-            )
+    summary = await _validity_summary(context, tuned, num_steps) if run_file.sft.validity_prompts else ""
     context.progress.stage_finished("sft", summary)
     return Made(model=tuned)
+
+
+def _tell_what_is_trained(context: RunContext, batches: Sequence[Sequence[int]], *, num_samples: int) -> None:
+    """Tell the user how many steps there are, and how many of the rows they train."""
+    config, num_rows = context.run_file.sft, len(context.data.train)
+    used = len({index for batch in batches for index in batch})
+    context.progress.message(
+        f"sft: {len(batches)} steps train {used} of {num_rows} rows; "
+        f"{num_rows - num_samples} have no reference, no trace or too long a prompt"
+    )
+    if not config.num_steps and (line := warm_up_advice("sft", config.optimizer, len(batches))):
+        context.progress.warning(line)  # with num_epochs the data tells the number of steps
 
 
 def _job(context: RunContext, settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> TrainJob:
@@ -111,6 +108,18 @@ def _loop(settings: Mapping[str, Any], data: tuple[TokenTable, TokenTable]) -> N
         should_stop=worker.should_stop,
         zero_stage=run_file.cluster.stage_worker.zero_stage,
     )
+
+
+async def _validity_summary(context: RunContext, tuned: Path, num_steps: int) -> str:
+    """Measure and log how many replies keep the form of the schema; warn when none does."""
+    valid, asked = await _validity(context, tuned)
+    context.log.write("sft", num_steps, {"schema/valid_fraction": valid})
+    if not valid:
+        context.progress.warning(
+            "sft: no reply keeps the form, and one that does not may have no answer: terms that read answers would "
+            "give 0. Train for longer, or on rows that have every span (see data.missing_trace)"
+        )
+    return f"{valid:.0%} of the replies to {asked} held-out prompts keep the form"
 
 
 async def _validity(context: RunContext, model: Path) -> tuple[float, int]:
