@@ -100,19 +100,17 @@ def run_reward_modeling(
     A model that was trained with other settings is thrown away; what only says when to measure or to go on may change.
 
     Args:
-        config: Section reward_modeling.
         data: Train and held-out rows; those without a reference are passed over.
         language: en or zh.
         seed: Seed of triplets and new weights.
         folder: Folder of the stage, readable by its owner only, shared by the nodes; gets step_*/, model/, worker.log.
         log: Gets a line a step.
-        worker: Who trains.
         deadlines: start_s until the first report, update_s between reports.
         should_stop: Looked at all the time; when it says so, a checkpoint is written.
         lost: As in `ray_train.fit`.
 
     Returns:
-        threshold, num_steps, max_tokens, cut_fraction, the metrics
+        kind, threshold, num_steps, max_tokens, cut_fraction, the metrics
         without their area, and `echoes`: the lines of the table of what echoes earn.
 
     Raises:
@@ -128,29 +126,41 @@ def run_reward_modeling(
         checkpoint = latest_checkpoint(folder)
         require_steps_to_come(STAGE, checkpoint.step if checkpoint else 0, config.num_steps)
         log.cut_back(STAGE, checkpoint.step if checkpoint else -1)
-        encoder = config.encoder if config.encoder == "auto" else absolute(config.encoder)
-        job = TrainJob(
-            stage=STAGE,
-            loop=_loop,
-            settings={
-                "config": config,
-                "encoder": encoder,
-                "language": language,
-                "seed": seed,
-                "folder": folder,
-                "zero_stage": worker.zero_stage,
-            },
-            data=data,
-            folder=folder,
-            worker=worker,
-        )
+        settings = {"config": config, "language": language, "seed": seed, "folder": folder}
+        job = _job(settings, data, worker)
         fit(lambda: job, log, deadlines or DeadlinesConfig(), should_stop, lost)
-        if not _is_finished(folder, config):
-            raise Stopped(f"{STAGE} was asked to stop and wrote a checkpoint; the same command goes on")
+    return _facts(_trained_description(folder, config))
+
+
+def _job(settings: Mapping[str, Any], data: DataSet, worker: StageWorkerConfig) -> TrainJob:
+    encoder = settings["config"].encoder
+    return TrainJob(
+        stage=STAGE,
+        loop=_loop,
+        settings={
+            **settings,
+            "encoder": encoder if encoder == "auto" else absolute(encoder),
+            "zero_stage": worker.zero_stage,
+        },
+        data=data,
+        folder=settings["folder"],
+        worker=worker,
+    )
+
+
+def _trained_description(folder: Path, config: RewardModelingConfig) -> Description:
+    """The description of the reward model that the training wrote.
+
+    Raises:
+        Stopped: The training has not finished.
+        TrainingError: An echo earns as much as the references, and the run file does not accept that.
+    """
+    if not _is_finished(folder, config):
+        raise Stopped(f"{STAGE} was asked to stop and wrote a checkpoint; the same command goes on")
     description = read_description(folder / MODEL_FOLDER)
     if not config.accept_echo:
         _refuse_echoes(description)
-    return _facts(description)
+    return description
 
 
 def _refuse_echoes(description: Description) -> None:
