@@ -5,7 +5,6 @@ serve() ── checks ──> Ray ──> Ray Serve: proxy (loopback) ──> in
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import sys
@@ -47,22 +46,17 @@ def serve(
     num_gpus: float = 0,
     address: str = "auto",
 ) -> int:
-    """Serve a model until SIGINT or SIGTERM.
+    """Serve a model until SIGINT or SIGTERM; the exit code is then 0.
 
     Args:
         model: Folder of a transformers model with its tokenizer.
-        config: Where to listen, what to show.
         schema: The form of the model's completions.
         language: Language of the notice, "en" or "zh".
         model_name: The name by which clients ask for it.
         system_prompt: The instruction that the model was trained with, "" for none.
         temperature: Temperature of replies whose client asks for none.
-        num_cpus: CPUs of the engine.
-        num_gpus: GPUs of the engine.
+        num_cpus, num_gpus: What the engine takes of the cluster.
         address: Ray cluster to join; "auto" starts one where none is found, "local" always.
-
-    Returns:
-        Exit code 0, after a stop that was asked for.
 
     Raises:
         ConfigError: The host is not loopback, or two settings contradict each other.
@@ -71,15 +65,8 @@ def serve(
         RoleTimeoutError: It was not healthy before the deadline, or stopped being healthy for as long.
         RoleDiedError: The deployment failed; the text says where the log is.
     """
-    if config.host not in LOOPBACK:
-        raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
-    if config.system_message == "take" and system_prompt:
-        raise ConfigError(
-            "serve.system_message is take, but the model was trained with a system message of its own, which every "
-            "conversation begins with; set it to refuse"
-        )
-    engine = _engine_settings(model, model_name, num_cpus, num_gpus)
-    engine = dataclasses.replace(engine, takes_system_message=config.system_message == "take")
+    _require_allowed(config, system_prompt)
+    engine = _engine_settings(model, config, model_name, num_cpus, num_gpus)
     with (
         reserved_port(config.host, config.port),
         stop_signals() as stop,
@@ -98,7 +85,20 @@ def serve(
     return 0
 
 
-def _engine_settings(model: Path, model_name: str, num_cpus: float, num_gpus: float) -> EngineSettings:
+def _require_allowed(config: ServeConfig, system_prompt: str) -> None:
+    """Refuse other hosts than loopback, and system messages of clients beside one of the model's own."""
+    if config.host not in LOOPBACK:
+        raise ConfigError(f"serve.host is {config.host}; only loopback ({', '.join(LOOPBACK)}) is served")
+    if config.system_message == "take" and system_prompt:
+        raise ConfigError(
+            "serve.system_message is take, but the model was trained with a system message of its own, which every "
+            "conversation begins with; set it to refuse"
+        )
+
+
+def _engine_settings(
+    model: Path, config: ServeConfig, model_name: str, num_cpus: float, num_gpus: float
+) -> EngineSettings:
     path = model / "config.json"
     try:
         declared = json.loads(path.read_text())
@@ -116,6 +116,7 @@ def _engine_settings(model: Path, model_name: str, num_cpus: float, num_gpus: fl
         kv_cache_bytes=max(MIN_KV_CACHE_BYTES, 2 * context * per_token),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
+        takes_system_message=config.system_message == "take",
     )
 
 
