@@ -2,6 +2,8 @@
 
 run              the stages of a run file, one after the other
 grpo             the asynchronous loop
+rollouts         the half of the loop that starts prompts, and has them sampled and scored
+steps            the half of the loop that trains: what a step is
 group_buffer     groups between "prompt started" and "weights published"
 fleet/           typed handles over the actors; in training the only place that calls them
 placement        a Ray cluster that has what the plan needs

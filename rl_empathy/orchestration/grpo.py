@@ -6,11 +6,9 @@ prompts ──> rollout workers ──> reward model ──> group buffer ──
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 from rl_empathy.config.changes import require_steps_to_come
 from rl_empathy.config.sections import GRPOConfig
@@ -18,14 +16,13 @@ from rl_empathy.data.prompts import START, PromptStream
 from rl_empathy.errors import OutOfMemoryError, Stopped, TrainerLostError
 from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
-from rl_empathy.observability.rollout_metrics import rollout_metrics
 from rl_empathy.orchestration.fleet import Fleet, GroupHandle
 from rl_empathy.orchestration.group_buffer import GroupBuffer
 from rl_empathy.orchestration.rollouts import Rollouts, still_valid
-from rl_empathy.orchestration.step_times import StepClock
+from rl_empathy.orchestration.steps import Checkpoints, Steps
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.orchestration.weight_sync import Publisher
-from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, Resumed, RolloutGroup
+from rl_empathy.types import Occurrence, Resumed, RolloutGroup
 
 
 async def run_attempts(
@@ -52,31 +49,16 @@ async def run_attempts(
         RoleDiedError: Restarts are spent.
         RunDirectoryError: The checkpoint is of a later step than the last one wanted.
     """
+    loop = partial(run_grpo, config, fleet, prompts, ledger, log, stop=stop, show=show, in_rounds=in_rounds)
     kept: list[GroupHandle] = []
     while True:
         try:
-            resumed = await fleet.trainer.resume()
-            for note in resumed.notes:
-                tell(note)
-            require_steps_to_come("grpo", fleet.trainer.version.number, config.num_steps)
-            for problem in resumed.damaged:
-                tell(f"{problem}: going on from step {fleet.trainer.version.number} instead")
+            resumed = await resume_trainer(fleet, config.num_steps, tell=tell)
             step = fleet.trainer.version.number
             saved = take_up(resumed, step, prompts, ledger, log, tell=tell)
             finished = [*map(fleet.adopt, saved), *still_valid(kept, saved, step, prompts, ledger, tell)]
             kept.clear()
-            await run_grpo(
-                config,
-                fleet,
-                prompts,
-                ledger,
-                log,
-                stop=stop,
-                finished=finished,
-                kept=kept,
-                show=show,
-                in_rounds=in_rounds,
-            )
+            await loop(finished=finished, kept=kept)
             await fleet.trainer.export(export_to)
             return
         except* TrainerLostError as lost:
@@ -86,6 +68,22 @@ async def run_attempts(
         await stop.unless_set(fleet.trainer.rebuild(error))
         if stop.is_set:
             raise Stopped("stopped while the policy trainer was started anew; the same command goes on")
+
+
+async def resume_trainer(fleet: Fleet, num_steps: int, *, tell: Callable[[str], None]) -> Resumed:
+    """Have the trainer go on from its newest checkpoint, and tell the user what it found on the way.
+
+    Raises:
+        RunDirectoryError: The checkpoint is of a later step than the last one wanted.
+    """
+    resumed = await fleet.trainer.resume()
+    for note in resumed.notes:
+        tell(note)
+    step = fleet.trainer.version.number
+    require_steps_to_come("grpo", step, num_steps)
+    for problem in resumed.damaged:
+        tell(f"{problem}: going on from step {step} instead")
+    return resumed
 
 
 def take_up(
@@ -142,7 +140,6 @@ async def run_grpo(
         ledger=ledger,
         in_rounds=in_rounds,
     )
-    worth = partial(drop_reason, config=config)
     async with asyncio.TaskGroup() as tasks:
         publisher = Publisher(fleet.trainer, fleet.rollout_workers, tasks, stop)
         await publisher.publish()
@@ -150,108 +147,17 @@ async def run_grpo(
         rollouts = Rollouts(config, fleet, prompts, ledger, buffer, tasks)
         rollouts.adopt(finished, version=fleet.trainer.version.number)
         rollouts.start(show)
-        clock, checkpoints = StepClock(), Checkpoints(fleet, prompts, ledger, buffer)
+        checkpoints = Checkpoints(fleet, prompts, ledger, buffer)
+        steps = Steps(config, fleet, ledger, log, buffer, publisher, checkpoints)
         for step in range(fleet.trainer.version.number + 1, config.num_steps + 1):
-            with clock.waiting("groups"):
-                taking = buffer.take(config.groups_per_step, step=step, drop_reason=worth)
-                groups = await stop.unless_set(taking, cancel=not in_rounds)
-            if groups is None:
-                await checkpoints.copy()
-                await fleet.trainer.write_snapshot()
-                raise Stopped(
-                    f"stopped after step {step - 1} of {config.num_steps}; the same command goes on"
-                )
-            with keeping(groups, buffer, kept):
-                updated = await fleet.trainer.update(groups)
-            ledger.trained([group.header.occurrence for group in groups], step=step)
-            with clock.waiting("publish"):
-                await publisher.ended()
-            # Only when the workers hold the new policy may prompts start on it; the next update may before.
-            await publisher.publish(then=partial(buffer.release_slots, len(groups)))
-            dropped = buffer.dropped_in_take()
-            times = clock.end_step([*groups, *dropped], busy_s=updated.busy_s)
-            made = (rollout_metrics(scored(groups), scored(dropped)), updated.metrics, times.metrics())
-            log.write("grpo", step, *made, publisher.metrics(), ledger.metrics(), fleet.metrics())
-            # Before the workers begin to load: one that does cannot be taken away.
-            fleet.rescale(trainer_waits=times.trainer_waits_share, rollout_idle=publisher.rollout_idle)
-            checkpoints.seen([*groups, *dropped])
-            if step % config.checkpoint_every == 0 or step == config.num_steps:
-                with clock.waiting("checkpoint"):
-                    await checkpoints.copy()
-                tasks.create_task(fleet.trainer.write_snapshot())  # beside the next steps
+            groups = await steps.take(step, stop, in_rounds=in_rounds)
+            updated = await steps.update(step, groups, kept)
+            await steps.publish(groups)
+            steps.record(step, groups, updated)
+            await steps.checkpoint(step, tasks)
         rollouts.stop()
-
-
-@contextmanager
-def keeping(
-    groups: Sequence[GroupHandle], buffer: GroupBuffer, kept: list[GroupHandle] | None
-) -> Iterator[None]:
-    """When the trainer is lost in an update, add its groups and those that wait for it to `kept`."""
-    try:
-        yield
-    except TrainerLostError:
-        if kept is not None:
-            kept += [*groups, *buffer.finished()]
-        raise
 
 
 def slots(config: GRPOConfig) -> int:
     """Groups that may be under way at a time; see `group_buffer` for why so many."""
     return (config.max_staleness + 1) * config.groups_per_step - config.look_ahead + 1
-
-
-def drop_reason(group: GroupHandle, *, config: GRPOConfig) -> str | None:
-    """Why a group is not trained; None when it is. A group that teaches nothing goes with its KL term."""
-    if group.rewards is None:
-        return "scorer_lost"
-    if len(group.rewards.valid) < 2:
-        return "reward_failed"
-    if config.keep_groups == "with_reward_spread" and not _has_spread(group.rewards, config):
-        return "no_reward_spread"
-    return None
-
-
-def _has_spread(rewards: GroupRewards, config: GRPOConfig) -> bool:
-    """Whether the advantages differ: `gdpo` scales each term alone, so there two terms never cancel each other."""
-    if config.advantage == "gdpo":
-        return rewards.a_term_has_spread
-    return rewards.has_spread
-
-
-def scored(groups: Sequence[GroupHandle]) -> list[tuple[GroupHeader, GroupRewards]]:
-    """Header and rewards of those that have rewards."""
-    return [(group.header, group.rewards) for group in groups if group.rewards]
-
-
-class Checkpoints:
-    """What a resume needs, collected for the trainer, which keeps and writes it."""
-
-    def __init__(self, fleet: Fleet, prompts: PromptStream, ledger: Ledger, buffer: GroupBuffer) -> None:
-        self._fleet = fleet
-        self._prompts = prompts
-        self._ledger = ledger
-        self._buffer = buffer
-        self._rewards: list[float] = []
-        self._has_steps = False
-        self._score: float | None = None
-
-    def seen(self, groups: Sequence[GroupHandle]) -> None:
-        """Count the mean reward of a step: that of all since the last copy tells how good a checkpoint is."""
-        if rewards := [total for group in groups if group.rewards for total in group.rewards.valid]:
-            self._rewards.append(fmean(rewards))
-        self._has_steps = True
-
-    async def copy(self) -> None:
-        """Have the trainer copy its weights, where the prompts stand, the ledger, and groups that wait for it."""
-        finished = self._buffer.finished()
-        kept = {group.header.occurrence for group in finished}
-        opened = [*self._prompts.opened, *self._ledger.unfinished()]
-        state = {
-            "cursor": list(self._prompts.cursor),
-            "opened": [list(occurrence) for occurrence in opened if occurrence not in kept],
-            "ledger": self._ledger.state(),
-        }
-        if self._has_steps:  # else it is the step of the copy before
-            self._score = fmean(self._rewards) if self._rewards else None
-            self._rewards, self._has_steps = [], False
-        await self._fleet.trainer.snapshot(state, finished, self._score)

@@ -16,7 +16,8 @@ from rl_empathy.observability.ledger import Ledger
 from rl_empathy.observability.metrics import MetricsLog
 from rl_empathy.orchestration.fleet import GroupHandle, ShuffledRewards
 from rl_empathy.orchestration.group_buffer import GroupBuffer
-from rl_empathy.orchestration.grpo import Checkpoints, run_grpo, take_up
+from rl_empathy.orchestration.grpo import run_grpo, take_up
+from rl_empathy.orchestration.steps import Checkpoints
 from rl_empathy.orchestration.stop import StopSignal
 from rl_empathy.types import GroupHeader, GroupRewards, Occurrence, PolicyVersion, Resumed
 from tests.fakes import (
