@@ -93,9 +93,7 @@ def write_checkpoint(
             "then start the run again: it goes on from the last checkpoint"
         ) from error
     _remove_leftovers(folder)
-    for old in list(_checkpoint_folders(folder))[keep:]:
-        if old != best:
-            shutil.rmtree(old)
+    _delete_older(folder, keep=keep, best=best)
     return checkpoint
 
 
@@ -141,6 +139,12 @@ def _point_to_latest_and_best(folder: Path, latest: Path) -> Path | None:
     else:
         (folder / BEST).unlink(missing_ok=True)
     return best
+
+
+def _delete_older(folder: Path, *, keep: int, best: Path | None) -> None:
+    for old in list(_checkpoint_folders(folder))[keep:]:
+        if old != best:
+            shutil.rmtree(old)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -11,7 +11,9 @@ MOST_LINES_OF_A_FUNCTION = 50
 
 
 def python_files() -> list[Path]:
-    return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    """Those of the folders, without what benchmarks have written into `out`."""
+    found = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in found if "out" not in path.relative_to(ROOT).parts]
 
 
 def long_functions(text: str, most_lines: int) -> list[str]:
