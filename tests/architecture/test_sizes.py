@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("rl_empathy",)
+FOLDERS = ("rl_empathy", "benchmarks")
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 50
 """From `def` to the last line, docstring included, decorators not."""
