@@ -77,7 +77,14 @@ def _interval(means: NDArray[np.float64], samples: int, seed: int) -> Interval:
         raise ValueError("a value is not finite; leave the failed completion out instead")
     if len(means) == 1:
         return Interval(mean=float(means[0]), low=None, high=None, num_prompts=1)
-    drawn = np.random.default_rng(seed).integers(len(means), size=(samples, len(means)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means[drawn].mean(axis=1), [tail, 1 - tail])
+    from scipy.stats import bootstrap  # type: ignore[import-untyped]
+
+    low, high = bootstrap(
+        (means,),
+        np.mean,
+        n_resamples=samples,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return Interval(mean=float(means.mean()), low=float(low), high=float(high), num_prompts=len(means))
