@@ -4,6 +4,8 @@ sections    the sections of a run file, with every default
 run_file    the sections as one object, and the rules between them
 keys        the keys of the run file, read off the types
 source      run file and overrides as plain data that knows its lines
+nearest     the nearest word to one that is misspelt
+problems    what is wrong with a run file, with key, line and the nearest word
 loading     load, dump and compare run files; all problems at once
 reference   the page of all keys
 model_size  parameters and shape of a model, without loading it

@@ -1,11 +1,11 @@
 """The run itself: its name and stages, and what is recorded of it."""
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
+from rl_empathy.config.nearest import nearest_word
 from rl_empathy.config.sections.section import Section
 
 Artifact = Literal["policy", "reward_model"]
@@ -86,8 +86,8 @@ class RunConfig(Section):
         known = [*_shipped(), *(stage.name for stage in info.data.get("own_stages", ()))]
         for stage in stages:
             if stage not in known:
-                near = get_close_matches(stage, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(known)}"
+                near = nearest_word(stage, known)
+                hint = f"did you mean {near}?" if near else f"the stages are {', '.join(known)}"
                 raise ValueError(f"there is no stage {stage!r}; {hint} One of yours stands in run.own_stages")
         if len(set(stages)) < len(stages):
             raise ValueError(f"a stage is there twice: {', '.join(stages)}")

@@ -63,6 +63,21 @@ def test_the_valid_keys_are_listed_when_none_is_near() -> None:
     ]
 
 
+def test_a_misspelt_word_among_few_gets_the_nearest_one() -> None:
+    text = MODEL + "sft: {optimizer: {schedule: cosin}}\nreward_modeling: {negatives: {hrad: 1}}\n"
+    text += "rewards: {terms: [{kind: format, sees: answr}]}\ngrpo: {keep_groups: moved}\n"
+    found = problems(text)
+    assert found[0] == (
+        "run.yaml:2  sft.optimizer.schedule: Input should be 'cosine' or 'constant', got 'cosin'; "
+        "did you mean `cosine`?"
+    )
+    assert found[1].endswith("or 'question', got 'hrad'; did you mean `hard`?")
+    assert found[2].endswith(
+        "Input should be 'answer' or 'all' or a list, got 'answr'; did you mean `answer`?"
+    )
+    assert found[3].endswith("Input should be 'with_reward_spread' or 'all', got 'moved'"), "no word is near"
+
+
 def test_the_python_name_of_schema_is_no_key() -> None:
     assert problems(MODEL + "output_schema: plain\n") == [
         "run.yaml:2  output_schema: unknown key; did you mean `schema`?"

@@ -1,0 +1,123 @@
+"""What pydantic finds wrong, in the words of the run file: the key, its line, the nearest valid word."""
+
+import re
+import reprlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at
+from rl_empathy.config.nearest import nearest_word
+from rl_empathy.config.source import Problem, Source
+
+_PLAIN_MESSAGES = {
+    "model_type": "Input should be a mapping of keys",
+    "dict_type": "Input should be a mapping of keys",
+    "tuple_type": "Input should be a list",
+    "missing": "this key is needed",
+}
+
+
+def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
+    """Pydantic's errors, one for each place: the branches of a choice of types are told as one."""
+    by_place: dict[KeyPath, list[tuple[KeyPath, ErrorDetails]]] = {}
+    for details in error.errors(include_url=False):
+        if details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]:
+            continue  # counts the valid entries only; what is wrong with the others is told anyway
+        path, choice = _data_path(details, source.data)
+        by_place.setdefault(choice or path, []).append((path, details))
+    problems = []
+    for place, found in by_place.items():
+        telling = [
+            (path, details)
+            for path, details in found
+            if len(path) > len(place) or not details["type"].endswith(("_type", "_parsing", "literal_error"))
+        ]
+        if telling:
+            problems += [_problem(path, [details], source) for path, details in telling]
+        else:
+            problems.append(_problem(place, [details for _, details in found], source))
+    return problems
+
+
+def _data_path(details: ErrorDetails, data: Any) -> tuple[KeyPath, KeyPath | None]:
+    """Where in the data an error is, without pydantic's names of union branches; and where the union is."""
+    path: KeyPath = ()
+    choice: KeyPath | None = None
+    of_a_kind: KeyPath | None = None
+    for depth, key in enumerate(details["loc"], start=1):
+        if isinstance(data, dict) and path[-1:] != (key,) and data.get("kind") == key and of_a_kind != path:
+            of_a_kind = path  # this is the kind, by which pydantic chose; a key of the same name may follow
+            continue
+        if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int)):
+            data = data[key]  # type: ignore[index]
+        elif not (depth == len(details["loc"]) and details["type"] == "missing"):
+            choice = path if choice is None else choice
+            continue
+        path = (*path, key)
+    return path, choice
+
+
+def _problem(path: KeyPath, choices: list[ErrorDetails], source: Source) -> Problem:
+    details = choices[0]
+    if details["type"] == "extra_forbidden":
+        text = f"unknown key; {_suggestion(path)}"
+    elif details["type"] == "missing":
+        text = _PLAIN_MESSAGES["missing"]
+    elif details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = kinds_at(path)
+        wrong = details.get("ctx", {}).get("tag")
+        near = nearest_word(wrong, kinds)
+        said = "kind: this key is needed" if wrong is None else f"kind: there is no {wrong}"
+        text = f"{said}; " + (f"did you mean {near}?" if near else f"the kinds are {', '.join(kinds)}")
+    elif details["type"] == "value_error":
+        text = details["msg"].removeprefix("Value error, ")
+    else:
+        first, *others = dict.fromkeys(_PLAIN_MESSAGES.get(each["type"], each["msg"]) for each in choices)
+        text = " or ".join([first, *(message.removeprefix("Input should be ") for message in others)])
+        text += f", got {_shortened.repr(details['input'])}"
+        if near := nearest_word(details["input"], _words(choices)):
+            text += f"; did you mean `{near}`?"
+    return Problem(source.origin(path), dotted(path) or "(top level)", text)
+
+
+def _words(choices: Sequence[ErrorDetails]) -> Iterator[str]:
+    """The words of which a value must be one, where it must."""
+    for details in choices:
+        if details["type"] == "literal_error":
+            yield from re.findall(r"'([^']+)'", details.get("ctx", {})["expected"])
+
+
+_shortened = reprlib.Repr()
+_shortened.maxlevel, _shortened.maxstring, _shortened.maxother = 3, 60, 60
+
+
+def _suggestion(path: KeyPath) -> str:
+    """The nearest valid key of the same section, else of any section, else all keys of the section."""
+    wrong, around = str(path[-1]), path[:-1]
+    here = keys_at(around)
+    if near := nearest_word(wrong, here, cutoff=0.75):
+        return f"did you mean `{near}`?"
+    elsewhere = [key for key in dotted_keys() if key.rpartition(".")[2] == wrong]
+    if elsewhere:
+        return f"did you mean {_any_of(_nearest(elsewhere, around))}?"
+    if near := nearest_word(wrong, here):
+        return f"did you mean `{near}`?"
+    leaves = {key.rpartition(".")[2] for key in dotted_keys()}
+    if near := nearest_word(wrong, leaves, cutoff=0.8):
+        elsewhere = [key for key in dotted_keys() if key.rpartition(".")[2] == near]
+        return f"did you mean {_any_of(_nearest(elsewhere, around))}?"
+    return f"the keys here are {', '.join(here)}"
+
+
+def _nearest(keys: list[str], around: KeyPath) -> list[str]:
+    """Those of the same section where there are any, at most three."""
+    own = [key for key in keys if around and key.startswith(f"{around[0]}.")]
+    return (own or keys)[:3]
+
+
+def _any_of(keys: list[str]) -> str:
+    quoted = [f"`{key}`" for key in keys]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
