@@ -1,5 +1,6 @@
 """The keys of the run file, read off the types: names, nested sections, dotted paths."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from rl_empathy.config.run_file import RunFile
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a run file: ("rewards", "terms", 0, "weight")."""
+_PART = re.compile(r"([^\[\]]+)((?:\[\d+\])*)")
 
 
 @cache
@@ -67,3 +69,35 @@ def dotted(path: KeyPath) -> str:
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def parsed(text: str) -> KeyPath:
+    """The path that `dotted` writes as this text.
+
+    Raises:
+        ValueError: It is no path.
+    """
+    path: KeyPath = ()
+    for part in text.split("."):
+        if not (found := _PART.fullmatch(part)):
+            raise ValueError(f"{text!r} is no path of a key")
+        path += (found[1], *map(int, re.findall(r"\d+", found[2])))
+    return path
+
+
+def default_list(path: KeyPath) -> list[Any] | None:
+    """The list that stands at `path` where a run file gives none, as plain data; None where no list does."""
+    section: type[BaseModel] | None = RunFile
+    value: Any = None
+    for key in path:
+        field = section_keys(section).get(str(key)) if section else None
+        value = field.default if field else None
+        section = type(value) if isinstance(value, BaseModel) else None
+    if not isinstance(value, tuple):
+        return None
+    return [
+        entry.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        if isinstance(entry, BaseModel)
+        else entry
+        for entry in value
+    ]

@@ -45,8 +45,9 @@ def load_run_file(
 
     Args:
         path: The run file, YAML.
-        overrides: `section.key=value`, the value as YAML. They are applied in order after the file: a mapping
-            is merged with what is there, anything else (a list as a whole, too) takes its place.
+        overrides: `section.key=value`, the value as YAML; `section.list[0].key` is in an entry of a list. They are
+            applied in order after the file: a mapping is merged with what is there, anything else (a list as a
+            whole, too) takes its place.
         check_paths: Also complain of files that do not exist; False for reading the record of a run.
 
     Raises:

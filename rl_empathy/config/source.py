@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rl_empathy.config.keys import KeyPath, dotted
+from rl_empathy.config.keys import KeyPath, default_list, dotted, parsed
 from rl_empathy.config.yaml_lines import Document, YamlError, parse, text_of
 
 EXTENDS = "extends"
@@ -112,8 +112,11 @@ class Source:
 
     def _apply(self, override: str, origin: Origin) -> None:
         key, equals, text = override.partition("=")
-        path = tuple(key.strip().split("."))
-        if not equals or not all(path):
+        try:
+            path = parsed(key.strip())
+        except ValueError:
+            path = ()
+        if not equals or not path:
             self.problems.append(Problem(origin, "", "write section.key=value"))
             return
         try:
@@ -125,27 +128,63 @@ class Source:
         if self.data is not None:
             self._set(self.data, path, document.value, origin)
 
-    def _set(self, root: dict[str, Any], path: tuple[str, ...], value: Any, origin: Origin) -> None:
+    def _set(self, root: dict[str, Any], path: KeyPath, value: Any, origin: Origin) -> None:
         """Put a value at its place: a mapping is merged with what is there, anything else takes its place."""
-        here = root
-        for depth, key in enumerate(path[:-1], start=1):
-            if here.get(key) is None:
-                here[key] = {}
-                self._origins[path[:depth]] = origin
-            if not isinstance(here[key], dict):
-                is_list = isinstance(here[key], list)
-                what = "is a list, which is given as a whole" if is_list else "holds one value, not keys"
-                self.problems.append(Problem(origin, dotted(path), f"{dotted(path[:depth])} {what}"))
-                return
-            here = here[key]
-        if isinstance(value, dict) and isinstance(here.get(path[-1]), dict):
-            for key, inner in value.items():
-                self._set(root, (*path, key), inner, origin)
+        here = self._around(root, path, origin)
+        if here is None:
+            return
+        key = path[-1]
+        if isinstance(value, dict) and isinstance(_inner(here, key), dict):
+            for name, inner in value.items():
+                self._set(root, (*path, name), inner, origin)
             return
         for known in [known for known in self._origins if known[: len(path)] == path]:
             del self._origins[known]
-        here[path[-1]] = value
+        here[key] = value
         self._origins |= dict.fromkeys(_paths(value, path), origin)
+
+    def _around(self, root: dict[str, Any], path: KeyPath, origin: Origin) -> Any:
+        """The mapping or list in which the last key of `path` stands.
+
+        A section that lacks is made, and a list begins as its default.
+
+        Returns:
+            None where there is no such place; then it is among the problems.
+        """
+        here: Any = root
+        for depth, key in enumerate(path, start=1):
+            if problem := _misfit(here, path, depth):
+                self.problems.append(Problem(origin, dotted(path), problem))
+                return None
+            if depth < len(path):
+                inner = _inner(here, key)
+                if inner is None:
+                    default = default_list(path[:depth])
+                    inner = {} if default is None else default
+                    if not _misfit(inner, path, depth + 1):
+                        here[key] = inner
+                        self._origins[path[:depth]] = origin
+                here = inner
+        return here
+
+
+def _inner(here: Any, key: str | int) -> Any:
+    return here.get(key) if isinstance(here, dict) else here[key]
+
+
+def _misfit(here: Any, path: KeyPath, depth: int) -> str:
+    """Why what stands around the key number `depth` of a path cannot hold it; "" where it can."""
+    key, around = path[depth - 1], dotted(path[: depth - 1])
+    if isinstance(here, dict):
+        return f"{around} is no list" if isinstance(key, int) else ""
+    if not isinstance(here, list):
+        return f"{around} holds one value, not keys"
+    if isinstance(key, int):
+        return "" if key < len(here) else f"{around} has {len(here)} entries, the first of them {around}[0]"
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in here]
+    number = int(key) if key.isdecimal() else names.index(key) if key in names else 0
+    instead = dotted((*path[: depth - 1], number, *path[depth:]))
+    return f"{around} is a list: write {instead}=…, or give it as a whole"
 
 
 def _line(path: str, line: int, number: int) -> Origin:

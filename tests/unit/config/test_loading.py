@@ -328,6 +328,38 @@ def test_an_override_with_a_mapping_leaves_its_neighbours() -> None:
     assert (run_file.sft.num_steps, run_file.sft.batch_tokens) == (4, 99)
 
 
+def test_an_override_reaches_an_entry_of_a_list_as_errors_spell_it() -> None:
+    given = MODEL + "rewards: {terms: [{kind: format}, {kind: embedding, name: answer, mode: gated}]}\n"
+    for text in (given, MODEL):  # the default has two terms, too
+        terms = load(text, "rewards.terms[1].weight=2", "rewards.terms[0]={weight: 3}").rewards.terms
+        assert [(term.kind, term.name, term.weight) for term in terms] == [
+            ("format", "format", 3.0),
+            ("embedding", "answer", 2.0),
+        ]
+    assert load(given, "rewards.terms[1].weight=2").rewards.terms[1].model_dump()["mode"] == "gated"
+    assert load(MODEL, "run.stages[3]=grpo", "run.stages[2]=evaluate").run.stages[2:] == ("evaluate", "grpo")
+
+
+def test_an_override_that_misses_an_entry_is_told_how_to_reach_it() -> None:
+    for key, instead in (("1", 1), ("answer", 1), ("mine", 0)):
+        assert problems(MODEL, f"rewards.terms.{key}.weight=2") == [
+            f"override 'rewards.terms.{key}.weight=2'  rewards.terms.{key}.weight: rewards.terms is a list: "
+            f"write rewards.terms[{instead}].weight=…, or give it as a whole"
+        ]
+    assert problems(
+        MODEL, "rewards.terms[2].weight=2", "grpo[0]=1", "sft.num_steps[0]=1", "run.stages[x]=1"
+    ) == [
+        "override 'rewards.terms[2].weight=2'  rewards.terms[2].weight: rewards.terms has 2 entries, "
+        "the first of them rewards.terms[0]",
+        "override 'grpo[0]=1'  grpo[0]: grpo is no list",
+        "override 'sft.num_steps[0]=1'  sft.num_steps[0]: sft.num_steps is no list",
+        "override 'run.stages[x]=1'  write section.key=value",
+    ]
+    assert problems(MODEL, "rewards.terms[1].wieght=2") == [
+        "override 'rewards.terms[1].wieght=2'  rewards.terms[1].wieght: unknown key; did you mean `weight`?"
+    ]
+
+
 def test_overrides_that_are_wrong_are_reported_with_the_others() -> None:
     text = MODEL + "grpo: {num_steps: x}\nrewards: {terms: [{kind: format}]}\n"
     overrides = ["foo", "grpo.group_siz=4", "rewards.terms.0.weight=2", "schema.name=x", "sft.num_steps=[1"]
@@ -338,7 +370,7 @@ def test_overrides_that_are_wrong_are_reported_with_the_others() -> None:
         "override 'foo'  write section.key=value",
         "override 'grpo.group_siz=4'  grpo.group_siz: unknown key; did you mean `group_size`?",
         "override 'rewards.terms.0.weight=2'  rewards.terms.0.weight: "
-        "rewards.terms is a list, which is given as a whole",
+        "rewards.terms is a list: write rewards.terms[0].weight=…, or give it as a whole",
         "override 'schema.name=x'  schema.name: schema holds one value, not keys",
         "override 'sft.num_steps=[1'  sft.num_steps: this is not YAML that can be read: "
         "expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)",
