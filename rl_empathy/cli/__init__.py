@@ -12,7 +12,7 @@ import typer
 
 from rl_empathy.cli.annotating import annotate
 from rl_empathy.cli.configuration import config
-from rl_empathy.cli.evaluation import evaluate, samples
+from rl_empathy.cli.evaluation import curves, evaluate, samples
 from rl_empathy.cli.reading import data
 from rl_empathy.cli.serving import serve
 from rl_empathy.cli.training import scale, train
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, data, scale, evaluate, samples, serve, annotate, config):
+for command in (train, data, scale, curves, evaluate, samples, serve, annotate, config):
     app.command(no_args_is_help=True)(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at what was trained: evaluate, samples."""
+"""Commands that look at what was trained: evaluate, samples, curves."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from rl_empathy.cli.arguments import RUN_CONFIG, RunFileOption, require_folder, split
 from rl_empathy.config.loading import load_run_file
-from rl_empathy.errors import ConfigError
+from rl_empathy.errors import ConfigError, ModelError
 from rl_empathy.startup import prepare_environment
 
 
@@ -68,4 +68,31 @@ def samples(
     written = [*(rollouts_of(run, step) if model is None else evaluated_of(run, model))]
     shown = ordered(written, term, worst_first=best is None)[: best or worst or 5]
     print("\n".join(map(str, shown)), end="")
+    return 0
+
+
+def curves(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory, of a finished or a running run.")
+    ],
+) -> int:
+    """Draw the rewards and losses of a run's stages in the terminal, as the run does at the end of each stage."""
+    require_folder(run)
+    if not (run / RUN_CONFIG).exists():
+        raise ModelError(
+            f"{run} is a model folder; give the run directory (with {RUN_CONFIG}) that it comes from"
+        )
+    from rl_empathy.config.stage_table import stage_of
+    from rl_empathy.observability import curves as drawing
+    from rl_empathy.observability.metrics import METRICS
+
+    run_file = load_run_file(run / RUN_CONFIG, check_paths=False)
+    measuring = {name for name in run_file.run.stages if not stage_of(run_file, name).gives}
+    steps = drawing.last_steps(run / METRICS)
+    trained = [stage for stage in steps if stage not in measuring]
+    if not trained:
+        raise ConfigError(f"{run} has no curves: none of its stages has trained a step yet")
+    for stage in trained:
+        print(f"{stage}: {steps[stage]:,} steps")
+        print("".join(f"  {line}\n" for line in drawing.curves(run / METRICS, stage)), end="")
     return 0

@@ -3,6 +3,7 @@
 ledger           what became of every prompt: ledger.jsonl
 metrics          one object a step: metrics.jsonl
 rollout_metrics  what the groups of a step look like
+curves           the course of a stage's metrics, drawn in the terminal
 progress         what one sees on the terminal
 role_log         one log file a role
 run_directory    runs/<name>/: created private, locked, resumed

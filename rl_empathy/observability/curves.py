@@ -5,7 +5,7 @@ reward/mean           1.10 ▁▁▂▂▃▄▄▅▆▆▇█ 1.29
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,7 @@ SHOWN = re.compile(
 
 def curves(metrics: Path, stage: str) -> list[str]:
     """The curves of a stage, a line each, from its first value to its last; none of what has one value only."""
-    if not metrics.exists():
-        return []
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").split("\n") if line]
-    of_stage = [line for line in lines if line["stage"] == stage]
+    of_stage = [line for line in _lines(metrics) if line["stage"] == stage]
     names = dict.fromkeys(name for line in of_stage for name in line if SHOWN.fullmatch(name))
     series = {name: _values(of_stage, name) for name in names}
     width = max(map(len, names), default=0)
@@ -48,6 +45,21 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     least, most = min(means), max(means)
     span = (most - least) or 1.0
     return "".join(BARS[round((mean - least) / span * (len(BARS) - 1))] for mean in means)
+
+
+def last_steps(metrics: Path) -> dict[str, int]:
+    """The stages of which there are metrics, in their order, each with the last step that it has made."""
+    return {line["stage"]: line["step"] for line in _lines(metrics)}
+
+
+def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
+    if not metrics.exists():
+        return
+    for line in metrics.read_text(encoding="utf-8").split("\n"):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the end of the file; or a line that is being written, or was torn by a kill
 
 
 def _values(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:

@@ -524,3 +524,24 @@ def test_config_shows_every_schema_as_it_is_written(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "schema: think_answer   (its answer is the span answer)\n    <think>\n" in shown
     assert all(f"schema: {name} " in shown for name in NAMED_SCHEMAS)
+
+
+def test_curves_are_drawn_again_of_every_stage_that_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run_directory()
+    assert code_of("curves", str(run)) == 2
+    assert "runs/done has no curves: none of its stages has trained a step yet" in capsys.readouterr().err
+    lines = [
+        {"stage": "sft", "step": step, "sft/loss": loss} for step, loss in enumerate([3.0, 2.0, 1.0], start=1)
+    ]
+    lines += [{"stage": "evaluate", "step": step, "reward/mean": step} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert code_of("curves", str(run)) == 0
+    assert capsys.readouterr().out == "sft: 3 steps\n  sft/loss         3 █▅▁ 1\n"
+
+
+def test_curves_are_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run_directory()
+    assert code_of("curves", str(run / "model")) == 2
+    assert "runs/done/model is a model folder; give the run directory" in capsys.readouterr().err
+    assert code_of("curves", "nowhere") == 2
+    assert "nowhere is no folder" in capsys.readouterr().err
