@@ -1,5 +1,6 @@
 """What `train --check` prints: the resolved run file, the plan, the data as they are read, what looks like a slip."""
 
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from rl_empathy.actors.cluster_address import is_local
 from rl_empathy.config.advice import advice
 from rl_empathy.config.loading import annotated_run_file
-from rl_empathy.config.plan import make_plan
+from rl_empathy.config.plan import Plan, make_plan
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.source import Source
 from rl_empathy.errors import DataError, ResourceError
@@ -52,10 +53,7 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
     print("".join(f"# {line}\n" for line in _lengths(run_file, [*data.train, *data.held_out])), end="")
     print("".join(f"# warning: {line}\n" for line in remarks), end="")
     if is_local(run_file.cluster.address):
-        fits, text = plan.memory_text(machine_bytes(), "this machine")
-        if not fits:
-            raise ResourceError(text)
-        print(f"# {text}" if text else "", end="\n" if text else "")
+        print("".join(f"# {line}\n" for line in _room_here(run_file.cluster.num_cpus, plan)), end="")
     else:
         from rl_empathy.orchestration.placement import look_at_cluster
 
@@ -63,6 +61,26 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
     for row in sorted(data.train, key=lambda row: not row.references)[:show]:
         print("".join(f"# {line}\n" for line in _example(run_file, row)), end="")
     return 0
+
+
+def _room_here(num_cpus: int | None, plan: Plan) -> Iterator[str]:
+    """Whether this machine can carry out the plan, and how tight it is.
+
+    Args:
+        num_cpus: Logical CPUs of the local cluster; None: as many as the plan needs.
+        plan: Of the run.
+
+    Raises:
+        ResourceError: It cannot.
+    """
+    if num_cpus is not None and num_cpus < plan.total_cpus:
+        raise ResourceError(
+            plan.refusal([f"{plan.total_cpus:g} CPUs, of which cluster.num_cpus gives {num_cpus}"])
+        )
+    fits, memory = plan.memory_text(machine_bytes(), "this machine")
+    if not fits:
+        raise ResourceError(memory)
+    yield from filter(None, [plan.cpus_text(len(os.sched_getaffinity(0))), memory])
 
 
 def _lengths(run_file: RunFile, rows: Sequence[Row]) -> Iterator[str]:

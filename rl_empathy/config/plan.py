@@ -1,5 +1,6 @@
 """What a run will do and need, before anything starts: stages, roles, CPUs, GPUs, an estimate of memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,30 @@ class Plan:
                 )
         lines.append(f"needs {resources_text(self.total_cpus, self.total_gpus)}, the driver's CPU included")
         return lines
+
+    def cpus_text(self, there_are: int) -> str:
+        """What it means that the stages ask for more CPUs than the machine has; "" where they do not.
+
+        Args:
+            there_are: CPUs of the machine, on which a local cluster starts however many it is told of.
+        """
+        if self.total_cpus <= there_are:
+            return ""
+        return (
+            f"the plan asks for {self.total_cpus:g} CPUs and this machine has {there_are}: the run goes ahead, and is "
+            "slower, since its processes share them"
+        )
+
+    def refusal(self, lacking: Sequence[str]) -> str:
+        """Why a cluster cannot carry it out.
+
+        Args:
+            lacking: Such as "6 CPUs, of which the cluster has 4".
+        """
+        return (
+            f"the run needs {' and '.join(lacking)}. Lower cluster.*.num_cpus or rollout_workers.min, raise "
+            f"cluster.num_cpus (logical CPUs of a local cluster), or add nodes. The plan:\n{self}"
+        )
 
     def memory_text(self, there_is: int, where: str) -> tuple[bool, str]:
         """Whether the hungriest stage has room, and how much it takes of what there is.

@@ -67,10 +67,7 @@ async def find_room(
         )
         lacking = await _wait_for_nodes(plan, config.deadlines.nodes_s)
     if lacking:
-        raise ResourceError(
-            f"the run needs {' and '.join(lacking)}. Lower cluster.*.num_cpus or rollout_workers.min, raise "
-            f"cluster.num_cpus (logical CPUs of a local cluster), or add nodes. The plan:\n{plan}"
-        )
+        raise ResourceError(plan.refusal(lacking))
     fits, text = plan.memory_text(*await asyncio.to_thread(_memory, joined=may_grow))
     if not fits:
         raise ResourceError(f"{text}. The plan:\n{plan}")

@@ -1,6 +1,7 @@
 """The check reads what a run would trip over, and refuses it with the way out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,16 @@ def test_a_form_that_no_row_teaches_and_a_judge_that_does_not_answer_are_warned_
     assert "# warning: no training row has a trace, and data.missing_trace is none" in printed
     assert "teaches L1, L2, L3, L4." in printed
     assert "# warning: reward term empathy: http://127.0.0.1:1/v1 does not answer (ConnectError" in printed
+
+
+def test_cpus_that_the_machine_lacks_are_told_of_and_those_that_the_cluster_lacks_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there_are = len(os.sched_getaffinity(0))
+    checked("run.stages=[sft]", f"cluster.stage_worker.num_cpus={there_are}")
+    assert (
+        f"# the plan asks for {there_are + 1} CPUs and this machine has {there_are}: the run goes ahead"
+        in (capsys.readouterr().out)
+    )
+    with pytest.raises(ResourceError, match=r"5 CPUs, of which cluster\.num_cpus gives 4\. Lower cluster"):
+        checked("cluster.num_cpus=4")

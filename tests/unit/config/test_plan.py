@@ -66,6 +66,15 @@ def test_a_plan_is_held_against_the_memory_that_there_is(there_is_gib: int, fits
     assert told in text
 
 
+def test_a_plan_of_more_cpus_than_the_machine_has_goes_ahead_slower() -> None:
+    plan = make_plan(make_run_file())
+    assert plan.cpus_text(2) == (
+        "the plan asks for 5 CPUs and this machine has 2: the run goes ahead, and is slower, "
+        "since its processes share them"
+    )
+    assert plan.cpus_text(5) == ""
+
+
 def test_stages_keep_the_order_of_the_run_file() -> None:
     plan = make_plan(make_run_file(run={"stages": ["grpo", "sft"]}))
     assert [stage.stage for stage in plan.stages] == ["grpo", "sft"]
