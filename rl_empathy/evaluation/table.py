@@ -1,6 +1,7 @@
 """The table on the terminal: ten measures or all of them, with direction, meaning, and stars that mean something."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +14,8 @@ from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS
 
 MEASURE_WIDTH = 36
 """Characters of the column that names and explains a measure."""
+NARROW_MEASURE_WIDTH = 30
+"""The same where the table is to fit a terminal: with three models and their difference it has 100 characters."""
 
 
 def comparison_table(
@@ -23,6 +26,7 @@ def comparison_table(
     show_all: bool = False,
     notes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
+    narrow: bool = False,
 ) -> Table:
     """One row a measure, one column a model; then the last minus the one before, of two runs the last of each.
 
@@ -33,34 +37,56 @@ def comparison_table(
         show_all: Every measure; otherwise those that a reader wants first.
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
+        narrow: For a terminal: intervals below their means, and models of the same figures in one column.
 
     Returns:
         The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
     """
-    present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
-    leads = leading(terms, [name for one in own for name in one.DESCRIBED])
-    first = [measure for measure in leads if measure in present]
-    shown = _by_family(present, first) if show_all else first
+    evaluations, headings = _each_once(evaluations) if narrow else (evaluations, {})
+    shown = _shown(evaluations, leading(terms, [name for one in own for name in one.DESCRIBED]), show_all)
     last_two = _compared(evaluations)
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
-    starred = significant(differences.values())
+    intervals = {measure: one.interval for measure, one in differences.items()}
+    stars = dict.fromkeys(significant(differences.values()), " *")
     prompts = {measure: _prompts(evaluations, measure) for measure in shown}
     n_differs = len({*prompts.values(), *(str(one.num_prompts) for one in evaluations)}) > 1
-    table = _frame(evaluations, last_two, n_differs=n_differs)
+    table = _frame(evaluations, last_two, headings, n_differs=n_differs, narrow=narrow)
+
+    def add_row(measure: str, n: str, cells: Sequence[str], difference: str) -> None:
+        name = _named(measure, notes or {}, own)
+        if narrow and n_differs and n not in ("", str(evaluations[0].num_prompts)):
+            name += f"\nprompts with it: {n}"
+        n_first = [n, *cells] if n_differs and not narrow else cells
+        table.add_row(name, *n_first, *([difference] if last_two else []))
+
     for measure in shown:
-        cells = [str(one.measures.get(measure, "-")) for one in evaluations]
-        n = [prompts[measure]] if n_differs else []
-        marked = [_marked(differences.get(measure), starred)] if last_two else []
-        table.add_row(_named(measure, notes or {}, own), *n, *cells, *marked)
-    of_corpus = dict.fromkeys(measure for one in evaluations for measure in one.corpus)
-    for measure in of_corpus if show_all else ():
+        cells = [_cell(one.measures.get(measure), narrow=narrow) for one in evaluations]
+        marked = _cell(intervals.get(measure), stars.get(measure, ""), narrow=narrow)
+        add_row(measure, prompts[measure], cells, marked)
+    corpus = dict.fromkeys(measure for one in evaluations for measure in one.corpus)
+    for measure in corpus if show_all else ():
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
-        n = [""] if n_differs else []
-        marked = [_corpus_difference(measure, *last_two)] if last_two else []
-        table.add_row(_named(measure, notes or {}, own), *n, *cells, *marked)
-    lines = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts), *remarks]
-    table.caption = "\n".join(map(escape, lines))
+        add_row(measure, "", cells, _corpus_difference(measure, *last_two) if last_two else "")
+    about = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts, headings)]
+    table.caption = "\n".join(map(escape, [*about, *remarks]))
     return table
+
+
+def _each_once(evaluations: Sequence[ModelEvaluation]) -> tuple[Sequence[ModelEvaluation], dict[str, str]]:
+    """Models with the same values for every completion, such as a base model that no stage has changed, as one.
+
+    Returns:
+        The last of each, and where it stands for several what heads its column: name to `base = sft`.
+    """
+    alike: list[list[ModelEvaluation]] = []
+    for one in evaluations:
+        same = next((group for group in alike if replace(group[0], name=one.name) == one), None)
+        if same is None:
+            alike.append([one])
+        else:
+            same.append(one)
+    headings = {group[-1].name: " = ".join(one.name for one in group) for group in alike if len(group) > 1}
+    return [group[-1] for group in alike], headings
 
 
 def _compared(evaluations: Sequence[ModelEvaluation]) -> Sequence[ModelEvaluation]:
@@ -77,16 +103,28 @@ def _run_of(evaluation: ModelEvaluation) -> str:
 
 
 def _frame(
-    evaluations: Sequence[ModelEvaluation], last_two: Sequence[ModelEvaluation], *, n_differs: bool
+    evaluations: Sequence[ModelEvaluation],
+    last_two: Sequence[ModelEvaluation],
+    headings: Mapping[str, str],
+    *,
+    n_differs: bool,
+    narrow: bool,
 ) -> Table:
     title = "Held-out prompts: mean [95 % interval over prompts]"
+    counts = [f"{one.num_prompts} prompts, {one.num_completions} completions" for one in evaluations]
+    is_told_once = narrow and len(set(counts)) == 1
+    if is_told_once:
+        title += f"; {counts[0]} of each model"
     table = Table(title=title, title_justify="left", caption_justify="left", show_lines=True)
+    if narrow:
+        table.show_edge = table.pad_edge = False
     # A column with a least width would push others off the edge, so this one has a fixed width.
-    table.add_column("measure", width=MEASURE_WIDTH)
-    if n_differs:
+    table.add_column("measure", width=NARROW_MEASURE_WIDTH if narrow else MEASURE_WIDTH)
+    if n_differs and not narrow:
         table.add_column("prompts\nwith it")
-    for one in evaluations:
-        table.add_column(f"{escape(one.name)}\n{one.num_prompts} prompts, {one.num_completions} completions")
+    for one, count in zip(evaluations, counts, strict=True):
+        heading = escape(headings.get(one.name, one.name))
+        table.add_column(heading if is_told_once else f"{heading}\n{count}")
     if last_two:
         table.add_column(f"{escape(last_two[1].name)} - {escape(last_two[0].name)}\npaired")
     return table
@@ -119,13 +157,21 @@ def _about_stars(differences: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def _about_columns(evaluations: Sequence[ModelEvaluation], prompts: Mapping[str, str]) -> list[str]:
-    lines = []
+def _about_columns(
+    evaluations: Sequence[ModelEvaluation], prompts: Mapping[str, str], headings: Mapping[str, str]
+) -> list[str]:
+    lines = [f"{heading}: the same in every figure" for heading in headings.values()]
     if any("," in counted for counted in prompts.values()):
         lines.append("prompts with it: one number a model, from left to right, where they differ")
     if len(evaluations) > 2:
         lines.append("the differences of all other pairs of models stand in the JSON")
     return lines
+
+
+def _shown(evaluations: Sequence[ModelEvaluation], leads: Sequence[str], show_all: bool) -> list[str]:
+    present = dict.fromkeys(measure for one in evaluations for measure in one.measures)
+    first = [measure for measure in leads if measure in present]
+    return _by_family(present, first) if show_all else first
 
 
 def _by_family(measures: Iterable[str], first: Sequence[str]) -> list[str]:
@@ -137,11 +183,20 @@ def _by_family(measures: Iterable[str], first: Sequence[str]) -> list[str]:
     return [measure for family in families.values() for measure in family]
 
 
-def _marked(difference: Difference | None, starred: set[str]) -> str:
-    if difference is None:
+def _cell(interval: Interval | None, star: str = "", *, narrow: bool) -> str:
+    if interval is None:
         return "-"
-    interval: Interval = difference.interval
-    return f"{interval} *" if difference.measure in starred else str(interval)
+    if not narrow:
+        return f"{interval}{star}"
+    mean = f"{_short(interval.mean)}{star}"
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean}\n{escape(f'[{_short(interval.low)}, {_short(interval.high)}]')}"
+
+
+def _short(value: float) -> str:
+    """Three digits behind the point, fewer of what is large."""
+    return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
 def _corpus_difference(measure: str, before: ModelEvaluation, after: ModelEvaluation) -> str:

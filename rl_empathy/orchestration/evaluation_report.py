@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,20 @@ def write_report(
     report = to_json(evaluations, rows, data=read, settings=settings)
     write_whole(path, json.dumps(report, indent=1, ensure_ascii=False))
     remarks = [f"{key.replace('_', ' ')}: {value}" for key, value in _flat(settings)]
-    tables = {
-        every: comparison_table(
-            evaluations,
-            terms=[term.name for term in context.run_file.rewards.terms if term.leads],
-            own=own_measures(context.run_file),
-            show_all=every,
-            notes=measure_notes(context.run_file),
-            remarks=remarks,
-        )
-        for every in (False, True)
-    }
+    table = partial(
+        comparison_table,
+        evaluations,
+        terms=[term.name for term in context.run_file.rewards.terms if term.leads],
+        own=own_measures(context.run_file),
+        notes=measure_notes(context.run_file),
+        remarks=remarks,
+    )
     for every, file_name in ((False, f"{name}.txt"), (True, f"{name}_all.txt")):
         with path.with_name(file_name).open("w", encoding="utf-8") as file:
-            Console(file=file, width=WITHOUT_TERMINAL).print(tables[every])
+            Console(file=file, width=WITHOUT_TERMINAL).print(table(show_all=every))
     go_on_unseen()
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WITHOUT_TERMINAL).print(tables[show_all])
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WITHOUT_TERMINAL)
+    console.print(table(show_all=show_all, narrow=True))
     if not show_all:
         print(f"every measure: {path.with_name(f'{name}_all.txt')}")
     return path

@@ -121,6 +121,38 @@ def test_a_difference_on_every_prompt_gets_a_star_and_none_at_all_gets_none() ->
     assert "Benjamini-Hochberg over the 10 differences shown" in table.caption
 
 
+def test_for_a_terminal_three_models_and_their_difference_fit_a_hundred_columns() -> None:
+    models = [make_evaluation("base", rewards=[0.5] * 30, text="?")]
+    models += [
+        make_evaluation(name, rewards=[i + n for i in range(30)]) for n, name in enumerate(("sft", "grpo"))
+    ]
+    table = comparison_table(models, terms=["answer"], narrow=True)
+    lines = printed(table)
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert lines[0].startswith(
+        "Held-out prompts: mean [95 % interval over prompts]; 30 prompts, 30 completions of each"
+    )
+    cells = next(line for line in lines if line.startswith("reward/mean"))
+    assert [cell.strip() for cell in cells.split("│")[1:]] == ["0.500", "14.5", "15.5", "1.000 *"]
+    assert [cell.strip() for cell in lines[lines.index(cells) + 1].split("│")[1::2]] == [
+        "[0.500, 0.500]",
+        "[12.6, 18.6]",
+    ]
+    assert any("prompts with it: 0, 30, 30" in line for line in lines), (
+        "an answer that is none has no word pairs"
+    )
+
+
+def test_for_a_terminal_models_that_are_the_same_in_every_figure_share_a_column() -> None:
+    models = [make_evaluation(name, rewards=range(30)) for name in ("base", "sft")]
+    models += [make_evaluation("grpo", rewards=[1] * 30)]
+    headers = [str(column.header).split("\n")[0] for column in comparison_table(models, narrow=True).columns]
+    assert headers == ["measure", "base = sft", "grpo", "grpo - sft"]
+    assert "base = sft: the same in every figure" in comparison_table(models, narrow=True).caption
+    assert len(comparison_table(models[:2], narrow=True).columns) == 2, "nothing is left to compare"
+    assert len(comparison_table(models).columns) == 5, "the files show every model"
+
+
 @pytest.mark.parametrize("width", [90, 140, 10_000])
 def test_no_cell_is_cut_at_the_edge_of_the_terminal(width: int) -> None:
     table = comparison_table([make_evaluation(name, rewards=range(30)) for name in ("base", "sft", "grpo")])
