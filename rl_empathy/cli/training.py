@@ -32,7 +32,7 @@ def train(
 ) -> int:
     """Run the stages of a run file. The same command again resumes; a finished run prints its result."""
     run_file, source = read_one(arguments)
-    require_what_stages_need(run_file)
+    require_what_stages_need(run_file, source)
     prepare_environment()
     from rl_empathy.own_code import require_own_code
 

@@ -16,15 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from rl_empathy.config.keys import KeyPath, dotted, section_keys
-from rl_empathy.config.problems import validation_problems
+from rl_empathy.config.problems import refusal, validated
 from rl_empathy.config.public_sets import PUBLIC_SETS
 from rl_empathy.config.run_file import RunFile
 from rl_empathy.config.source import Problem, Source
 from rl_empathy.config.yaml_lines import parse, yaml_text
-from rl_empathy.errors import ConfigError
 
 _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("run", "directory"),
@@ -69,15 +68,11 @@ def read_run_file(
         _expand_home(source.data)
         if check_paths:
             problems += _missing_files(source)
-        try:
-            run_file = RunFile.model_validate(source.data, by_alias=True, by_name=False)
-        except ValidationError as error:
-            problems += validation_problems(error, source)
-        else:
-            if not problems:
-                return run_file, source
-    lines = [f"{len(problems)} problem(s) in the run file", *(f"  {problem}" for problem in sorted(problems))]
-    raise ConfigError("\n".join(lines))
+        run_file, found = validated(source)
+        problems += found
+        if run_file is not None and not problems:
+            return run_file, source
+    raise refusal(problems)
 
 
 def dump_run_file(run_file: RunFile) -> str:

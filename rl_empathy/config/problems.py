@@ -1,16 +1,20 @@
-"""What pydantic finds wrong, in the words of the run file: the key, its line, the nearest valid word."""
+"""All that is wrong with a run file at once, in its own words: the key, its line, the nearest valid word."""
 
 import re
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at
+from rl_empathy.config.keys import KeyPath, dotted, dotted_keys, keys_at, kinds_at, parsed
 from rl_empathy.config.nearest import nearest_word
+from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.sections.section import RULES_LATER, BrokenRule, Section
 from rl_empathy.config.source import Problem, Source
+from rl_empathy.errors import ConfigError
 
 _PLAIN_MESSAGES = {
     "model_type": "Input should be a mapping of keys",
@@ -20,7 +24,94 @@ _PLAIN_MESSAGES = {
 }
 
 
-def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
+def refusal(problems: Iterable[Problem]) -> ConfigError:
+    """The error that tells of all problems, as a reader of the files meets them."""
+    lines = [f"  {problem}" for problem in sorted(problems)]
+    return ConfigError("\n".join([f"{len(lines)} problem(s) in the run file", *lines]))
+
+
+def validated(source: Source) -> tuple[RunFile | None, list[Problem]]:
+    """Make the run file of what a source gives, and look at all keys, values and rules between keys.
+
+    Returns:
+        The run file, None where it cannot be made, and what is wrong. A rule is told of beside other problems as long
+        as none of them is about a key that it reads.
+    """
+    data, doubtful = deepcopy(source.data), _Doubtful(source)
+    problems: list[Problem] = []
+    while True:
+        try:
+            run_file = RunFile.model_validate(data, by_alias=True, by_name=False, context=RULES_LATER)
+        except ValidationError as error:
+            problems = problems or _validation_problems(error, source)
+            if not doubtful.taken_out(error, data):
+                return None, problems
+        else:
+            rules = [
+                (path, rule) for path, rule in _broken_rules(run_file, ()) if doubtful.spares(path, rule)
+            ]
+            return run_file, [*problems, *(rule_problem(path, rule, source) for path, rule in rules)]
+
+
+class _Doubtful:
+    """What is wrong in the data, so that a rule that reads it would be about another value than the one meant."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._wrong: list[KeyPath] = []
+        self._unknown: list[KeyPath] = []
+
+    def taken_out(self, error: ValidationError, data: Any) -> bool:
+        """Take what an error is about out of the data; False where there is nothing to take out."""
+        is_less = False
+        for details in error.errors(include_url=False):
+            path, choice = _data_path(details, data)
+            is_unknown = details["type"] == "extra_forbidden"
+            (self._unknown if is_unknown else self._wrong).append(path)
+            place = path[:-1] if details["type"] == "missing" else path if is_unknown else choice or path
+            in_list = next((depth for depth, key in enumerate(place) if isinstance(key, int)), len(place))
+            is_less |= _remove(data, place[:in_list])
+        return is_less
+
+    def spares(self, path: KeyPath, rule: BrokenRule) -> bool:
+        """Whether all values that a rule of the section at `path` reads are as they are meant."""
+        return not any(self._is_about(path + parsed(key)) for key in rule.keys)
+
+    def _is_about(self, path: KeyPath) -> bool:
+        if any(path[: len(wrong)] == wrong or wrong[: len(path)] == path for wrong in self._wrong):
+            return True
+        # A misspelt or misplaced key may be the one that is read; what is given under its own name is as it is meant.
+        return self._source.gave(path) is None and any(
+            unknown[:-1] == path[: len(unknown) - 1] or unknown[-1] == path[-1] for unknown in self._unknown
+        )
+
+
+def _remove(data: Any, path: KeyPath) -> bool:
+    for key in path[:-1]:
+        data = data.get(key) if isinstance(data, dict) else None
+    return bool(path) and isinstance(data, dict) and data.pop(path[-1], data) is not data
+
+
+def _broken_rules(section: Section, path: KeyPath) -> Iterator[tuple[KeyPath, BrokenRule]]:
+    """The broken rules of a section and of those in it, each with the place of its section."""
+    yield from ((path, rule) for rule in section.broken_rules())
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from _broken_rules(value, (*path, key))
+        for number, entry in enumerate(value) if isinstance(value, tuple) else ():
+            if isinstance(entry, Section):
+                yield from _broken_rules(entry, (*path, key, number))
+
+
+def rule_problem(path: KeyPath, rule: BrokenRule, source: Source) -> Problem:
+    """It stands at the first of its keys that is given."""
+    places = [path + parsed(key) for key in rule.keys]
+    place = next((place for place in places if source.gave(place)), places[0])
+    return Problem(source.origin(place), dotted(place), rule.text)
+
+
+def _validation_problems(error: ValidationError, source: Source) -> list[Problem]:
     """Pydantic's errors, one for each place: the branches of a choice of types are told as one."""
     by_place: dict[KeyPath, list[tuple[KeyPath, ErrorDetails]]] = {}
     for details in error.errors(include_url=False):

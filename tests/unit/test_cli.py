@@ -152,6 +152,7 @@ def test_check_refuses_a_stage_that_lacks_what_another_would_give_it(
     assert code_of("train", "trial.yaml", f"run.stages={stages}", "--check") == 2
     told = capsys.readouterr().err
     assert "the reward term answer needs the reward model of stage reward_modeling" in told
+    assert f"  override 'run.stages={stages}'  run.stages: the reward term" in told
     assert "no stage reward_modeling before grpo; add it, or leave the term out of rewards.terms" in told
     assert (
         code_of("train", "trial.yaml", f"run.stages={stages}", "rewards.terms=[{kind: format}]", "--check")

@@ -1,10 +1,11 @@
 """Where the roles run, with which resources, and how long the driver waits for them."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rl_empathy.config.sections.section import Count, Positive, Section
+from rl_empathy.config.sections.section import BrokenRule, Count, Positive, Section
 
 
 class PolicyTrainerConfig(Section):
@@ -42,11 +43,9 @@ class RolloutWorkersConfig(Section):
     max_running_sequences: Count = 64
     """Completions that one engine writes at the same time."""
 
-    @model_validator(mode="after")
-    def _max_is_not_below_min(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         if self.max is not None and self.max < self.min:
-            raise ValueError(f"max ({self.max}) is below min ({self.min})")
-        return self
+            yield BrokenRule(("max", "min"), f"max ({self.max}) is below min ({self.min})")
 
 
 class RoleConfig(Section):

@@ -1,11 +1,12 @@
 """The counselling text: where it is, how it is read, and what is left out."""
 
 import codecs
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from rl_empathy.config.sections.section import Count, Section
+from rl_empathy.config.sections.section import BrokenRule, Count, Section
 
 
 class ColumnsConfig(Section):
@@ -92,17 +93,14 @@ class DataConfig(Section):
             ) from None
         return encoding
 
-    @model_validator(mode="after")
-    def _some_length_of_answer_is_left(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         if self.max_answer_characters and self.max_answer_characters < self.min_answer_characters:
-            raise ValueError(
+            yield BrokenRule(
+                ("max_answer_characters", "min_answer_characters"),
                 f"max_answer_characters ({self.max_answer_characters}) is less than min_answer_characters "
-                f"({self.min_answer_characters}): no reference would be left"
+                f"({self.min_answer_characters}): no reference would be left",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _columns_go_with_their_format(self) -> Self:
         if (self.format == "columns") != (self.columns is not None):
-            raise ValueError("columns and format: columns go together; give both or neither")
-        return self
+            yield BrokenRule(
+                ("columns", "format"), "columns and format: columns go together; give both or neither"
+            )

@@ -1,10 +1,11 @@
 """The language model that the run starts from: loaded, or made on the spot."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rl_empathy.config.sections.section import Count, Positive, Section
+from rl_empathy.config.sections.section import BrokenRule, Count, Positive, Section
 
 
 class FromScratchConfig(Section):
@@ -27,15 +28,14 @@ class FromScratchConfig(Section):
     batch_tokens: Count = 8192
     """Tokens an optimizer step of that language modelling."""
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         step = 2 * self.num_heads  # the rotary embedding turns pairs of a head's numbers
         if self.hidden_size % step:
-            raise ValueError(
+            yield BrokenRule(
+                ("hidden_size", "num_heads"),
                 f"hidden_size ({self.hidden_size}) must be a multiple of twice num_heads ({self.num_heads}); "
-                f"for example hidden_size: {step * (self.hidden_size // step + 1)}"
+                f"for example hidden_size: {step * (self.hidden_size // step + 1)}",
             )
-        return self
 
 
 class ModelConfig(Section):
@@ -60,12 +60,14 @@ class ModelConfig(Section):
     """Number format of weights and activations; float32 is the faster one on a CPU without native
     bfloat16."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         if (self.path is None) == (self.from_scratch is None):
-            raise ValueError("give exactly one of path (a model to load) and from_scratch (a model to make)")
-        if self.from_scratch is not None and (self.chat_template is not None or self.chat_template_kwargs):
-            raise ValueError(
-                "chat_template and chat_template_kwargs go with path; from_scratch has its own template"
+            yield BrokenRule(
+                ("path", "from_scratch"),
+                "give exactly one of path (a model to load) and from_scratch (a model to make)",
             )
-        return self
+        elif self.from_scratch is not None and (self.chat_template is not None or self.chat_template_kwargs):
+            yield BrokenRule(
+                ("chat_template", "chat_template_kwargs", "from_scratch"),
+                "chat_template and chat_template_kwargs go with path; from_scratch has its own template",
+            )

@@ -1,11 +1,11 @@
 """The reward: its terms, one class a kind, and how they become one number."""
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from rl_empathy.config.sections.section import Count, Positive, Section
+from rl_empathy.config.sections.section import BrokenRule, Count, Positive, Section
 
 Range = tuple[float, float]
 Combiner = Literal["sum"]
@@ -184,9 +184,10 @@ class RewardsConfig(Section):
             update={"terms": tuple(term for term in self.terms if term.name not in left_out)}
         )
 
-    @model_validator(mode="after")
-    def _terms_have_names_of_their_own(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
-            raise ValueError(f"the terms are called {', '.join(names)}: give each a name of its own")
-        return self
+            again = next(number for number, name in enumerate(names) if name in names[:number])
+            yield BrokenRule(
+                (f"terms[{again}]",), f"the terms are called {', '.join(names)}: give each a name of its own"
+            )

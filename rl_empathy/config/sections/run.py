@@ -1,6 +1,7 @@
 """The run itself: its name and stages, and what is recorded of it."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
@@ -83,15 +84,19 @@ class RunConfig(Section):
     @field_validator("stages")
     @classmethod
     def _stages_are_known(cls, stages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        known = [*_shipped(), *(stage.name for stage in info.data.get("own_stages", ()))]
-        for stage in stages:
-            if stage not in known:
-                near = nearest_word(stage, known)
-                hint = f"did you mean {near}?" if near else f"the stages are {', '.join(known)}"
-                raise ValueError(f"there is no stage {stage!r}; {hint} One of yours stands in run.own_stages")
+        if "own_stages" in info.data:  # else they are wrong themselves, and may be those that are named
+            known = [*_shipped(), *(stage.name for stage in info.data["own_stages"])]
+            unknown = [stage for stage in stages if stage not in known]
+            if told := " ".join(f"there is no stage {stage!r}; {_meant(stage, known)}" for stage in unknown):
+                raise ValueError(f"{told} One of yours stands in run.own_stages")
         if len(set(stages)) < len(stages):
             raise ValueError(f"a stage is there twice: {', '.join(stages)}")
         return stages
+
+
+def _meant(stage: str, known: Sequence[str]) -> str:
+    near = nearest_word(stage, known)
+    return f"did you mean {near}?" if near else f"the stages are {', '.join(known)}."
 
 
 def _shipped() -> tuple[str, ...]:

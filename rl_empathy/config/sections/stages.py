@@ -1,10 +1,11 @@
 """The stages sft, reward_modeling, grpo and evaluate, and what they share: optimizer and sampling."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from rl_empathy.config.sections.section import Count, Fraction, Positive, Section
+from rl_empathy.config.sections.section import BrokenRule, Count, Fraction, Positive, Section
 
 
 class OptimizerConfig(Section):
@@ -192,24 +193,20 @@ class GRPOConfig(Section):
     def correction(self) -> Literal["clip", "tis", "mask", "sequence_mask", "decoupled"]:
         return self.loss or ("tis" if self.max_staleness else "clip")
 
-    @model_validator(mode="after")
-    def _window_keeps_the_bound(self) -> Self:
+    def broken_rules(self) -> Iterator[BrokenRule]:
         most = self.max_staleness * self.groups_per_step + 1
         if self.look_ahead > most:
-            raise ValueError(
+            yield BrokenRule(
+                ("look_ahead", "max_staleness", "groups_per_step"),
                 f"look_ahead ({self.look_ahead}) may be at most max_staleness * groups_per_step + 1 ({most}), "
-                "or fewer groups than a step wants could be under way"
+                "or fewer groups than a step wants could be under way",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _updates_divide_groups(self) -> Self:
         if self.groups_per_step % self.updates_per_step:
-            raise ValueError(
+            yield BrokenRule(
+                ("updates_per_step", "groups_per_step"),
                 f"groups_per_step ({self.groups_per_step}) must be a multiple of updates_per_step "
-                f"({self.updates_per_step})"
+                f"({self.updates_per_step})",
             )
-        return self
 
 
 class OwnMeasureConfig(Section):

@@ -84,16 +84,16 @@ def test_the_python_name_of_schema_is_no_key() -> None:
     ]
 
 
-def test_a_rule_between_keys_names_the_line_of_its_section() -> None:
+def test_a_rule_between_keys_names_the_line_of_its_key() -> None:
     text = "# a comment\n" + MODEL + "\ngrpo:\n  groups_per_step: 8\n  updates_per_step: 3\n"
     assert problems(text) == [
-        "run.yaml:4  grpo: groups_per_step (8) must be a multiple of updates_per_step (3)"
+        "run.yaml:6  grpo.updates_per_step: groups_per_step (8) must be a multiple of updates_per_step (3)"
     ]
 
 
-def test_a_rule_between_sections_stands_at_the_top_level() -> None:
+def test_a_rule_between_sections_stands_at_the_key_that_is_given() -> None:
     assert problems(MODEL + "run: {deterministic: true}\n") == [
-        "run.yaml:1  (top level): run.deterministic (true) needs grpo.max_staleness 0, got 1; "
+        "run.yaml:2  run.deterministic: run.deterministic (true) needs grpo.max_staleness 0, got 1; "
         "set grpo.max_staleness: 0, or run.deterministic: false"
     ]
 
@@ -101,11 +101,60 @@ def test_a_rule_between_sections_stands_at_the_top_level() -> None:
 def test_prompt_and_completion_must_fit_in_the_context_of_a_model_from_scratch() -> None:
     # 512 + 256 = 768 tokens by default
     assert load("model: {from_scratch: {context_tokens: 768}}\n").data.max_prompt_tokens == 512
-    assert problems("model: {from_scratch: {context_tokens: 767}}\n") == [
-        "run.yaml:1  (top level): data.max_prompt_tokens (512) + grpo.sampling.max_completion_tokens (256) "
-        "must fit in model.from_scratch.context_tokens (767); lower one of them, or set context_tokens: 768"
+    assert problems("model:\n  from_scratch:\n    context_tokens: 767\nrun: {stages: [grpo]}\n") == [
+        "run.yaml:3  model.from_scratch.context_tokens: data.max_prompt_tokens (512) + "
+        "grpo.sampling.max_completion_tokens (256) must fit in model.from_scratch.context_tokens (767); "
+        "lower one of them, or set context_tokens: 768"
     ]
     assert load("model: {from_scratch: {context_tokens: 767}}\nrun: {stages: [sft]}\n").run.stages == ("sft",)
+
+
+def test_a_rule_about_the_traces_stands_at_its_key_or_at_the_schema_that_breaks_it() -> None:
+    schema = "schema:\n  name: think_answer\n"
+    told = "data.missing_trace template writes the spans of chain_of_empathy (L1, L2, L3, L4); schema think_answer"
+    (problem,) = problems(MODEL + schema + "data:\n  language: en\n  missing_trace: template\n")
+    assert problem.startswith(f"run.yaml:6  data.missing_trace: {told}")
+    (problem,) = problems(MODEL + schema)
+    assert problem.startswith(f"run.yaml:2  schema: {told}")
+
+
+def test_rules_are_told_of_together_and_beside_other_problems() -> None:
+    text = MODEL + "grpo:\n  look_ahead: 100\n  updates_per_step: 3\nrun:\n  deterministic: true\n"
+    text += "sft: {num_step: 3, batch_tokens: 0}\ncluster:\n  rollout_workers: {min: 2, max: 1}\n"
+    found = [problem.partition(": ")[0] for problem in problems(text, "rewards.terms[0].weight=x")]
+    assert found == [
+        "run.yaml:3  grpo.look_ahead",
+        "run.yaml:4  grpo.updates_per_step",
+        "run.yaml:6  run.deterministic",
+        "run.yaml:7  sft.batch_tokens",
+        "run.yaml:7  sft.num_step",
+        "run.yaml:9  cluster.rollout_workers.max",
+        "run.yaml:9  cluster.rollout_workers.max",
+        "override 'rewards.terms[0].weight=x'  rewards.terms[0].weight",
+    ]
+
+
+def test_a_rule_that_reads_a_wrong_or_misspelt_key_is_not_told_of() -> None:
+    assert len(problems(MODEL + "grpo: {groups_per_step: x, updates_per_step: 3}\n")) == 1
+    assert len(problems(MODEL + "grpo: {groups_per_stpe: 9, updates_per_step: 3}\n")) == 1
+    assert len(problems(MODEL + "max_staleness: 0\nrun: {deterministic: true}\n")) == 1
+    assert len(problems("model: {from_scrach: {}}\n")) == 1
+    assert len(problems("grpo: {updates_per_step: 3}\n")) == 1, (
+        "without a model there is no run file to look at"
+    )
+
+
+def test_all_stages_that_there_are_not_are_named() -> None:
+    (problem,) = problems(MODEL + "run: {stages: [sfft, gpro, zzz]}\n")
+    assert (
+        "no stage 'sfft'; did you mean sft? there is no stage 'gpro'; did you mean grpo? there is no"
+        in problem
+    )
+
+
+def test_a_stage_of_ones_own_that_is_wrong_is_not_called_unknown_as_well() -> None:
+    own = "run: {stages: [mine], own_stages: [{name: mine, fuction: a.b}]}\n"
+    assert ["mine'" in problem for problem in problems(MODEL + own)] == [False, False]
 
 
 def test_a_missing_section_is_a_problem_of_the_whole_file() -> None:
