@@ -1,15 +1,19 @@
 """The user's own functions: imported before a run, and tried once by `--check`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from rl_empathy.config.own_stages import stage_function
+from rl_empathy.config.problems import refusal, rule_problem
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.sections.section import BrokenRule
+from rl_empathy.config.source import Source
 from rl_empathy.data.conversations import target_text
-from rl_empathy.errors import DataError
+from rl_empathy.errors import ConfigError, DataError
 from rl_empathy.evaluation.completions import read_completion
 from rl_empathy.evaluation.measures.measure import ReadCompletion
-from rl_empathy.evaluation.measures.own import own_measures
+from rl_empathy.evaluation.measures.own import own_measure, own_measures
 from rl_empathy.evaluation.scored import ScoredCompletion
 from rl_empathy.rewards.parts import Parts
 from rl_empathy.rewards.scoring import ScoredTerm
@@ -22,16 +26,31 @@ TRIED_KINDS = ("function", "trl_function")
 """Terms that need nothing of the run, and ask no server that is not the user's own choice."""
 
 
-def require_own_code(run_file: RunFile) -> None:
-    """Import the user's functions, and look whether every stage and every term of the reward can be made.
+def require_own_code(run_file: RunFile, source: Source) -> None:
+    """Import the user's functions, and look whether every stage, measure and term of the reward can be made.
 
     Raises:
-        ConfigError: One cannot.
+        ConfigError: Some cannot; with all of them, and their lines.
     """
-    for settings in run_file.run.own_stages:
-        stage_function(settings, run_file)
-    own_measures(run_file)
-    check_terms(run_file.rewards, _parts(run_file))
+    problems = []
+    for key, look in _own_code(run_file):
+        try:
+            look()
+        except ConfigError as error:
+            problems.append(rule_problem((), BrokenRule((key,), str(error)), source))
+    if problems:
+        raise refusal(problems)
+
+
+def _own_code(run_file: RunFile) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What names a function of the user's or can fail to be made: its key, and how one looks."""
+    for number, stage in enumerate(run_file.run.own_stages):
+        yield f"run.own_stages[{number}]", partial(stage_function, stage, run_file)
+    for number, measure in enumerate(run_file.evaluate.measures):
+        yield f"evaluate.measures[{number}]", partial(own_measure, measure, run_file)
+    for number, term in enumerate(run_file.rewards.terms):
+        alone = run_file.rewards.model_copy(update={"terms": (term,)})
+        yield f"rewards.terms[{number}]", partial(check_terms, alone, _parts(run_file))
 
 
 def try_own_code(run_file: RunFile, rows: Sequence[Row]) -> list[str]:

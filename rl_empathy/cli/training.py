@@ -36,7 +36,7 @@ def train(
     prepare_environment()
     from rl_empathy.own_code import require_own_code
 
-    require_own_code(run_file)
+    require_own_code(run_file, source)
     if check:
         return print_check(run_file, source, show=show)
     try:

@@ -546,3 +546,20 @@ def test_curves_are_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "runs/done/model is a model folder; give the run directory" in capsys.readouterr().err
     assert code_of("curves", "nowhere") == 2
     assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_all_functions_that_cannot_be_used_are_told_of_at_once_with_their_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terms = "rewards:\n  terms:\n    - {kind: function, function: no_such.one}\n    - {kind: format}\n"
+    terms += "    - {kind: function, function: os.path.joyn}\n"
+    stages = "run:\n  stages: [sft]\n  own_stages:\n    - {name: mine, function: os.getcwd}\n"
+    Path("own.yaml").write_text("model: {from_scratch: {}}\n" + terms + stages)
+    assert code_of("train", "own.yaml", "--check") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "ConfigError: 3 problem(s) in the run file\n  own.yaml:4  rewards.terms[0]: function 'no_such"
+    )
+    assert "\n  own.yaml:6  rewards.terms[2]: " in told
+    assert "did you mean os.path.join?" in told
+    assert "\n  own.yaml:10  run.own_stages[0]: stage mine: os.getcwd must be an async def" in told

@@ -17,12 +17,14 @@ def own_measures(run_file: RunFile) -> list["OwnMeasure"]:
     Raises:
         ConfigError: A function is not there, or does not take a completion and its row.
     """
-    made = []
-    for config in run_file.evaluate.measures:
-        function = load_function(config.function, import_from=run_file.code_folders)
-        require_arguments(function, config.function, ("completion", "row"), {})
-        made.append(OwnMeasure(config, function))
-    return made
+    return [own_measure(config, run_file) for config in run_file.evaluate.measures]
+
+
+def own_measure(config: OwnMeasureConfig, run_file: RunFile) -> "OwnMeasure":
+    """One measure of a run file; raises as `own_measures`."""
+    function = load_function(config.function, import_from=run_file.code_folders)
+    require_arguments(function, config.function, ("completion", "row"), {})
+    return OwnMeasure(config, function)
 
 
 class OwnMeasure:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.source import Source
 from rl_empathy.errors import ConfigError
 from rl_empathy.evaluation.measures import MEASURES
 from rl_empathy.evaluation.measures.own import own_measures
@@ -65,7 +66,7 @@ def evaluated(run_file: RunFile):
 
 def test_a_function_is_a_row_of_the_table(tmp_path):
     run_file = run_file_of(tmp_path, "questions")
-    require_own_code(run_file)
+    require_own_code(run_file, Source(tmp_path / "run.yaml", ()))
     own, evaluation = evaluated(run_file)
     assert evaluation.measures["mine/questions"].mean == 1
     console = Console(width=200, record=True)
@@ -77,7 +78,7 @@ def test_a_function_is_a_row_of_the_table(tmp_path):
 
 def test_what_is_no_measure_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not take what it is given"):
-        require_own_code(run_file_of(tmp_path, "wrong"))
+        require_own_code(run_file_of(tmp_path, "wrong"), Source(tmp_path / "run.yaml", ()))
     with pytest.raises(
         ConfigError, match=r"a completion of row-0: it gave 'many' \(str\), which is no number"
     ):

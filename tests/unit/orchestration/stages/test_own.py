@@ -9,6 +9,7 @@ import pytest
 
 from rl_empathy.config.loading import load_run_file
 from rl_empathy.config.run_file import RunFile
+from rl_empathy.config.source import Source
 from rl_empathy.errors import ConfigError, Stopped, TrainingError
 from rl_empathy.orchestration.stages import Artifacts, Made, runner_of
 from rl_empathy.orchestration.stop import StopSignal
@@ -81,7 +82,7 @@ def carried_out(folder: Path, run_file: RunFile) -> Made:
 
 def test_a_function_beside_the_run_file_is_a_stage_and_gives_a_policy(tmp_path):
     run_file = run_file_of(tmp_path, "note", "{word: hi}")
-    require_own_code(run_file)
+    require_own_code(run_file, Source(tmp_path / "run.yaml", ()))
     made = carried_out(tmp_path, run_file)
     assert made == Made(model=tmp_path / "note")
     assert (tmp_path / "note" / "config.json").read_text() == '["hi", "base", "sft"]'
@@ -113,4 +114,4 @@ def test_a_function_that_cannot_be_a_stage_is_refused_before_anything_starts(
     tmp_path, function, arguments, problem
 ):
     with pytest.raises(ConfigError, match=problem):
-        require_own_code(run_file_of(tmp_path, function, arguments))
+        require_own_code(run_file_of(tmp_path, function, arguments), Source(tmp_path / "run.yaml", ()))
