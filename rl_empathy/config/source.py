@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,6 +165,8 @@ class Source:
                     if not _misfit(inner, path, depth + 1):
                         here[key] = inner
                         self._origins[path[:depth]] = origin
+                elif isinstance(inner, dict | list):
+                    inner = here[key] = copy(inner)  # an alias (*) of YAML is one object at two places
                 here = inner
         return here
 

@@ -30,6 +30,8 @@ def comparison_table(
 ) -> Table:
     """One row a measure, one column a model; then the last minus the one before, of two runs the last of each.
 
+    A star marks a difference that stands after Benjamini-Hochberg over the rows shown.
+
     Args:
         evaluations: In the order of the columns.
         terms: Reward terms that lead, by name.
@@ -38,9 +40,6 @@ def comparison_table(
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
         narrow: For a terminal: intervals below their means, and models of the same figures in one column.
-
-    Returns:
-        The table; a star marks a difference that stands after Benjamini-Hochberg over the rows shown.
     """
     evaluations, headings = _each_once(evaluations) if narrow else (evaluations, {})
     shown = _shown(evaluations, leading(terms, [name for one in own for name in one.DESCRIBED]), show_all)
@@ -61,10 +60,9 @@ def comparison_table(
 
     for measure in shown:
         cells = [_cell(one.measures.get(measure), narrow=narrow) for one in evaluations]
-        marked = _cell(intervals.get(measure), stars.get(measure, ""), narrow=narrow)
-        add_row(measure, prompts[measure], cells, marked)
-    corpus = dict.fromkeys(measure for one in evaluations for measure in one.corpus)
-    for measure in corpus if show_all else ():
+        difference = _cell(intervals.get(measure), stars.get(measure, ""), narrow=narrow)
+        add_row(measure, prompts[measure], cells, difference)
+    for measure in dict.fromkeys(name for one in evaluations for name in one.corpus) if show_all else ():
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
         add_row(measure, "", cells, _corpus_difference(measure, *last_two) if last_two else "")
     about = [*_about_stars(list(differences.values())), *_about_columns(evaluations, prompts, headings)]

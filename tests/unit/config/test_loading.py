@@ -483,3 +483,13 @@ def test_an_evaluation_may_decode_greedily_and_no_temperature_is_one_that_vllm_c
     assert problems(MODEL, "grpo.sampling.temperature=0")
     for section in ("grpo", "evaluate"):
         assert "0.01" in problems(MODEL, f"{section}.sampling.temperature=0.001")[0]
+
+
+def test_an_override_of_one_place_of_an_alias_leaves_the_other_as_it_was(tmp_path: Path) -> None:
+    shared = (
+        "model: {from_scratch: {}}\nsft: {optimizer: &o {learning_rate: 1.0e-4}}\ngrpo: {optimizer: *o}\n"
+    )
+    (tmp_path / "run.yaml").write_text(shared)
+    run_file = load_run_file(tmp_path / "run.yaml", ["sft.optimizer.learning_rate=3.0e-4"])
+    assert run_file.sft.optimizer.learning_rate == 3e-4
+    assert run_file.grpo.optimizer.learning_rate == 1e-4
