@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 
 from rl_empathy.engines.embedding import SentenceEncoder
 from rl_empathy.engines.small_encoder import make_encoder
+from tests.privacy import readable_by_others, session_of, watched
 from tests.tiny_models import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +29,9 @@ def command(folder: Path, *settings: str, python: str = sys.executable) -> list[
     return [python, "-m", "rl_empathy.train", str(RUN_FILE), f"run.directory={folder.name}", *settings]
 
 
-def run(
-    folder: Path, *settings: str, expect: int = 0, python: str = sys.executable
-) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *settings: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(folder, *settings, python=python),
+        command(folder, *settings),
         capture_output=True,
         text=True,
         env=os.environ | SETTINGS,
@@ -74,19 +74,32 @@ def ledger(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "tiny" / "ledger.jsonl").read_text().splitlines()]
 
 
-def test_every_stage_runs_and_leaves_its_record(tmp_path):
+class Whole(NamedTuple):
+    """A run of every stage, that has ended."""
+
+    folder: Path
+    settings: tuple[str, ...]
+    output: str
+    """What it wrote to stdout and stderr."""
+    pid: int
+    doors: set[str]
+    """Where it listened beyond this machine."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Whole:
     """In a folder with a space, with an environment in one, as a clone in a path with a space has both.
 
     The run file's paths are relative, and the processes of a run stand in several directories.
     """
-    make_tiny_model(tmp_path / "a model", max_tokens=2048)
+    root = tmp_path_factory.mktemp("a clone")
+    make_tiny_model(root / "a model", max_tokens=2048)
     texts = ["I feel low", "My job is so hard", "Nobody calls me", "I hear how hard it is"]
     encoder = SentenceEncoder(*make_encoder(texts, seed=0, max_tokens=64, width=32, layers=1))
-    encoder.save(tmp_path / "encoder")
-    folder = tmp_path / "runs with a space"
-    environment = tmp_path / "an environment"
+    encoder.save(root / "encoder")
+    folder = root / "runs with a space"
+    environment = root / "an environment"
     environment.symlink_to(sys.prefix)
-    python = str(environment / "bin" / "python")
     settings = (
         "run.stages=[sft, reward_modeling, grpo, evaluate]",
         "model={path: a model, from_scratch: null}",
@@ -95,13 +108,27 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
         "data.max_prompt_tokens=1200",
         "rewards.terms=[{kind: function, function: tests.rewards.vowels, sees: all}, "
         "{kind: embedding, name: answer}, {kind: format}]",
+        "cluster.policy_trainer.ranks=2",  # the ranks meet at a store of torch, and talk by gloo
         "logging.wandb=offline",
     )
-    done = run(folder, *settings, "grpo.num_steps=3", python=python)
-    record = folder / "tiny"
-    assert "-m rl_empathy.serve 'runs with a space/tiny'" in done.stdout
-    assert "wandb sync" in done.stdout
-    assert "schema/valid_fraction" in done.stdout
+    started = command(folder, *settings, "grpo.num_steps=3", python=str(environment / "bin" / "python"))
+    doors: set[str] = set()
+    with (root / "output").open("w") as output:
+        process = subprocess.Popen(
+            started, stdout=output, stderr=output, env=os.environ | SETTINGS, cwd=root, umask=0o022
+        )
+        with watched(process.pid, doors):
+            code = process.wait(timeout=LIMIT_S)
+    written = (root / "output").read_text()
+    assert code == 0, written[-3000:]
+    return Whole(folder, settings, written, process.pid, doors)
+
+
+def test_every_stage_leaves_its_record(whole):
+    record, settings, folder = whole.folder / "tiny", whole.settings, whole.folder
+    assert "-m rl_empathy.serve 'runs with a space/tiny'" in whole.output
+    assert "wandb sync" in whole.output
+    assert "schema/valid_fraction" in whole.output
     assert (record / "model" / "config.json").is_file()
     assert [line["step"] for line in metrics(folder)] == [1, 2, 3]
     assert metrics(folder)[-1]["ledger/duplicates"] == 0
@@ -123,8 +150,21 @@ def test_every_stage_runs_and_leaves_its_record(tmp_path):
     assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
     assert (record / "model" / "model.safetensors").read_bytes() != before
     assert len(metrics(folder, "evaluate")) == 3
-    for ended in (done, again, more):
-        assert "Unhandled error" not in ended.stderr
+    for told in (whole.output, again.stderr, more.stderr):
+        assert "Unhandled error" not in told
+
+
+def test_a_local_run_listens_on_loopback_only_and_leaves_nothing_that_others_may_read(whole):
+    record = whole.folder / "tiny"
+    assert whole.doors == set()
+    assert json.loads((record / "evaluation" / "held_out.json").read_text())
+    assert list(record.rglob("*.wandb"))
+    assert readable_by_others(record) == []
+    session = session_of(whole.pid)
+    assert session.parents[1].stat().st_mode & 0o077 == 0  # Ray lets everybody write in the folders below it
+    assert [
+        path for path in readable_by_others(session) if (session / path.partition(" ")[2]).is_file()
+    ] == []
 
 
 @pytest.mark.long

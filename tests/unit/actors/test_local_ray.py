@@ -1,6 +1,6 @@
 """A local cluster is nobody else's: what Ray is started with, where it keeps its sessions, and with which file mask.
 
-Which sockets and files a real run has is looked at in tests/ray/test_private.py.
+Which sockets and files a real run has is looked at in tests/ray/test_runs.py.
 """
 
 import os
