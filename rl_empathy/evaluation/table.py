@@ -12,10 +12,8 @@ from rl_empathy.evaluation.measures.measure import Measure
 from rl_empathy.evaluation.report import Difference, ModelEvaluation, compare
 from rl_empathy.evaluation.significance import FALSE_DISCOVERY_RATE, MIN_PROMPTS, significant
 
-MEASURE_WIDTH = 36
-"""Characters of the column that names and explains a measure."""
-NARROW_MEASURE_WIDTH = 30
-"""The same where the table is to fit a terminal: with three models and their difference it has 100 characters."""
+MEASURE_WIDTH = 30
+"""Characters of the column that names and explains a measure; with three models and their difference it is 100."""
 
 
 def comparison_table(
@@ -26,7 +24,6 @@ def comparison_table(
     show_all: bool = False,
     notes: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
-    narrow: bool = False,
 ) -> Table:
     """One row a measure, one column a model; then the last minus the one before, of two runs the last of each.
 
@@ -39,9 +36,8 @@ def comparison_table(
         show_all: Every measure; otherwise those that a reader wants first.
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
-        narrow: For a terminal: intervals below their means, and models of the same figures in one column.
     """
-    evaluations, headings = _each_once(evaluations) if narrow else (evaluations, {})
+    evaluations, headings = _each_once(evaluations)
     shown = _shown(evaluations, leading(terms, [name for one in own for name in one.DESCRIBED]), show_all)
     last_two = _compared(evaluations)
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
@@ -49,18 +45,17 @@ def comparison_table(
     stars = dict.fromkeys(significant(differences.values()), " *")
     prompts = {measure: _prompts(evaluations, measure) for measure in shown}
     n_differs = len({*prompts.values(), *(str(one.num_prompts) for one in evaluations)}) > 1
-    table = _frame(evaluations, last_two, headings, n_differs=n_differs, narrow=narrow)
+    table = _frame(evaluations, last_two, headings)
 
     def add_row(measure: str, n: str, cells: Sequence[str], difference: str) -> None:
         name = _named(measure, notes or {}, own)
-        if narrow and n_differs and n not in ("", str(evaluations[0].num_prompts)):
+        if n_differs and n not in ("", str(evaluations[0].num_prompts)):
             name += f"\nprompts with it: {n}"
-        n_first = [n, *cells] if n_differs and not narrow else cells
-        table.add_row(name, *n_first, *([difference] if last_two else []))
+        table.add_row(name, *cells, *([difference] if last_two else []))
 
     for measure in shown:
-        cells = [_cell(one.measures.get(measure), narrow=narrow) for one in evaluations]
-        difference = _cell(intervals.get(measure), stars.get(measure, ""), narrow=narrow)
+        cells = [_cell(one.measures.get(measure)) for one in evaluations]
+        difference = _cell(intervals.get(measure), stars.get(measure, ""))
         add_row(measure, prompts[measure], cells, difference)
     for measure in dict.fromkeys(name for one in evaluations for name in one.corpus) if show_all else ():
         cells = [f"{one.corpus[measure]:.3f}" if measure in one.corpus else "-" for one in evaluations]
@@ -104,22 +99,16 @@ def _frame(
     evaluations: Sequence[ModelEvaluation],
     last_two: Sequence[ModelEvaluation],
     headings: Mapping[str, str],
-    *,
-    n_differs: bool,
-    narrow: bool,
 ) -> Table:
     title = "Held-out prompts: mean [95 % interval over prompts]"
     counts = [f"{one.num_prompts} prompts, {one.num_completions} completions" for one in evaluations]
-    is_told_once = narrow and len(set(counts)) == 1
+    is_told_once = len(set(counts)) == 1
     if is_told_once:
         title += f"; {counts[0]} of each model"
     table = Table(title=title, title_justify="left", caption_justify="left", show_lines=True)
-    if narrow:
-        table.show_edge = table.pad_edge = False
+    table.show_edge = table.pad_edge = False
     # A column with a least width would push others off the edge, so this one has a fixed width.
-    table.add_column("measure", width=NARROW_MEASURE_WIDTH if narrow else MEASURE_WIDTH)
-    if n_differs and not narrow:
-        table.add_column("prompts\nwith it")
+    table.add_column("measure", width=MEASURE_WIDTH)
     for one, count in zip(evaluations, counts, strict=True):
         heading = escape(headings.get(one.name, one.name))
         table.add_column(heading if is_told_once else f"{heading}\n{count}")
@@ -181,11 +170,9 @@ def _by_family(measures: Iterable[str], first: Sequence[str]) -> list[str]:
     return [measure for family in families.values() for measure in family]
 
 
-def _cell(interval: Interval | None, star: str = "", *, narrow: bool) -> str:
+def _cell(interval: Interval | None, star: str = "") -> str:
     if interval is None:
         return "-"
-    if not narrow:
-        return f"{interval}{star}"
     mean = f"{_short(interval.mean)}{star}"
     if interval.low is None or interval.high is None:
         return mean

@@ -77,7 +77,7 @@ def write_report(
             Console(file=file, width=WITHOUT_TERMINAL).print(table(show_all=every))
     go_on_unseen()
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WITHOUT_TERMINAL)
-    console.print(table(show_all=show_all, narrow=True))
+    console.print(table(show_all=show_all))
     if not show_all:
         print(f"every measure: {path.with_name(f'{name}_all.txt')}")
     return path
