@@ -49,7 +49,7 @@ def print_check(run_file: RunFile, source: Source, *, show: int) -> int:
         *_untaught(run_file, data.train),
     ]
     print(f"# data: {data.summary}")
-    print("".join(f"# {line}\n" for line in try_own_code(run_file, data.train)), end="")
+    print("".join(f"# {line}\n" for line in try_own_code(run_file, data.train, source)), end="")
     print("".join(f"# {line}\n" for line in _lengths(run_file, [*data.train, *data.held_out])), end="")
     print("".join(f"# warning: {line}\n" for line in remarks), end="")
     if is_local(run_file.cluster.address):
@@ -68,7 +68,7 @@ def _room_here(num_cpus: int | None, plan: Plan) -> Iterator[str]:
 
     Args:
         num_cpus: Logical CPUs of the local cluster; None: as many as the plan needs.
-        plan: Of the run.
+        plan: What the run will ask for.
 
     Raises:
         ResourceError: It cannot.

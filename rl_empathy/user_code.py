@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import math
+import os
 import reprlib
 import sys
 import sysconfig
@@ -16,9 +17,9 @@ from typing import Any
 from rl_empathy.errors import ConfigError
 
 _NOT_THE_USERS = (
-    str(Path(__file__).parent),
-    sysconfig.get_path("stdlib"),
-    sysconfig.get_path("purelib"),
+    f"{Path(__file__).parent}{os.sep}",
+    f"{sysconfig.get_path('stdlib')}{os.sep}",
+    f"{sysconfig.get_path('purelib')}{os.sep}",
     "<",
 )
 

@@ -93,6 +93,6 @@ def curves(
     if not trained:
         raise ConfigError(f"{run} has no curves: none of its stages has trained a step yet")
     for stage in trained:
-        print(f"{stage}: {steps[stage]:,} steps")
+        print(f"{stage}: {steps[stage]:,} step(s)")
         print("".join(f"  {line}\n" for line in drawing.curves(run / METRICS, stage)), end="")
     return 0

@@ -17,7 +17,10 @@ def train(
     arguments: Annotated[list[str], typer.Argument(metavar="RUN.yaml|key=value", help=RUN_FILE_HELP)],
     check: Annotated[
         bool,
-        typer.Option("--check", help="Print the resolved run file, the plan and the data; start nothing."),
+        typer.Option(
+            "--check",
+            help="Print the resolved run file, the plan and the data; start nothing but your own functions, once.",
+        ),
     ] = False,
     show: Annotated[
         int,

@@ -56,10 +56,10 @@ class Plan:
         return lines
 
     def cpus_text(self, there_are: int) -> str:
-        """What it means that the stages ask for more CPUs than the machine has; "" where they do not.
+        """A line for the user when the stages ask for more CPUs than the machine has; "" when they do not.
 
         Args:
-            there_are: CPUs of the machine, on which a local cluster starts however many it is told of.
+            there_are: CPUs of the machine. A local cluster starts on it with any number that it is told of.
         """
         if self.total_cpus <= there_are:
             return ""

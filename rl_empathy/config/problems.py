@@ -54,7 +54,7 @@ def validated(source: Source) -> tuple[RunFile | None, list[Problem]]:
 
 
 class _Doubtful:
-    """What is wrong in the data, so that a rule that reads it would be about another value than the one meant."""
+    """Wrong keys and values: a rule that reads one of them would be about another value than the user meant."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

@@ -37,9 +37,9 @@ def comparison_table(
         notes: What else must be said of a measure, by its name.
         remarks: Lines below the table.
     """
+    last_two = _compared(evaluations)
     evaluations, headings = _each_once(evaluations)
     shown = _shown(evaluations, leading(terms, [name for one in own for name in one.DESCRIBED]), show_all)
-    last_two = _compared(evaluations)
     differences = {one.measure: one for one in compare(last_two) if one.measure in shown}
     intervals = {measure: one.interval for measure, one in differences.items()}
     stars = dict.fromkeys(significant(differences.values()), " *")

@@ -48,8 +48,8 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 
 def last_steps(metrics: Path) -> dict[str, int]:
-    """The stages of which there are metrics, in their order, each with the last step that it has made."""
-    return {line["stage"]: line["step"] for line in _lines(metrics)}
+    """The stages of which there are metrics, in their order, each with its last step; step 0 is before training."""
+    return {line["stage"]: line["step"] for line in _lines(metrics) if line["step"]}
 
 
 def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
@@ -57,9 +57,11 @@ def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
         return
     for line in metrics.read_text(encoding="utf-8").split("\n"):
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except ValueError:
-            continue  # the end of the file; or a line that is being written, or was torn by a kill
+            found = None  # the end of the file; or a line that is being written, or was torn by a kill
+        if isinstance(found, dict):
+            yield found
 
 
 def _values(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:

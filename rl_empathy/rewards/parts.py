@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, ParamSpec, Protocol, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,11 +37,30 @@ class Parts:
 
 
 class OwnThread:
-    """A thread for calls that block, one after the other: what they keep belongs to one thread."""
+    """A thread for calls that block, one after the other: what they keep belongs to one thread.
+
+    A call that never ends does not keep the process from ending.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._thread = Thread(target=self._work, daemon=True)
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: function(*arguments, **named))
+        if self._thread.ident is None:
+            self._thread.start()
+        called: Future[T] = Future()
+        self._calls.put((called, partial(function, *arguments, **named)))
+        return await asyncio.wrap_future(called)
+
+    def _work(self) -> None:
+        while True:
+            called, call = self._calls.get()
+            if not called.set_running_or_notify_cancel():
+                continue
+            try:
+                called.set_result(call())
+            except SystemExit as error:
+                called.set_exception(RuntimeError(f"it wants to end the process: SystemExit({error.code!r})"))
+            except BaseException as error:
+                called.set_exception(error)

@@ -55,7 +55,7 @@ def serve(
         model_name: The name by which clients ask for it.
         system_prompt: The instruction that the model was trained with, "" for none.
         temperature: Temperature of replies whose client asks for none.
-        num_cpus, num_gpus: What the engine takes of the cluster.
+        num_cpus, num_gpus: Those of the cluster that the engine takes.
         address: Ray cluster to join; "auto" starts one where none is found, "local" always.
 
     Raises:

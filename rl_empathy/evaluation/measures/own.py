@@ -51,7 +51,7 @@ class OwnMeasure:
         where = f"evaluate.measures: {self._path}, a completion of {row.id}"
         try:
             given = self._function(one, row)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{where}: {raised(error)}") from error
         try:
             number = number_of(given)

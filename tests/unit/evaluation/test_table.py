@@ -150,7 +150,12 @@ def test_models_that_are_the_same_in_every_figure_share_a_column() -> None:
     headers = [str(column.header).split("\n")[0] for column in comparison_table(models).columns]
     assert headers == ["measure", "base = sft", "grpo", "grpo - sft"]
     assert "base = sft: the same in every figure" in comparison_table(models).caption
-    assert len(comparison_table(models[:2]).columns) == 2, "nothing is left to compare"
+    alike = comparison_table(models[:2])
+    assert [str(column.header).split("\n")[0] for column in alike.columns] == [
+        "measure",
+        "base = sft",
+        "sft - base",
+    ]
 
 
 @pytest.mark.parametrize("width", [90, 140, 10_000])
@@ -250,3 +255,14 @@ def test_of_two_runs_the_last_models_of_both_are_compared() -> None:
     names = ["base", "sft", "grpo"]
     table = comparison_table([make_evaluation(name, rewards=[n] * 30) for n, name in enumerate(names)])
     assert str(table.columns[-1].header).startswith("grpo - sft")
+
+
+def test_a_model_that_is_the_same_as_another_does_not_change_what_is_compared() -> None:
+    """A run that trained to 1, and one that did not train: its last model is the first of the other run."""
+    models = [
+        make_evaluation(name, rewards=[reward] * 30)
+        for name, reward in (("A/base", 0), ("A/rl", 1), ("B/base", 0))
+    ]
+    table = comparison_table(models)
+    assert str(table.columns[-1].header).startswith("B/base - A/rl")
+    assert cells_of("reward/mean", table)[-1].startswith("-1.000 *")
