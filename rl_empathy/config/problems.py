@@ -69,6 +69,9 @@ class _Doubtful:
             is_unknown = details["type"] == "extra_forbidden"
             (self._unknown if is_unknown else self._wrong).append(path)
             place = path[:-1] if details["type"] == "missing" else path if is_unknown else choice or path
+            if path == ("model",) and details["type"] == "missing":
+                data["model"] = {"from_scratch": {}}  # to look at the rest, any model will do
+                is_less = True
             in_list = next((depth for depth, key in enumerate(place) if isinstance(key, int)), len(place))
             is_less |= _remove(data, place[:in_list])
         return is_less
@@ -82,8 +85,14 @@ class _Doubtful:
             return True
         # A misspelt or misplaced key may be the one that is read; what is given under its own name is as it is meant.
         return self._source.gave(path) is None and any(
-            unknown[:-1] == path[: len(unknown) - 1] or unknown[-1] == path[-1] for unknown in self._unknown
+            unknown[-1] == path[-1] or _may_be_meant_for(unknown, path) for unknown in self._unknown
         )
+
+
+def _may_be_meant_for(unknown: KeyPath, path: KeyPath) -> bool:
+    """Whether an unknown key stands beside a key, or above it: a section that is misspelt."""
+    *around, last = unknown
+    return tuple(around) == path[: len(around)] if around else bool(nearest_word(last, [str(path[0])]))
 
 
 def _remove(data: Any, path: KeyPath) -> bool:

@@ -53,7 +53,10 @@ class Source:
             self._apply(override, Origin(number, 0, f"override {override!r}"))
 
     def origin(self, path: KeyPath) -> Origin:
-        """Who gave the value at `path`, or the nearest thing around it."""
+        """Who gave the value at `path`: the last override of something in it, or the nearest thing around it."""
+        inside = [origin for at, origin in self._origins.items() if path and at[: len(path)] == path]
+        if (last := max(inside, default=None)) and last.number > 0:
+            return last
         for end in range(len(path), -1, -1):
             if found := self._origins.get(path[:end]):
                 return found
@@ -118,7 +121,10 @@ class Source:
         except ValueError:
             path = ()
         if not equals or not path:
-            self.problems.append(Problem(origin, "", "write section.key=value"))
+            text = (
+                "entries are counted from 0, never from the end" if "[-" in key else "write section.key=value"
+            )
+            self.problems.append(Problem(origin, "", text))
             return
         try:
             document = parse(text)
@@ -183,11 +189,13 @@ def _misfit(here: Any, path: KeyPath, depth: int) -> str:
     if not isinstance(here, list):
         return f"{around} holds one value, not keys"
     if isinstance(key, int):
-        return "" if key < len(here) else f"{around} has {len(here)} entries, the first of them {around}[0]"
+        entries = f"entries {around}[0] to {around}[{len(here) - 1}]" if here else "no entries"
+        return "" if key < len(here) else f"{around} has {entries}"
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in here]
-    number = int(key) if key.isdecimal() else names.index(key) if key in names else 0
-    instead = dotted((*path[: depth - 1], number, *path[depth:]))
-    return f"{around} is a list: write {instead}=…, or give it as a whole"
+    any_of_them = f"0…{len(here) - 1}" if len(here) > 1 else "0"
+    number = key if key.isdecimal() else str(names.index(key)) if key in names else any_of_them
+    rest = f".{dotted(path[depth:])}" if path[depth:] else ""
+    return f"{around} is a list: write {around}[{number}]{rest}=…, or give it as a whole"
 
 
 def _line(path: str, line: int, number: int) -> Origin:

@@ -24,6 +24,7 @@ ENDED_BY_SOMETHING_ELSE = {
         "self._idle.wait",
     ): "an update ends, and its call has a deadline",
     ("engines/generation.py", "self._commands.get"): "the mailbox of a thread that has nothing else to do",
+    ("rewards/parts.py", "self._calls.get"): "the same, and the thread does not keep its process alive",
 }
 
 

@@ -537,7 +537,7 @@ def test_curves_are_drawn_again_of_every_stage_that_trains(capsys: pytest.Captur
     lines += [{"stage": "evaluate", "step": step, "reward/mean": step} for step in (1, 2)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert code_of("curves", str(run)) == 0
-    assert capsys.readouterr().out == "sft: 3 steps\n  sft/loss         3 █▅▁ 1\n"
+    assert capsys.readouterr().out == "sft: 3 step(s)\n  sft/loss         3 █▅▁ 1\n"
 
 
 def test_curves_are_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,9 +139,6 @@ def test_a_rule_that_reads_a_wrong_or_misspelt_key_is_not_told_of() -> None:
     assert len(problems(MODEL + "grpo: {groups_per_stpe: 9, updates_per_step: 3}\n")) == 1
     assert len(problems(MODEL + "max_staleness: 0\nrun: {deterministic: true}\n")) == 1
     assert len(problems("model: {from_scrach: {}}\n")) == 1
-    assert len(problems("grpo: {updates_per_step: 3}\n")) == 1, (
-        "without a model there is no run file to look at"
-    )
 
 
 def test_all_stages_that_there_are_not_are_named() -> None:
@@ -390,7 +387,7 @@ def test_an_override_reaches_an_entry_of_a_list_as_errors_spell_it() -> None:
 
 
 def test_an_override_that_misses_an_entry_is_told_how_to_reach_it() -> None:
-    for key, instead in (("1", 1), ("answer", 1), ("mine", 0)):
+    for key, instead in (("1", 1), ("answer", 1), ("mine", "0…1")):
         assert problems(MODEL, f"rewards.terms.{key}.weight=2") == [
             f"override 'rewards.terms.{key}.weight=2'  rewards.terms.{key}.weight: rewards.terms is a list: "
             f"write rewards.terms[{instead}].weight=…, or give it as a whole"
@@ -398,8 +395,8 @@ def test_an_override_that_misses_an_entry_is_told_how_to_reach_it() -> None:
     assert problems(
         MODEL, "rewards.terms[2].weight=2", "grpo[0]=1", "sft.num_steps[0]=1", "run.stages[x]=1"
     ) == [
-        "override 'rewards.terms[2].weight=2'  rewards.terms[2].weight: rewards.terms has 2 entries, "
-        "the first of them rewards.terms[0]",
+        "override 'rewards.terms[2].weight=2'  rewards.terms[2].weight: rewards.terms has "
+        "entries rewards.terms[0] to rewards.terms[1]",
         "override 'grpo[0]=1'  grpo[0]: grpo is no list",
         "override 'sft.num_steps[0]=1'  sft.num_steps[0]: sft.num_steps is no list",
         "override 'run.stages[x]=1'  write section.key=value",
@@ -493,3 +490,38 @@ def test_an_override_of_one_place_of_an_alias_leaves_the_other_as_it_was(tmp_pat
     run_file = load_run_file(tmp_path / "run.yaml", ["sft.optimizer.learning_rate=3.0e-4"])
     assert run_file.sft.optimizer.learning_rate == 3e-4
     assert run_file.grpo.optimizer.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("model", ["", "model: 3\n", "log: {}\nmodel: {from_scratch: {}}\n"])
+def test_without_a_model_or_with_an_unknown_section_the_rules_are_told_all_the_same(
+    tmp_path: Path, model: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"{model}run: {{deterministic: true}}\ngrpo: {{max_staleness: 2}}\n")
+    with pytest.raises(ConfigError, match=r"2 problem\(s\)[\s\S]*deterministic"):
+        load_run_file(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "rewards.terms[1].kind=fucntion",
+            r"override 'rewards\.terms\[1\]\.kind=fucntion'  rewards\.terms\[1\]: kind",
+        ),
+        (
+            "rewards.terms[7].weight=1",
+            r"rewards\.terms has entries rewards\.terms\[0\] to rewards\.terms\[1\]",
+        ),
+        ("run.own_stages[0].name=x", r"run\.own_stages has no entries"),
+        ("rewards.terms.nope.weight=1", r"write rewards\.terms\[0…1\]\.weight=…, or give it as a whole"),
+        ("rewards.terms[-1].weight=1", "entries are counted from 0, never from the end"),
+    ],
+)
+def test_an_override_of_an_entry_that_is_wrong_says_so_of_itself(
+    tmp_path: Path, override: str, told: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "model: {from_scratch: {}}\nrewards: {terms: [{kind: format}, {kind: format, name: b}]}\n"
+    )
+    with pytest.raises(ConfigError, match=told):
+        load_run_file(tmp_path / "run.yaml", [override])

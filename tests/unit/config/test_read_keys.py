@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from rl_empathy.config.keys import sections_in
 from rl_empathy.config.run_file import RunFile
-from rl_empathy.config.sections import RewardsConfig
 
 ROOT = Path(__file__).parents[3]
 READ_ELSEWHERE = {
@@ -20,10 +19,6 @@ READ_ELSEWHERE = {
     ("OwnStageConfig", "takes"): "by the table of stages",
     ("RunConfig", "import_from"): "by the property `code_folders`",
     ("RewardModelingConfig", "kind"): "into the reward model's description, which the loader looks at",
-    **{
-        (term.__name__, "kind"): "chooses the class in `rewards/terms/`"
-        for term in sections_in(RewardsConfig.model_fields["terms"].annotation)
-    },
 }
 PLAIN_SECTION = """
 Fraction = Positive = float
