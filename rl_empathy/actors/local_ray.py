@@ -7,18 +7,23 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray._private import ray_constants
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from rl_empathy.errors import ResourceError
 from rl_empathy.observability.private_files import keep_files_private
 
 LOOPBACK = "127.0.0.1"
+TRIES = 3
+LATE = "timed out during startup"
+"""Of the plain exception that Ray raises when its 30 s, which nothing can change, are over."""
+ONCE_MORE = "Ray did not start within its 30 s, since this machine is busy: it is started once more"
 
 
 def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
@@ -37,23 +42,48 @@ def start_local_ray(num_cpus: int, *, logging_level: int) -> Any:
     # Ray hands the interpreter's path to a shell as it is: one with a space in it has to come quoted.
     quoted = shlex.quote(sys.executable)
     folder = _folder()
+    tries = Retrying(
+        stop=stop_after_attempt(TRIES),
+        retry=retry_if_exception(lambda error: LATE in str(error)),
+        before_sleep=lambda _: print(ONCE_MORE, file=sys.stderr),
+        reraise=True,
+    )
     try:
-        with _private():
-            return ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging_level,
-                runtime_env={"py_executable": quoted} if quoted != sys.executable else None,
-                _temp_dir=str(folder),
-                _system_config={"enable_metrics_collection": False},  # its exporter asks nobody for a token
-            )
-    except Exception as error:  # Ray raises a plain one when its 30 s pass
+        return tries(
+            _started,
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging_level,
+            runtime_env={"py_executable": quoted} if quoted != sys.executable else None,
+            _temp_dir=str(folder),
+            _system_config={"enable_metrics_collection": False},  # its exporter asks nobody for a token
+        )
+    except Exception as error:
         raise ResourceError(
             f"Ray did not start on this machine: {error} Its logs: {folder}/session_latest/logs. "
             "Where other work keeps the machine busy, start again when it is done"
         ) from error
+
+
+def _started(**settings: Any) -> Any:
+    """Start Ray, and end what a start that came to nothing has left: Ray itself ends it with this process only."""
+    others = _children()
+    try:
+        with _private():
+            return ray.init(**settings)
+    except Exception:
+        left = _children() - others
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=10)
+        raise
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def _folder() -> Path:

@@ -5,6 +5,7 @@ Which sockets and files a real run has is looked at in tests/ray/test_runs.py.
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,33 @@ def test_a_folder_for_sessions_that_others_may_read_is_refused(
     (tmp_path / f"rl_empathy-{os.getuid()}").mkdir(mode=0o755)
     with pytest.raises(ResourceError, match="others may read it or own it; remove it"):
         start_local_ray(2, logging_level=0)
+
+
+class LateRay:
+    """Stands for `ray.init` on a busy machine: late so many times, each time with a process that goes on."""
+
+    def __init__(self, late: int) -> None:
+        self.late, self.left = late, list[subprocess.Popen[bytes]]()
+
+    def __call__(self, **_: Any) -> str:
+        if len(self.left) == self.late:
+            return "context"
+        self.left.append(subprocess.Popen(["sleep", "600"]))
+        raise Exception("The current node timed out during startup.")
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_ray_that_is_late_is_started_anew_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], late: int
+) -> None:
+    ray_of_it = LateRay(late)
+    monkeypatch.setattr(ray, "init", ray_of_it)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if late < 3:
+        assert start_local_ray(2, logging_level=0) == "context"
+    else:
+        with pytest.raises(ResourceError, match="timed out during startup"):
+            start_local_ray(2, logging_level=0)
+    assert capsys.readouterr().err.count("started once more") == min(late, 2)
+    assert len(ray_of_it.left) == late
+    assert not any(psutil.pid_exists(process.pid) for process in ray_of_it.left)
