@@ -1,6 +1,6 @@
 # make setup        install everything into .venv (24 s with a warm network)
 # make quickstart   the whole pipeline on the CPU: a tiny model, all stages
-# make check        format, lint, types, import floors, quick unit tests (< 60 s)
+# make check        format, lint, types, import floors, quick unit tests (about two minutes)
 # make test         check, and every test on real Ray, vLLM and DeepSpeed
 # make test-long    what kills, starves or waits longer
 # make test-gpu     agreement, memory and speed on a GPU; needs PYTHON with torch and transformers, no set-up
