@@ -131,7 +131,7 @@ def main() -> None:
     out = Path(__file__).parent / "out" / "staleness_cost.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(repetitions, indent=1))
-    Console(width=140).print(gain_table(wanted, repetitions))
+    Console(width=160).print(gain_table(wanted, repetitions))
     Console(width=140).print(favour(wanted, repetitions))
     if STALE in wanted:
         on_policy, stale = seed_gains(repetitions, ON_POLICY), seed_gains(repetitions, STALE)

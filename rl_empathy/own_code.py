@@ -22,8 +22,9 @@ from rl_empathy.rewards.view import view_of
 from rl_empathy.types import Completion, FinishReason, Occurrence, PolicyVersion, Prompt, RolloutGroup, Row
 
 TRIED_KINDS = ("function", "trl_function")
-"""Terms that need nothing of the run, and ask no server that is not the user's own choice."""
+"""Terms that are functions of the user's. The others need a reward model of the run, ask a judge, or are ours."""
 CHARACTERS_A_TOKEN = 4
+"""About as many as in English."""
 Call = tuple[str, Callable[[], object]]
 """The key that names a function, and what may fail."""
 
@@ -38,7 +39,7 @@ def require_own_code(run_file: RunFile, source: Source) -> None:
 
 
 def try_own_code(run_file: RunFile, rows: Sequence[Row], source: Source) -> list[str]:
-    """Call the functions of the reward and of the evaluation once, before hours of training end at one.
+    """Call the functions of the reward and of the evaluation once, so that no training ends at a mistake in one.
 
     They get two completions of a row: what a model is taught to write there, and one that was cut before its answer,
     as every policy writes some. Where no row teaches anything, both are of the second kind.
@@ -83,7 +84,7 @@ def _refuse_what_fails(calls: Iterable[Call], source: Source) -> None:
 
 
 def _imports(run_file: RunFile) -> Iterator[Call]:
-    """What names a function of the user's or can fail to be made: its key, and how one looks."""
+    """Every stage, measure and term, by its key: the call imports or makes it."""
     for number, stage in enumerate(run_file.run.own_stages):
         yield f"run.own_stages[{number}]", partial(stage_function, stage, run_file)
     for number, measure in enumerate(run_file.evaluate.measures):

@@ -19,7 +19,7 @@ def train(
         bool,
         typer.Option(
             "--check",
-            help="Print the resolved run file, the plan and the data; start nothing but your own functions, once.",
+            help="Print the resolved run file, the plan and the data; try your own functions once; start no run.",
         ),
     ] = False,
     show: Annotated[
