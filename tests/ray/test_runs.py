@@ -184,9 +184,10 @@ def test_an_evaluation_by_hand_can_be_stopped_and_writes_its_report_when_it_is_n
     assert process.wait(timeout=60) == 75, seen
     assert "the evaluation was stopped; the same command begins it anew" in seen[-1]
     assert not report.exists()
-    subprocess.run(
-        evaluate, check=True, capture_output=True, env=os.environ | SETTINGS, timeout=LIMIT_S, cwd=tmp_path
+    done = subprocess.run(
+        evaluate, capture_output=True, text=True, env=os.environ | SETTINGS, timeout=LIMIT_S, cwd=tmp_path
     )
+    assert done.returncode == 0, done.stderr[-3000:]
     assert [model["name"] for model in json.loads(report.read_text())["models"]] == ["a model"]
 
 
