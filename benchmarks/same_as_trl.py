@@ -17,8 +17,9 @@ question. Seeds agree in number only: order and sampling differ. There are two p
                compared. On policy `tis` weighs every token by the trainer's probability over vLLM's: by one, but for
                rounding.
 
-Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. A curve
-that is finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl_<path>.json).
+Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. Whole
+curves are compared by Welch's t-test as well, whose interval is wider, as it should be for few seeds. A curve that is
+finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl_<path>.json).
 """
 
 import argparse
@@ -241,8 +242,19 @@ def main() -> None:
     Console().print(table)
     print(
         f"RESULT path={arguments.path} overlap={statistics.mean(our.meets(their) for our, their in pairs):.2f} "
-        f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f}"
+        f"ours_last={last_quarter(ours):.3f} trl_last={last_quarter(theirs):.3f}{difference(ours, theirs)}"
     )
+
+
+def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
+    """Ours minus TRL's, over whole curves, with the 95 % interval of Welch's t-test over seeds; "" of one seed."""
+    if len(ours) < 2:
+        return ""
+    from scipy.stats import ttest_ind  # type: ignore[import-untyped]
+
+    means = [[statistics.mean(curve) for curve in side] for side in (ours, theirs)]
+    low, high = ttest_ind(*means, equal_var=False).confidence_interval()
+    return f" difference={statistics.mean(means[0]) - statistics.mean(means[1]):.3f} low={low:.3f} high={high:.3f}"
 
 
 if __name__ == "__main__":

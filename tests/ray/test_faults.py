@@ -99,10 +99,11 @@ def test_a_rank_that_dies_takes_all_back_to_the_last_checkpoint(tmp_path):
 
 @pytest.mark.long
 def test_every_role_and_the_driver_may_be_killed_at_random_moments(tmp_path):
+    """The run has more steps than it makes before the last role is struck, however slow the machine; then it stops."""
     folder, dice = tmp_path / "runs", random.Random(0)
     victims = [*ROLES, "driver"]
     dice.shuffle(victims)
-    run = start(folder, "grpo.num_steps=200")
+    run = start(folder, "grpo.num_steps=5000")
     wait_for_step(folder, run, 1)
     for victim in victims:
         time.sleep(dice.uniform(2, 10))
@@ -112,13 +113,15 @@ def test_every_role_and_the_driver_may_be_killed_at_random_moments(tmp_path):
         run.kill()
         run.wait(timeout=30)
         killed_at = time.time()
-        run = start(folder, "grpo.num_steps=200")
+        run = start(folder, "grpo.num_steps=5000")
         while not any(line["time"] > killed_at for line in metrics(folder)):
             assert run.poll() is None, run.stderr.read()[-3000:]
             time.sleep(0.1)
-    assert run.wait(timeout=LIMIT_S) == 0, run.stderr.read()[-3000:]
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=LIMIT_S) == 75, run.stderr.read()[-3000:]
     run.stderr.close()
-    check_accounts(folder, num_steps=200, restarts=len(ROLES) - victims.index("driver"))
+    steps = metrics(folder)[-1]["step"]
+    check_accounts(folder, num_steps=steps, restarts=len(ROLES) - victims.index("driver"))
 
 
 @pytest.mark.long
