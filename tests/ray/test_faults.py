@@ -30,11 +30,12 @@ def process_of(parent_pid: int, role: str) -> psutil.Process:
 
 def strike(folder: Path, run: subprocess.Popen[str], role: str, number: signal.Signals) -> None:
     """Send a signal to a role in the middle of the run, and wait until the run has noticed and goes on."""
-    before = metrics(folder)[-1]["fleet/restarts"]
+    before, struck_at = metrics(folder)[-1]["fleet/restarts"], time.time()
     process_of(run.pid, role).send_signal(number)
     deadline = time.monotonic() + LIMIT_S
-    # A lost trainer may take every line with it, when it goes before its first checkpoint.
-    while not any(line["fleet/restarts"] > before for line in metrics(folder)):
+    # A lost trainer may take every line with it, when it goes before its first checkpoint; lines of an earlier driver
+    # count its own restarts.
+    while not any(line["time"] > struck_at and line["fleet/restarts"] > before for line in metrics(folder)):
         assert run.poll() is None, run.stderr.read()[-3000:]
         assert time.monotonic() < deadline, f"the run did not go on without its {role}"
         time.sleep(0.05)
