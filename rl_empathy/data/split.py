@@ -65,8 +65,8 @@ def split(rows: Sequence[Row], wanted: float, *, language: str, seed: int, name:
     if len(held_out) < wanted:
         raise DataError(
             f"data.held_out_prompts ({wanted}) cannot be met: only {len(held_out)} prompts of {name} can be held out "
-            "without parting a conversation from those that go on from it, near-copies, or posts with one reference; "
-            "ask for fewer"
+            "without parting a conversation from those that go on from it, near-copies, or posts that share a "
+            "reference; ask for fewer"
         )
     return Split(
         train=tuple(train),
