@@ -17,9 +17,9 @@ question. Seeds agree in number only: order and sampling differ. There are two p
                compared. On policy `tis` weighs every token by the trainer's probability over vLLM's: by one, but for
                rounding.
 
-Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. Whole
-curves are compared by Welch's t-test as well, whose interval is wider, as it should be for few seeds. A curve that is
-finished, with the same settings, is read, not run again (benchmarks/out/same_as_trl_<path>.json).
+Samples fall into buckets in the order of training; a band is their mean over the seeds ± 2 standard errors. Welch's
+t-test compares whole curves: its interval allows for few seeds, which the bands do not. A curve that is finished, with
+the same settings, is read, not run again (benchmarks/out/same_as_trl_<path>.json).
 """
 
 import argparse
